@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Runs every check of this repository. Each step says its name, its end and its
+# time; a failed check does not hide the ones after it. The last line counts
+# the tests.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+failed=()
+
+step() {
+	local name=$1 start=$SECONDS
+	shift
+	printf '==> %s: %s\n' "$name" "$*"
+	if "$@"; then
+		printf '<== %s: ok, %d s\n' "$name" $((SECONDS - start))
+	else
+		printf '<== %s: FAILED, %d s\n' "$name" $((SECONDS - start))
+		failed+=("$name")
+		return 1
+	fi
+}
+
+gofmt_check() {
+	local unformatted
+	unformatted=$(gofmt -l "$@") || return
+	if [ -n "$unformatted" ]; then
+		printf 'not gofmt-ed: %s\n' "$unformatted"
+		return 1
+	fi
+}
+
+# report shows the packages that fail in full and the others in one line each,
+# and leaves the count of tests in $1.
+report() {
+	awk -v count="$1" '
+		/^--- PASS:/ { passed++ }
+		/^--- FAIL:/ { bad++; here++ }
+		/^--- SKIP:/ { skipped++ }
+		/^ok  \t/ || /\[no test files\]$/ { print; held = ""; here = 0; fflush(); next }
+		/^FAIL\t/ {
+			# A build error, a panic or a time-out fails a package, no test of its own.
+			if (!here) bad++
+			printf "%s%s\n", held, $0; held = ""; here = 0; fflush(); next
+		}
+		{ held = held $0 "\n" }
+		END {
+			printf "%s", held
+			printf "%d passed, %d failed", passed, bad > count
+			if (skipped) printf ", %d skipped", skipped > count
+			printf "\n" > count
+		}'
+}
+
+tests() {
+	"$@" -v 2>&1 | report .cache/test-count
+}
+
+start=$SECONDS
+step deps .ci/deps.sh || exit 1
+step gofmt gofmt_check caddymodule cmd
+step vet go vet ./...
+step lint make --no-print-directory lint
+step test tests go test -race -timeout 10m ./...
+
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'FAILED: %s, after %d s\n' "${failed[*]}" $((SECONDS - start))
+else
+	printf 'all steps ok, %d s\n' $((SECONDS - start))
+fi
+cat .cache/test-count
+[ ${#failed[@]} -eq 0 ]

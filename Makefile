@@ -1,0 +1,39 @@
+# `make test` is the one command that a change has to pass.
+
+GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME      ?= 10s
+ARGS          ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## install what the tests need, then gofmt, vet, lint and every test under the race detector
+	@.ci/test.sh
+
+.PHONY: deps
+deps: ## install what the tests need and is missing
+	@.ci/deps.sh
+
+.PHONY: lint
+lint: ## golangci-lint, as .golangci.yml says
+	@go run $(GOLANGCI_LINT) run ./...
+
+.PHONY: build
+build: ## bin/caddy: Caddy with sse_guard in it
+	@go build -trimpath -o bin/caddy ./cmd/caddy
+
+.PHONY: bench
+bench: ## the benchmark beside plain reverse_proxy; ARGS="..." are passed to it
+	@go run ./cmd/ssebench $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@.ci/fuzz.sh $(FUZZTIME)
+
+.PHONY: clean
+clean: ## remove what the other targets made
+	@rm -rf bin .cache

@@ -1,0 +1,237 @@
+package caddymodule
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
+
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	sse_guard [<matcher>] {
+//	    zone           <name>
+//	    token          header|query|cookie <name>
+//	    client         header|query|cookie <name> [device|tab]
+//	    key            <part...>
+//	    missing_key    pass|deny
+//	    limit          <n> [streams|clients]
+//	    policy         supersede|reject
+//	    takeover       auto|response
+//	    require_token
+//	    on_reject      event|park|status
+//	    retry          <duration>
+//	    end_timeout    <duration>
+//	    max_event_size <size>
+//	    event          <reason> <name>
+//	    secret         <placeholder>
+//	    registry       <module> { ... }
+//	}
+//
+// The options token, client and event may be repeated.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // directive name
+	if d.NextArg() {
+		return d.Errf("sse_guard takes no argument but a matcher, got %q; options go in a block", d.Val())
+	}
+	seen := make(map[string]bool)
+	for d.NextBlock(0) {
+		name := d.Val()
+		if name == "registry" {
+			if err := h.unmarshalRegistry(d); err != nil {
+				return err
+			}
+			continue
+		}
+		option, ok := options[name]
+		if !ok {
+			return d.Errf("unknown option %q of sse_guard; the options are: %s", name, optionNames())
+		}
+		if seen[name] && !option.repeats {
+			return d.Errf("option %s is given twice", name)
+		}
+		seen[name] = true
+		args := d.RemainingArgs()
+		if len(args) < option.least || option.most >= 0 && len(args) > option.most {
+			return d.Errf("option %s does not take %d arguments; write: %s", name, len(args), strings.TrimSpace(name+" "+option.syntax))
+		}
+		if err := option.set(h, args); err != nil {
+			return d.WrapErr(err)
+		}
+		if d.NextBlock(d.Nesting()) {
+			return d.Errf("option %s takes no block", name)
+		}
+	}
+	return nil
+}
+
+// option is a Caddyfile option that is one line.
+type option struct {
+	syntax      string
+	least, most int // arguments; most -1: any number
+	repeats     bool
+	set         func(h *Handler, args []string) error
+}
+
+// options by name; registry, which has a block, is apart.
+var options = map[string]option{
+	"zone":        text("<name>", func(h *Handler) *string { return &h.Zone }),
+	"secret":      text("<placeholder>", func(h *Handler) *string { return &h.Secret }),
+	"missing_key": word("missing_key", func(h *Handler) *string { return &h.MissingKey }, missingKeyPass, missingKeyDeny),
+	"policy":      word("policy", func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
+	"takeover":    word("takeover", func(h *Handler) *string { return &h.Takeover }, takeoverAuto, takeoverResponse),
+	"on_reject":   word("on_reject", func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
+	"retry":       duration("retry", func(h *Handler) *caddy.Duration { return &h.Retry }),
+	"end_timeout": duration("end_timeout", func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
+	"require_token": {set: func(h *Handler, _ []string) error {
+		h.RequireToken = true
+		return nil
+	}},
+	"token":          {syntax: "header|query|cookie <name>", least: 2, most: 2, repeats: true, set: setToken},
+	"client":         {syntax: "header|query|cookie <name> [device|tab]", least: 2, most: 3, repeats: true, set: setClient},
+	"key":            {syntax: "<part...>", least: 1, most: -1, set: setKey},
+	"limit":          {syntax: "<n> [streams|clients]", least: 1, most: 2, set: setLimit},
+	"max_event_size": {syntax: "<size>", least: 1, most: 1, set: setMaxEventSize},
+	"event":          {syntax: "<reason> <name>", least: 2, most: 2, repeats: true, set: setEvent},
+}
+
+func optionNames() string {
+	names := append(slices.Collect(maps.Keys(options)), "registry")
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// text is an option of one word or quoted text.
+func text(syntax string, field func(*Handler) *string) option {
+	return option{syntax: syntax, least: 1, most: 1, set: func(h *Handler, args []string) error {
+		if args[0] == "" {
+			return fmt.Errorf("the value is empty; write: %s", syntax)
+		}
+		*field(h) = args[0]
+		return nil
+	}}
+}
+
+// word is an option with a fixed set of values.
+func word[T ~string](name string, field func(*Handler) *T, allowed ...T) option {
+	values := make([]string, len(allowed))
+	for i, a := range allowed {
+		values[i] = string(a)
+	}
+	return option{syntax: strings.Join(values, "|"), least: 1, most: 1, set: func(h *Handler, args []string) error {
+		*field(h) = T(args[0])
+		return oneOf(name, T(args[0]), allowed...)
+	}}
+}
+
+func duration(name string, field func(*Handler) *caddy.Duration) option {
+	return option{syntax: "<duration>", least: 1, most: 1, set: func(h *Handler, args []string) error {
+		value, err := caddy.ParseDuration(args[0])
+		if err != nil || value <= 0 {
+			return fmt.Errorf("%s: %q is not allowed; it is a duration above 0, such as 500ms or 5s", name, args[0])
+		}
+		*field(h) = caddy.Duration(value)
+		return nil
+	}}
+}
+
+func setToken(h *Handler, args []string) error {
+	h.Token = append(h.Token, identity.TokenSource{From: identity.From(args[0]), Name: args[1]})
+	return identity.ValidateTokens(h.Token)
+}
+
+func setClient(h *Handler, args []string) error {
+	source := identity.ClientSource{From: identity.From(args[0]), Name: args[1]}
+	if len(args) == 3 {
+		source.Scope = identity.Scope(args[2])
+	}
+	h.Client = append(h.Client, source)
+	return identity.ValidateClients(h.Client)
+}
+
+func setKey(h *Handler, args []string) error {
+	h.Key = args
+	return h.validateKey()
+}
+
+func setLimit(h *Handler, args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 0 {
+		return fmt.Errorf("limit: %q is not allowed; it is a number, 0 (track only) or more", args[0])
+	}
+	h.Limit = &n
+	if len(args) == 2 {
+		h.LimitUnit = registry.Unit(args[1])
+		return oneOf("limit", h.LimitUnit, registry.Streams, registry.Clients)
+	}
+	return nil
+}
+
+func setMaxEventSize(h *Handler, args []string) error {
+	size, err := humanize.ParseBytes(args[0])
+	if err != nil || size < 1 || size > math.MaxInt32 {
+		return fmt.Errorf("max_event_size: %q is not allowed; it is a size from 1B to 2GiB, such as 256KiB", args[0])
+	}
+	h.MaxEventSize = int64(size)
+	return nil
+}
+
+func setEvent(h *Handler, args []string) error {
+	reason := registry.Reason(args[0])
+	if _, twice := h.Events[reason]; twice {
+		return fmt.Errorf("event: %s is renamed twice", reason)
+	}
+	if h.Events == nil {
+		h.Events = make(map[registry.Reason]string)
+	}
+	h.Events[reason] = args[1]
+	return h.validateEvents()
+}
+
+func (h *Handler) unmarshalRegistry(d *caddyfile.Dispenser) error {
+	if len(h.RegistryRaw) > 0 {
+		return d.Errf("option registry is given twice")
+	}
+	if !d.NextArg() {
+		return d.Errf("option registry does not take 0 arguments; write: registry <module>")
+	}
+	name := d.Val()
+	mod, err := caddy.GetModule("sse_guard.registries." + name)
+	if err != nil {
+		return d.Errf("registry: %q is not known; it is the name of a module in sse_guard.registries, such as memory", name)
+	}
+	value := mod.New()
+	if u, ok := value.(caddyfile.Unmarshaler); ok {
+		if err := u.UnmarshalCaddyfile(d.NewFromNextSegment()); err != nil {
+			return err
+		}
+	} else if d.NextArg() || d.NextBlock(d.Nesting()) {
+		return d.Errf("registry %s takes no options", name)
+	}
+	h.RegistryRaw = caddyconfig.JSONModuleObject(value, "module", name, nil)
+	return nil
+}
+
+// Interface guard
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

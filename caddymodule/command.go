@@ -1,0 +1,183 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/demo"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "sse-proxy",
+		Usage: "[--from <addr>] [--to <addr>] [--key <part>]... [--limit <n>] [--policy supersede|reject] [--access-log] [--debug]",
+		Short: "A reverse proxy that allows one live event stream per token",
+		Long: `
+A reverse proxy with sse_guard before the upstream, without any file.
+
+One token may hold one Server-Sent Events stream per host and path: a newer
+one ends the older one with a DUPLICATED_CONNECTION event. --key, --limit and
+--policy change that, with the meaning they have in the Caddyfile.
+
+Without --to it serves a demo: open the page it names in two tabs.
+
+If --from has a host name, Caddy serves it over HTTPS with a certificate.
+`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Flags().StringP("from", "f", ":8080", "Address to receive traffic on")
+			cmd.Flags().StringSliceP("to", "t", nil, "Upstream address; may be repeated. Without it, a demo is served")
+			cmd.Flags().StringArrayP("key", "k", nil, "Part of what may be held only so often; may be repeated (default: token, host and path)")
+			cmd.Flags().IntP("limit", "l", 1, "How many streams may hold a key; 0 only tracks")
+			cmd.Flags().StringP("policy", "p", string(registry.Supersede), "Who yields when a key is full: supersede or reject")
+			cmd.Flags().Bool("access-log", false, "Enable the access log")
+			cmd.Flags().BoolP("debug", "v", false, "Enable debug logs")
+			cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdSSEProxy)
+		},
+	})
+}
+
+// stopGrace is how long open streams may hold up the end of the command.
+const stopGrace = 2 * time.Second
+
+func cmdSSEProxy(fs caddycmd.Flags) (int, error) {
+	caddy.TrapSignals()
+
+	to, err := fs.GetStringSlice("to")
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, fmt.Errorf("--to: %w", err)
+	}
+	isDemo := len(to) == 0
+	if isDemo {
+		addr, err := startDemo()
+		if err != nil {
+			return caddy.ExitCodeFailedStartup, fmt.Errorf("starting the demo: %w", err)
+		}
+		to = []string{addr}
+	}
+	key, err := fs.GetStringArray("key")
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, fmt.Errorf("--key: %w", err)
+	}
+
+	proxy := sseProxy{
+		from:      fs.String("from"),
+		to:        to,
+		key:       key,
+		limit:     fs.Int("limit"),
+		policy:    fs.String("policy"),
+		accessLog: fs.Bool("access-log"),
+		debug:     fs.Bool("debug"),
+	}
+	config, err := proxy.config()
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if err := caddy.Run(config); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if isDemo {
+		caddy.Log().Info("sse_guard demo: open this page in two tabs", zap.String("url", demoURL(proxy.from)))
+	} else {
+		caddy.Log().Info("sse_guard proxying", zap.String("from", proxy.from), zap.Strings("to", to))
+	}
+	select {} // until a signal
+}
+
+// sseProxy is what the flags say.
+type sseProxy struct {
+	from             string
+	to, key          []string
+	limit            int
+	policy           string
+	accessLog, debug bool
+}
+
+// config adapts the Caddyfile that does the same.
+func (p sseProxy) config() (*caddy.Config, error) {
+	text, err := p.caddyfile()
+	if err != nil {
+		return nil, err
+	}
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile.Format(text), nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		caddy.Log().Warn(w.String())
+	}
+	var config caddy.Config
+	if err := json.Unmarshal(adapted, &config); err != nil {
+		return nil, fmt.Errorf("reading the adapted configuration: %w", err)
+	}
+	return &config, nil
+}
+
+func (p sseProxy) caddyfile() ([]byte, error) {
+	if len(p.to) == 0 || p.from == "" {
+		return nil, errors.New("--from and --to must not be empty")
+	}
+	var b strings.Builder
+	var quoteErr error
+	quote := func(values ...string) string {
+		quoted := make([]string, len(values))
+		for i, v := range values {
+			if strings.ContainsAny(v, "`\n") {
+				quoteErr = fmt.Errorf("%q is not allowed in a flag: it has a backtick or a line break", v)
+			}
+			quoted[i] = "`" + v + "`"
+		}
+		return strings.Join(quoted, " ")
+	}
+	fmt.Fprintf(&b, "{\n\tadmin off\n\tpersist_config off\n\tgrace_period %s\n", stopGrace)
+	if p.debug {
+		b.WriteString("\tdebug\n")
+	}
+	fmt.Fprintf(&b, "}\n%s {\n", quote(p.from))
+	if p.accessLog {
+		b.WriteString("\tlog\n")
+	}
+	fmt.Fprintf(&b, "\tsse_guard {\n\t\tlimit %d\n\t\tpolicy %s\n", p.limit, quote(p.policy))
+	if len(p.key) > 0 {
+		fmt.Fprintf(&b, "\t\tkey %s\n", quote(p.key...))
+	}
+	fmt.Fprintf(&b, "\t}\n\treverse_proxy %s\n}\n", quote(p.to...))
+	return []byte(b.String()), quoteErr
+}
+
+// startDemo serves the demo backend on a free loopback port.
+func startDemo() (addr string, err error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	srv := &http.Server{Handler: demo.New(), ReadHeaderTimeout: time.Minute}
+	go func() {
+		if err := srv.Serve(ln); err != nil {
+			caddy.Log().Error("the demo backend stopped", zap.Error(err))
+		}
+	}()
+	return ln.Addr().String(), nil
+}
+
+// demoURL is where a person finds the demo that listens on from.
+func demoURL(from string) string {
+	if strings.HasPrefix(from, ":") {
+		return "http://localhost" + from
+	}
+	return from
+}

@@ -1,0 +1,80 @@
+package caddymodule
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+)
+
+// environment is the Caddy server around one request.
+type environment struct {
+	r    *http.Request
+	repl *caddy.Replacer
+}
+
+const ownPlaceholders = "sse_guard."
+
+// Expand implements guard.Env. The guard's own placeholders come from own, not
+// from the replacer: there they may be those of a guard further out.
+func (e *environment) Expand(template string, own func(string) string) string {
+	out, err := e.repl.ReplaceFunc(template, func(name string, val any) (any, error) {
+		if strings.HasPrefix(name, ownPlaceholders) {
+			return own(name), nil
+		}
+		return val, nil
+	})
+	if err != nil {
+		return "" // a malformed template has no value
+	}
+	return out
+}
+
+// Publish implements guard.Env.
+func (e *environment) Publish(own func(string) string) {
+	e.repl.Map(func(name string) (any, bool) {
+		if !strings.HasPrefix(name, ownPlaceholders) {
+			return nil, false
+		}
+		return own(name), true
+	})
+}
+
+// Path implements guard.Env.
+func (e *environment) Path() string {
+	if orig, ok := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && orig.URL != nil {
+		return orig.URL.Path
+	}
+	return e.r.URL.Path
+}
+
+// ClientIP implements guard.Env.
+func (e *environment) ClientIP() string {
+	ip, _ := caddyhttp.GetVar(e.r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ip
+}
+
+// Conn implements guard.Env.
+func (e *environment) Conn() net.Conn {
+	conn, _ := e.r.Context().Value(connKey{}).(net.Conn)
+	return conn
+}
+
+type connKey struct{}
+
+// withConn remembers the connection of a server's requests. Every guard
+// registers it; the first one counts.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	if ctx.Value(connKey{}) != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// Interface guard
+var _ guard.Env = (*environment)(nil)

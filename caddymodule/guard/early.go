@@ -1,0 +1,102 @@
+package guard
+
+import (
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// decideEarly decides about a request that asks for a stream before the
+// upstream sees it, as far as the request alone allows. It returns nil if the
+// request may go on.
+func (v *visit) decideEarly() *refusal {
+	if v.keyed() && v.entombed() {
+		return entombed()
+	}
+	if f := v.identify(); f != nil {
+		return f
+	}
+	if !v.keyed() && len(v.guard.Key) == 0 && v.guard.DenyMissing {
+		return missingKey() // the default key lacks its token, now and later
+	}
+	if !v.guard.Early || !v.keyed() || v.token.IsZero() {
+		return nil
+	}
+
+	judgement, err := v.guard.Registry.Judge(v.r.Context(), &v.stream, v.rule())
+	switch {
+	case err != nil:
+		return v.unreachable(err)
+	case !judgement.Admitted:
+		return v.rejectEarly(judgement.Holders)
+	default:
+		return v.takeOverEarly(judgement.Ends)
+	}
+}
+
+// rejectEarly refuses a newcomer without asking the upstream, if the upstream
+// has authorised the same token before: for a holder. Backends often keep one
+// emitter per user, and the newcomer's would replace the holder's.
+func (v *visit) rejectEarly(holders []*registry.Stream) *refusal {
+	f := rejected()
+	for _, h := range holders {
+		if h.Token != v.stream.Token {
+			continue
+		}
+		if !v.crossOrigin() {
+			v.logRejected(holders)
+			return f
+		}
+		// A page of another origin reads the refusal only with the fields that
+		// the upstream would allow it with; the holder's response had them.
+		if same, ok := h.Handle.(*visit); ok && same.r.Header.Get("Origin") == v.r.Header.Get("Origin") {
+			f.header = same.cors
+			v.logRejected(holders)
+			return f
+		}
+	}
+	return nil // judged at the header
+}
+
+// takeOverEarly ends the older streams before the upstream sees the newcomer,
+// if they carry the same token, and waits until their upstream requests are
+// gone. Backends that keep emitters by user remove the newcomer's when the
+// older one is cleaned up after it.
+func (v *visit) takeOverEarly(victims []registry.Victim) *refusal {
+	for _, victim := range victims {
+		if victim.Stream.Token != v.stream.Token {
+			return nil
+		}
+		// An inner guard may yet refuse the newcomer, and must then find that
+		// nothing has changed.
+		if old, ok := victim.Stream.Handle.(*visit); ok && old.nested {
+			return nil
+		}
+	}
+	if len(victims) == 0 {
+		return nil
+	}
+	ended, err := v.guard.Registry.Evict(v.r.Context(), victims, v.stream.Addr)
+	if err != nil {
+		return v.unreachable(err)
+	}
+	v.logSuperseded(ended)
+	v.waitGone(ended)
+	return nil
+}
+
+// waitGone waits until the upstream requests of ended streams are gone, or
+// EndTimeout is over.
+func (v *visit) waitGone(ended []registry.Victim) {
+	timeout := time.NewTimer(v.guard.Stream.EndTimeout)
+	defer timeout.Stop()
+	for _, victim := range ended {
+		select {
+		case <-victim.Stream.Handle.Gone():
+		case <-timeout.C:
+			return
+		case <-v.r.Context().Done():
+			return
+		}
+	}
+}

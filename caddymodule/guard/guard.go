@@ -1,0 +1,127 @@
+// Package guard takes one request through the guard: who is it, may it open a
+// stream, whom does it replace, and what is it told if it may not. It knows
+// net/http, but nothing of Caddy.
+package guard
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
+)
+
+// Guard governs the streams of one route. Its fields are set before first use
+// and not changed afterwards.
+type Guard struct {
+	// Zone is the namespace of keys; it is bound into tombstones.
+	Zone string
+	// Identity finds token and client id in a request.
+	Identity *identity.Extractor
+	// Key lists the key's parts, with placeholders. Empty: token, host, path.
+	Key []string
+	// KeyFromRequest says that Key needs nothing of the response.
+	KeyFromRequest bool
+	// DenyMissing refuses a stream with an empty key part, else it is untracked.
+	DenyMissing bool
+	// Rule says how a key may be held.
+	Rule registry.Rule
+	// Early allows decisions before the upstream is asked (takeover auto).
+	Early bool
+	// RequireToken refuses requests without a token.
+	RequireToken bool
+	// OnReject says what a rejected newcomer gets.
+	OnReject OnReject
+	// Retry is when a rejected newcomer is told to come back.
+	Retry time.Duration
+	// Names renames events; a missing reason keeps its own name.
+	Names map[registry.Reason]string
+	// Stream is how streams are relayed and ended.
+	Stream stream.Config
+
+	// Registry keeps the holders of the zone.
+	Registry registry.Registry
+	// Signer signs and verifies tombstones.
+	Signer func(context.Context) (*tombstone.Signer, error)
+	// Logger gets a line per ended stream, Security one per contested key.
+	Logger, Security *zap.Logger
+
+	warnEncoded sync.Once
+}
+
+// OnReject is what a rejected newcomer gets.
+type OnReject string
+
+const (
+	// RejectEvent answers a request that asks for a stream with a stream of
+	// one event, and others with a status.
+	RejectEvent OnReject = "event"
+	// RejectPark answers a request that asks for a stream with one that stays
+	// open until the key is free.
+	RejectPark OnReject = "park"
+	// RejectStatus answers with a status, which is final for an EventSource.
+	RejectStatus OnReject = "status"
+)
+
+// Env is what the guard needs to know of the server around it, for one request.
+type Env interface {
+	// Expand replaces the placeholders in template, empty where unknown. Those
+	// that begin with "sse_guard." are asked of own.
+	Expand(template string, own func(name string) string) string
+	// Publish offers own's placeholders to the handlers behind the guard.
+	Publish(own func(name string) string)
+	// Path is the path that the client asked for, before any rewrite.
+	Path() string
+	// ClientIP is the client's address, trusted proxies considered.
+	ClientIP() string
+	// Conn is the client's connection; nil if not known.
+	Conn() net.Conn
+}
+
+// Next is the handlers behind the guard.
+type Next func(http.ResponseWriter, *http.Request) error
+
+// Serve takes r through the guard.
+func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env) error {
+	r = takeTombstones(r)
+	if !identity.Governed(r, len(g.Key) > 0) {
+		return next(w, r)
+	}
+
+	v := g.visit(r, env)
+	if v.asks {
+		if f := v.decideEarly(); f != nil {
+			return v.answer(w, f)
+		}
+		// Go's transport would ask for gzip by itself if the field were absent,
+		// and in compressed streams events cannot be told apart.
+		r.Header.Set("Accept-Encoding", "identity")
+	}
+
+	entry := maps.Clone(w.Header())
+	v.response = stream.New(w, v.r, env.Conn(), v, &g.Stream)
+	sum, err := v.response.Relay(next)
+	v.logEnding(sum)
+	if sum.Refused && v.refusal != nil {
+		restore(w.Header(), entry)
+		return v.answer(w, v.refusal)
+	}
+	return err
+}
+
+// restore puts the header back to what it was on entry, but keeps what lets a
+// cross-origin page read the answer.
+func restore(h, entry http.Header) {
+	kept := corsHeader(h)
+	clear(h)
+	maps.Copy(h, entry)
+	maps.Copy(h, kept)
+}

@@ -1,0 +1,71 @@
+package guard
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+func (v *visit) zone() zap.Field { return zap.String("zone", v.guard.Zone) }
+func (v *visit) key() zap.Field  { return zap.String("key", v.shortKey()) }
+
+// logEnding writes the line of a stream that the guard ended.
+func (v *visit) logEnding(sum stream.Summary) {
+	if sum.Ending == nil {
+		return
+	}
+	v.guard.Logger.Info("stream ended",
+		v.zone(), v.key(),
+		zap.String("reason", string(sum.Ending.Reason)),
+		zap.Bool("event_sent", sum.Delivered),
+		zap.Duration("age", time.Since(v.admitted)),
+		zap.Uint64("events", sum.Events),
+		zap.Int64("bytes", sum.Bytes),
+		zap.String("client_ip", v.stream.Addr),
+	)
+}
+
+// logSuperseded writes a security line for each holder that another client
+// lost its stream to this one.
+func (v *visit) logSuperseded(ended []registry.Victim) {
+	for _, victim := range ended {
+		if victim.Reason != registry.Superseded {
+			continue
+		}
+		v.guard.Security.Warn("stream superseded",
+			v.zone(), v.key(),
+			zap.String("holder_ip", victim.Stream.Addr),
+			zap.String("newcomer_ip", v.stream.Addr),
+		)
+	}
+}
+
+// loggedHolders bounds a log line of a key with many holders.
+const loggedHolders = 5
+
+// logRejected writes the security line of a refused newcomer.
+func (v *visit) logRejected(holders []*registry.Stream) {
+	addrs := make([]string, 0, loggedHolders)
+	for _, h := range holders[:min(len(holders), loggedHolders)] {
+		addrs = append(addrs, h.Addr)
+	}
+	v.guard.Security.Warn("newcomer rejected",
+		v.zone(), v.key(),
+		zap.Strings("holder_ips", addrs),
+		zap.String("newcomer_ip", v.stream.Addr),
+	)
+}
+
+// warnIfEncoded says once that this guard's upstream compresses streams.
+func (v *visit) warnIfEncoded(h http.Header) {
+	if ce := h.Get("Content-Encoding"); ce != "" && ce != "identity" {
+		v.guard.warnEncoded.Do(func() {
+			v.guard.Logger.Warn("the upstream compresses event streams: they are ended without an event; let it send them uncompressed",
+				v.zone(), zap.String("content_encoding", ce))
+		})
+	}
+}

@@ -1,0 +1,250 @@
+package guard
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+// visit is one request's way through one guard. It is the Gate of its response
+// and, once admitted, the Handle by which the registry ends it.
+//
+// Guards compose: each one finds the visit of the guard outside it in the
+// request's context.
+type visit struct {
+	guard *Guard
+	r     *http.Request
+	env   Env
+	outer *visit
+
+	// innermost is kept on the outermost visit: whose placeholders are shown.
+	innermost *visit
+	// nested says that another guard, inside this one, sees the request too.
+	nested bool
+	// bypass says that an inner guard is answering by itself: what it writes
+	// is no stream of the upstream's.
+	bypass bool
+
+	asks     bool // for a stream
+	token    identity.Hash
+	tokenErr error
+	stream   registry.Stream // Key is zero until known
+	response *stream.Response
+	refusal  *refusal
+	cors     http.Header // of the admitted stream, where its page is cross-origin
+	admitted time.Time
+
+	mu    sync.Mutex
+	place registry.Place
+}
+
+type visitKey struct{}
+
+func (g *Guard) visit(r *http.Request, env Env) *visit {
+	v := &visit{guard: g, env: env, asks: identity.AsksForStream(r)}
+	if v.outer, _ = r.Context().Value(visitKey{}).(*visit); v.outer != nil {
+		v.outer.nested = true
+	}
+	v.r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
+
+	v.token, v.tokenErr = g.Identity.Token(r)
+	v.stream.Token = registry.ID(v.token)
+	client, tab := g.Identity.Client(r, v.token)
+	v.stream.Client, v.stream.Tab = registry.ID(client), tab
+	v.stream.Addr = env.ClientIP()
+	v.stream.Handle = v
+	if g.KeyFromRequest {
+		v.findKey()
+	}
+	v.publish()
+	return v
+}
+
+// publish shows this visit's placeholders to the handlers behind it.
+func (v *visit) publish() {
+	outermost := v
+	for outermost.outer != nil {
+		outermost = outermost.outer
+	}
+	outermost.innermost = v
+	if outermost == v {
+		v.env.Publish(func(name string) string { return v.innermost.placeholder(name) })
+	}
+}
+
+// placeholder is the value of {sse_guard.*}: hashes only.
+func (v *visit) placeholder(name string) string {
+	full := func(id registry.ID) string {
+		if id.IsZero() {
+			return ""
+		}
+		return hex.EncodeToString(id[:])
+	}
+	switch name {
+	case "sse_guard.key":
+		return v.shortKey()
+	case "sse_guard.client":
+		return full(v.stream.Client)
+	case "sse_guard.token":
+		return full(v.stream.Token)
+	default:
+		return ""
+	}
+}
+
+func (v *visit) shortKey() string { return identity.Hash(v.stream.Key).Short() }
+
+// findKey computes the key from what is known by now.
+func (v *visit) findKey() {
+	var key identity.Hash
+	if len(v.guard.Key) == 0 {
+		key, _ = identity.DefaultKey(v.token, v.r.Host, v.env.Path())
+	} else {
+		parts := make([]string, len(v.guard.Key))
+		for i, template := range v.guard.Key {
+			parts[i] = v.env.Expand(template, v.placeholder)
+		}
+		key, _ = identity.Key(parts...)
+	}
+	v.stream.Key = registry.ID(key)
+}
+
+// keyed reports whether the key is known.
+func (v *visit) keyed() bool { return !v.stream.Key.IsZero() }
+
+// rule is the guard's rule. A navigation, or an image, that another site may
+// have caused, never supersedes.
+func (v *visit) rule() registry.Rule {
+	rule := v.guard.Rule
+	if identity.Navigation(v.r) {
+		rule.Policy = registry.Reject
+	}
+	return rule
+}
+
+// identify refuses a request without the identity that the guard demands.
+func (v *visit) identify() *refusal {
+	switch {
+	case v.tokenErr != nil:
+		return differingTokens()
+	case v.guard.RequireToken && v.token.IsZero():
+		return missingToken()
+	default:
+		return nil
+	}
+}
+
+// Judge implements stream.Gate. The upstream has by now authorised the request.
+func (v *visit) Judge(status int, header http.Header) stream.Verdict {
+	if v.bypass || status != http.StatusOK || !identity.IsEventStream(header) {
+		return stream.Pass
+	}
+	if f := v.identify(); f != nil {
+		return v.refuse(f)
+	}
+	if !v.keyed() {
+		v.findKey()
+	}
+	switch {
+	case !v.keyed() && v.guard.DenyMissing:
+		return v.refuse(missingKey())
+	case !v.keyed():
+		return stream.Untracked
+	case v.entombed():
+		return v.refuse(entombed())
+	}
+	v.warnIfEncoded(header)
+	if v.r.Header.Get("Origin") != "" {
+		v.cors = corsHeader(header)
+	}
+	return v.reserve()
+}
+
+func (v *visit) reserve() stream.Verdict {
+	place, judgement, err := v.guard.Registry.Reserve(v.r.Context(), &v.stream, v.rule())
+	switch {
+	case err != nil:
+		return v.refuse(v.unreachable(err))
+	case place == nil:
+		v.logRejected(judgement.Holders)
+		return v.refuse(rejected())
+	}
+	v.mu.Lock()
+	v.place = place
+	v.mu.Unlock()
+	return stream.Admit
+}
+
+func (v *visit) refuse(f *refusal) stream.Verdict {
+	v.refusal = f
+	return stream.Refuse
+}
+
+// Commit implements stream.Gate.
+func (v *visit) Commit() bool {
+	for o := v.outer; o != nil; o = o.outer {
+		if o.refusal != nil {
+			v.Over()
+			return false
+		}
+	}
+	v.admitted = time.Now()
+	ended, err := v.place.Commit(v.r.Context())
+	if err != nil {
+		v.guard.Logger.Debug("stream was over before it was admitted", v.zone(), zap.Error(err))
+		return true
+	}
+	v.logSuperseded(ended)
+	if c := v.guard.Logger.Check(zap.DebugLevel, "stream admitted"); c != nil {
+		c.Write(v.zone(), v.key(), zap.String("client_ip", v.stream.Addr))
+	}
+	return true
+}
+
+// Over implements stream.Gate: the key is given back.
+func (v *visit) Over() {
+	v.mu.Lock()
+	place := v.place
+	v.mu.Unlock()
+	if place != nil {
+		place.Release()
+	}
+}
+
+// End implements registry.Handle.
+func (v *visit) End(e registry.Ending) { v.response.End(e) }
+
+// Gone implements registry.Handle.
+func (v *visit) Gone() <-chan struct{} { return v.response.Gone() }
+
+// crossOrigin reports whether the page that asks is of another origin than
+// the one it asks, so that it reads only answers that CORS allows.
+func (v *visit) crossOrigin() bool {
+	origin := v.r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, v.r.Host)
+}
+
+// corsHeader picks the fields that let a cross-origin page read a response.
+func corsHeader(h http.Header) http.Header {
+	kept := http.Header{}
+	for name, values := range h {
+		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
+			kept[name] = values
+		}
+	}
+	return kept
+}

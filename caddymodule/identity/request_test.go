@@ -1,0 +1,242 @@
+package identity
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestGoverned_Methods(t *testing.T) {
+	for method, want := range map[string]struct{ usually, anyMethod bool }{
+		"GET":     {true, true},
+		"POST":    {false, true},
+		"PUT":     {false, true},
+		"PATCH":   {false, true},
+		"DELETE":  {false, true},
+		"QUERY":   {false, true},
+		"get":     {false, true},
+		"HEAD":    {false, false},
+		"OPTIONS": {false, false},
+		"CONNECT": {false, false},
+		"TRACE":   {false, false},
+	} {
+		t.Run(method, func(t *testing.T) {
+			r := request("/")
+			r.Method = method
+			require.Equal(t, want.usually, Governed(r, false))
+			require.Equal(t, want.anyMethod, Governed(r, true))
+		})
+	}
+}
+
+func TestGoverned_NeverUpgrades(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fields   []string
+		upgrades bool
+	}{
+		"no Connection":        {nil, false},
+		"keep-alive":           {[]string{"Connection: keep-alive"}, false},
+		"upgrade":              {[]string{"Connection: upgrade", "Upgrade: websocket"}, true},
+		"any case":             {[]string{"Connection: UpGrAdE"}, true},
+		"in a list":            {[]string{"Connection: keep-alive, Upgrade"}, true},
+		"in a list of tabs":    {[]string{"Connection: ,\tUpgrade\t, keep-alive"}, true},
+		"in the second field":  {[]string{"Connection: keep-alive", "Connection: upgrade"}, true},
+		"a longer word":        {[]string{"Connection: upgrades, not-upgrade"}, false},
+		"Upgrade field alone":  {[]string{"Upgrade: websocket"}, false},
+		"protocol of RFC 8441": {[]string{":protocol: websocket"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request("/")
+			r.Header = http.Header{}
+			for _, field := range tt.fields {
+				i := strings.LastIndex(field, ": ")
+				r.Header[field[:i]] = append(r.Header[field[:i]], field[i+2:])
+			}
+			require.Equal(t, tt.upgrades, Upgrades(r))
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				r.Method = method
+				require.Equal(t, !tt.upgrades, Governed(r, true))
+			}
+		})
+	}
+}
+
+func TestAsksForStream(t *testing.T) {
+	for name, tt := range map[string]struct {
+		accept []string
+		want   bool
+	}{
+		"no Accept":                      {nil, false},
+		"empty":                          {[]string{""}, false},
+		"as EventSource sends it":        {[]string{"text/event-stream"}, true},
+		"any case":                       {[]string{"Text/EVENT-stream"}, true},
+		"as an MCP client sends it":      {[]string{"application/json, text/event-stream"}, true},
+		"list without spaces":            {[]string{"a/b,text/event-stream,c/d"}, true},
+		"list with tabs":                 {[]string{"a/b,\ttext/event-stream\t,c/d"}, true},
+		"second field":                   {[]string{"application/json", "text/event-stream"}, true},
+		"parameters":                     {[]string{"text/event-stream; charset=utf-8"}, true},
+		"weight":                         {[]string{"text/event-stream;q=0.1, a/b;q=0"}, true},
+		"small weight":                   {[]string{"text/event-stream;q=0.001"}, true},
+		"weight behind parameters":       {[]string{"text/event-stream;charset=utf-8 ; q=0"}, false},
+		"weight 0":                       {[]string{"text/event-stream;q=0"}, false},
+		"weight 0 in capitals":           {[]string{"text/event-stream; Q=0.000"}, false},
+		"weight 0 and another element":   {[]string{"text/event-stream;q=0, text/event-stream;level=1"}, true},
+		"weight 0 and another field":     {[]string{"text/event-stream;q=0", "text/event-stream"}, true},
+		"weight that is none":            {[]string{"text/event-stream;q=none"}, true},
+		"weight without a value":         {[]string{"text/event-stream;q"}, true},
+		"parameter that ends with q":     {[]string{"text/event-stream;xq=0"}, true},
+		"all types":                      {[]string{"*/*"}, false},
+		"all text types":                 {[]string{"text/*"}, false},
+		"what a page sends":              {[]string{"text/html,application/xhtml+xml,*/*;q=0.8"}, false},
+		"a longer type":                  {[]string{"text/event-streams"}, false},
+		"a longer beginning":             {[]string{"xtext/event-stream"}, false},
+		"letters that fold to s":         {[]string{"text/event-\u017ftream"}, false},
+		"inside a quoted string":         {[]string{`a/b;c="x, text/event-stream, y"`}, false},
+		"behind a quoted string":         {[]string{`a/b;c="x, y", text/event-stream`}, true},
+		"behind an escaped quote":        {[]string{`a/b;c="x\", text/event-stream", d/e`}, false},
+		"weight inside a quoted string":  {[]string{`text/event-stream;c=";q=0"`}, true},
+		"behind a backslash":             {[]string{`a/b;c=\, text/event-stream`}, true},
+		"a quoted string without an end": {[]string{`a/b;c="x, text/event-stream`}, false},
+		"a backslash at the end":         {[]string{`a/b;c="\`}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request("/")
+			r.Header["Accept"] = tt.accept
+			require.Equal(t, tt.want, AsksForStream(r))
+		})
+	}
+}
+
+// naiveAsks is AsksForStream for a field without quoted strings.
+func naiveAsks(accept string) bool {
+	for _, element := range strings.Split(strings.ToLower(accept), ",") {
+		parts := strings.Split(element, ";")
+		if strings.Trim(parts[0], " \t") != "text/event-stream" {
+			continue
+		}
+		weight := ""
+		for _, param := range parts[1:] {
+			name, value, _ := strings.Cut(param, "=")
+			if strings.Trim(name, " \t") == "q" {
+				weight = strings.Trim(value, " \t")
+				break
+			}
+		}
+		if weight == "" || weight[0] != '0' || strings.Trim(weight, "0.") != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func FuzzAsksForStream(f *testing.F) {
+	for _, accept := range []string{
+		"", "*/*", "text/event-stream", "a/b, text/event-stream;q=0", `a/b;c="\", text/event-stream`,
+		"text/event-stream;q=0.000;q=1,text/event-stream", "TEXT/EVENT-STREAM ; x ; q = 0 ",
+	} {
+		f.Add(accept)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		r := request("/")
+		r.Header["Accept"] = []string{accept}
+		asks := AsksForStream(r)
+
+		if isASCII(accept) {
+			if !strings.Contains(accept, `"`) {
+				require.Equal(t, naiveAsks(accept), asks)
+			}
+			r.Header["Accept"] = []string{strings.ToUpper(accept)}
+			require.Equal(t, asks, AsksForStream(r), "in capitals")
+		}
+		r.Header["Accept"] = []string{"application/json, " + accept}
+		require.Equal(t, asks, AsksForStream(r), "behind another element")
+		r.Header["Accept"] = []string{accept, "text/event-stream"}
+		require.True(t, AsksForStream(r), "with another field")
+	})
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func TestNavigation(t *testing.T) {
+	for name, tt := range map[string]struct {
+		dest []string
+		want bool
+	}{
+		"no field":         {nil, false},
+		"a script":         {[]string{"empty"}, false},
+		"any case":         {[]string{"Empty"}, false},
+		"spaces":           {[]string{" empty\t"}, false},
+		"a page":           {[]string{"document"}, true},
+		"an image":         {[]string{"image"}, true},
+		"a frame":          {[]string{"iframe"}, true},
+		"blank":            {[]string{""}, true},
+		"twice":            {[]string{"empty", "image"}, true},
+		"an unknown value": {[]string{"emptyish"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request("/")
+			r.Header["Sec-Fetch-Dest"] = tt.dest
+			require.Equal(t, tt.want, Navigation(r))
+		})
+	}
+}
+
+func TestIsEventStream(t *testing.T) {
+	for contentType, want := range map[string]bool{
+		"":                                 false,
+		"text/event-stream":                true,
+		"Text/Event-Stream":                true,
+		" text/event-stream\t":             true,
+		"text/event-stream;charset=utf-8":  true,
+		"text/event-stream ; charset=UTF8": true,
+		"text/event-stream;":               true,
+		"text/event-stream;;=;\"":          true,
+		"text/event-stream; a b c":         true,
+		"text/event-streams":               false,
+		"text/event-stream, text/html":     false,
+		"text/event":                       false,
+		"text/html;text/event-stream":      false,
+		"application/json":                 false,
+		"text/event-\u017ftream":           false,
+	} {
+		t.Run(contentType, func(t *testing.T) {
+			h := http.Header{"Content-Type": {contentType}}
+			require.Equal(t, want, IsEventStream(h))
+			require.Zero(t, testing.AllocsPerRun(10, func() { IsEventStream(h) }))
+		})
+	}
+	require.False(t, IsEventStream(http.Header{}))
+	require.False(t, IsEventStream(nil))
+}
+
+func BenchmarkAsksForStream(b *testing.B) {
+	for name, accept := range map[string]string{
+		"EventSource": "text/event-stream",
+		"page":        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := request("/", "Accept: "+accept)
+			b.ReportAllocs()
+			for b.Loop() {
+				AsksForStream(r)
+			}
+		})
+	}
+}
+
+func BenchmarkIsEventStream(b *testing.B) {
+	h := http.Header{"Content-Type": {"text/event-stream; charset=utf-8"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		IsEventStream(h)
+	}
+}

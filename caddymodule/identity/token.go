@@ -1,0 +1,89 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"strings"
+)
+
+// A JWT is three segments when signed (RFC 7515 section 7.1) and five when
+// encrypted (RFC 7516 section 7.1).
+const (
+	jwsSegments = 3
+	jweSegments = 5
+)
+
+// commonToken is the encoded size up to which a token is hashed without
+// allocating.
+const commonToken = 2048
+
+// hashToken returns the hash of a token that is not empty. A token's bytes are
+// not its identity: decoders accept many spellings of the same signature. So
+// the segments that a JWT's signature covers count as they are written, the
+// others count as the bytes they decode to. Any other token counts as it is.
+//
+// agreed is false if decoders are known to disagree about what such a segment
+// says; the hash is then that of one reading.
+func hashToken(token string) (h Hash, agreed bool) {
+	var stack [commonToken]byte
+	buf := stack[:0]
+	if verbatim := jwtVerbatim(token); verbatim > 0 {
+		buf, agreed = appendJWT(append(buf, jwtDomain...), token, verbatim)
+	} else {
+		buf, agreed = append(append(buf, opaqueDomain...), token...), true
+	}
+	return sha256.Sum256(buf), agreed
+}
+
+// jwtVerbatim returns the number of leading segments of a JWT-shaped token that
+// nobody but its issuer can write differently: header and payload of a signed
+// one, the header (the additional data of RFC 7516 section 5.1) of an encrypted
+// one. It is 0 if the token is not shaped like a JWT.
+//
+// It looks at nothing that a holder of the token could change.
+func jwtVerbatim(token string) int {
+	var verbatim int
+	switch strings.Count(token, ".") + 1 {
+	case jwsSegments:
+		verbatim = 2
+	case jweSegments:
+		verbatim = 1
+	default:
+		return 0
+	}
+	header, _, _ := strings.Cut(token, ".")
+	if !isJSONObject(header) {
+		return 0
+	}
+	return verbatim
+}
+
+// isJSONObject reports whether segment decodes to a JSON object.
+func isJSONObject(segment string) bool {
+	var stack [512]byte
+	decoded, _ := appendDecoded(stack[:0], segment)
+	decoded = bytes.TrimLeft(decoded, " \t\r\n")
+	return len(decoded) > 0 && decoded[0] == '{' && json.Valid(decoded)
+}
+
+// appendJWT appends the segments of token, the first ones verbatim and the
+// others decoded, each behind its length.
+func appendJWT(dst []byte, token string, verbatim int) (out []byte, agreed bool) {
+	agreed = true
+	for segment := range strings.SplitSeq(token, ".") {
+		if verbatim > 0 {
+			verbatim--
+			dst = appendPart(dst, segment)
+			continue
+		}
+		start := len(dst)
+		dst = append(dst, make([]byte, lengthSize)...)
+		var segmentAgreed bool
+		dst, segmentAgreed = appendDecoded(dst, segment)
+		agreed = agreed && segmentAgreed
+		binary.BigEndian.PutUint64(dst[start:], uint64(len(dst)-start-lengthSize))
+	}
+	return dst, agreed
+}

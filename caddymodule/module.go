@@ -1,0 +1,275 @@
+// Package caddymodule is what Caddy sees of sse_guard: the HTTP handler, its
+// Caddyfile, and the commands. What they do is in the packages below.
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+	httpcaddyfile.RegisterHandlerDirective("sse_guard", parseCaddyfile)
+	// Before invoke, and so before handle, handle_path, route and reverse_proxy.
+	httpcaddyfile.RegisterDirectiveOrder("sse_guard", httpcaddyfile.Before, "invoke")
+}
+
+// Handler governs Server-Sent Events streams: it knows which token or client
+// holds which `text/event-stream` response of the handlers behind it, ends the
+// ones that were superseded with an event, and keeps them from coming back by
+// themselves. Everything else passes through untouched.
+//
+// With no option set, the newest GET stream of a token on a host and path
+// wins, and the older one gets a `DUPLICATED_CONNECTION` event and ends.
+//
+// The guard stops a stranger's request from ending a stream only as far as the
+// backend verifies the very credential that the key is made of.
+type Handler struct {
+	// The namespace of keys. Guards with the same zone share holders.
+	// Default: `default`.
+	Zone string `json:"zone,omitempty"`
+
+	// Where to find the token. All sources are looked at; two different
+	// tokens in one request that asks for a stream are refused with 400.
+	// A `Bearer ` prefix is removed; of the `Authorization` header, other
+	// schemes are ignored. Default: header `Authorization`, query `token`,
+	// query `access_token`, cookie `access_token`.
+	Token []identity.TokenSource `json:"token,omitempty"`
+
+	// Where to find the client id, and whether it names a `device` (a browser
+	// profile; the default) or a `tab`. A new stream of a tab always replaces
+	// its older one. A new stream of a device replaces the device's older one
+	// when the key is full and the policy is `supersede`. A client id counts
+	// only among streams of the same token, since clients choose it.
+	// Default: header `X-Client-Id` and query `client_id`, both `device`.
+	Client []identity.ClientSource `json:"client,omitempty"`
+
+	// The parts of what may be held only so often, with placeholders.
+	// `{sse_guard.token}` and `{sse_guard.client}` are hashes of what was
+	// found. A part may come from the backend's response header
+	// (`{http.reverse_proxy.header.X-User}`). With a key set, streams of any
+	// method are governed, else only GET.
+	// Default: token, host and path as the client sent it.
+	Key []string `json:"key,omitempty"`
+
+	// What to do with a stream when a key part is empty: `pass` it untracked,
+	// or `deny` it with 403. Default: `pass`.
+	MissingKey string `json:"missing_key,omitempty"`
+
+	// How many may hold a key; 0 tracks without limit. Default: 1.
+	Limit *int `json:"limit,omitempty"`
+
+	// What the limit counts: `streams`, or `clients`, where the streams of one
+	// client id count once. Default: `streams`.
+	LimitUnit registry.Unit `json:"limit_unit,omitempty"`
+
+	// Who yields when the key is full: `supersede` ends the oldest holder,
+	// `reject` refuses the newcomer. Default: `supersede`.
+	Policy registry.Policy `json:"policy,omitempty"`
+
+	// When to decide: `auto` decides before the backend is asked if the key
+	// can be computed from the request and the present holder carries the
+	// same token, else when the backend has answered; `response` always
+	// waits for the backend's answer. Default: `auto`.
+	Takeover string `json:"takeover,omitempty"`
+
+	// Refuse streams without a token with 401, which stops `EventSource` from
+	// asking again.
+	RequireToken bool `json:"require_token,omitempty"`
+
+	// What a rejected newcomer gets if it asked for a stream: `event`, a
+	// stream of one `DUPLICATE_SESSION` event that tells it when to come back;
+	// `park`, the same event on a stream that stays open until the key is
+	// free; `status`, a 409, after which `EventSource` never comes back.
+	// Requests that did not ask for a stream always get the 409.
+	// Default: `event`.
+	OnReject guard.OnReject `json:"on_reject,omitempty"`
+
+	// When rejected newcomers are told to come back. If set, it is also sent
+	// as each stream opens. Default for rejected newcomers: 5s.
+	Retry caddy.Duration `json:"retry,omitempty"`
+
+	// How long an ended stream may wait for its client to read before the
+	// connection is cut, and a newcomer for the older stream's upstream
+	// request to be gone. Default: 1s.
+	EndTimeout caddy.Duration `json:"end_timeout,omitempty"`
+
+	// How many bytes of an unfinished event are held back, so that a client
+	// never gets half an event when its stream is ended. Default: 1 MiB.
+	MaxEventSize int64 `json:"max_event_size,omitempty"`
+
+	// Other names for the injected events, by reason: `superseded`,
+	// `replaced`, `parked`, `rejected`.
+	Events map[registry.Reason]string `json:"events,omitempty"`
+
+	// The secret that tombstones are signed with, 16 bytes or more; usually a
+	// placeholder such as `{env.SSE_GUARD_SECRET}`. Default: made on first
+	// use and kept in Caddy's storage.
+	Secret string `json:"secret,omitempty"`
+
+	// Who keeps the holders. Default: `memory`.
+	RegistryRaw json.RawMessage `json:"registry,omitempty" caddy:"namespace=sse_guard.registries inline_key=module"`
+
+	guard *guard.Guard
+	zone  zoneKey
+}
+
+// Defaults of the options.
+const (
+	defaultZone         = "default"
+	defaultRetry        = 5 * time.Second
+	defaultEndTimeout   = time.Second
+	defaultMaxEventSize = 1 << 20
+
+	missingKeyPass   = "pass"
+	missingKeyDeny   = "deny"
+	takeoverAuto     = "auto"
+	takeoverResponse = "response"
+)
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.sse_guard",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.setDefaults()
+	if err := h.Validate(); err != nil {
+		return err // before anything is opened by these values
+	}
+	secret, err := newSecret(ctx, h.Secret)
+	if err != nil {
+		return err
+	}
+	reg, err := h.openZone(ctx)
+	if err != nil {
+		return err
+	}
+	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		srv.RegisterConnContext(withConn)
+	}
+
+	extractor, err := identity.NewExtractor(h.Token, h.Client)
+	if err != nil {
+		return err
+	}
+	logger := ctx.Logger()
+	h.guard = &guard.Guard{
+		Zone:           h.Zone,
+		Identity:       extractor,
+		Key:            h.Key,
+		KeyFromRequest: keyFromRequest(h.Key),
+		DenyMissing:    h.MissingKey == missingKeyDeny,
+		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
+		Early:          h.Takeover == takeoverAuto,
+		RequireToken:   h.RequireToken,
+		OnReject:       h.OnReject,
+		Retry:          time.Duration(h.Retry),
+		Names:          h.Events,
+		Stream: stream.Config{
+			EndTimeout:   time.Duration(h.EndTimeout),
+			MaxEventSize: int(h.MaxEventSize),
+			OpenRetry:    time.Duration(h.Retry),
+		},
+		Registry: reg,
+		Signer:   secret.signer,
+		Logger:   logger,
+		Security: logger.Named("security"),
+	}
+	if h.Retry == 0 {
+		h.guard.Retry = defaultRetry
+	}
+	return nil
+}
+
+func (h *Handler) setDefaults() {
+	setDefault(&h.Zone, defaultZone)
+	setDefault(&h.MissingKey, missingKeyPass)
+	setDefault(&h.LimitUnit, registry.Streams)
+	setDefault(&h.Policy, registry.Supersede)
+	setDefault(&h.Takeover, takeoverAuto)
+	setDefault(&h.OnReject, guard.RejectEvent)
+	setDefault(&h.EndTimeout, caddy.Duration(defaultEndTimeout))
+	setDefault(&h.MaxEventSize, defaultMaxEventSize)
+	if h.Limit == nil {
+		h.Limit = new(1)
+	}
+	if len(h.Token) == 0 {
+		h.Token = identity.DefaultTokens()
+	}
+	if len(h.Client) == 0 {
+		h.Client = identity.DefaultClients()
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// requestPlaceholders begin the names of placeholders whose values are known
+// when a request comes in. Others may come from its response.
+var requestPlaceholders = []string{
+	"http.request.", "http.auth.", "http.regexp.", "http.vars.",
+	"sse_guard.", "env.", "system.", "file.",
+}
+
+// keyFromRequest reports whether the key can be computed before the upstream
+// has answered.
+func keyFromRequest(parts []string) bool {
+	for _, part := range parts {
+		for {
+			_, rest, found := strings.Cut(part, "{")
+			if !found {
+				break
+			}
+			known := false
+			for _, prefix := range requestPlaceholders {
+				known = known || strings.HasPrefix(rest, prefix)
+			}
+			if !known {
+				return false
+			}
+			part = rest
+		}
+	}
+	return true
+}
+
+// Cleanup gives the zone back. Streams that still run keep what they use.
+func (h *Handler) Cleanup() error { return h.closeZone() }
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("sse_guard: the request has no replacer"))
+	}
+	return h.guard.Serve(w, r, next.ServeHTTP, &environment{r: r, repl: repl})
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

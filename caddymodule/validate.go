@@ -1,0 +1,94 @@
+package caddymodule
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+// Validate checks the options. Its errors name the option, what was given and
+// what is allowed.
+func (h *Handler) Validate() error {
+	for _, check := range []error{
+		oneOf("missing_key", h.MissingKey, missingKeyPass, missingKeyDeny),
+		oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients),
+		oneOf("policy", h.Policy, registry.Supersede, registry.Reject),
+		oneOf("takeover", h.Takeover, takeoverAuto, takeoverResponse),
+		oneOf("on_reject", h.OnReject, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
+		atLeast("retry", h.Retry, 0),
+		atLeast("end_timeout", h.EndTimeout, caddy.Duration(time.Millisecond)),
+		identity.ValidateTokens(h.Token),
+		identity.ValidateClients(h.Client),
+		h.validateKey(),
+		h.validateEvents(),
+		h.validateContradictions(),
+	} {
+		if check != nil {
+			return check
+		}
+	}
+	if h.MaxEventSize < 1 || h.MaxEventSize > math.MaxInt32 {
+		return fmt.Errorf("max_event_size: %d is not allowed; it is 1 byte to 2 GiB", h.MaxEventSize)
+	}
+	return nil
+}
+
+func oneOf[T ~string](option string, given T, allowed ...T) error {
+	if slices.Contains(allowed, given) {
+		return nil
+	}
+	names := make([]string, len(allowed))
+	for i, a := range allowed {
+		names[i] = string(a)
+	}
+	return fmt.Errorf("%s: %q is not allowed; it is one of: %s", option, given, strings.Join(names, ", "))
+}
+
+func atLeast(option string, given, least caddy.Duration) error {
+	if given >= least {
+		return nil
+	}
+	return fmt.Errorf("%s: %s is not allowed; it is at least %s", option, time.Duration(given), time.Duration(least))
+}
+
+func (h *Handler) validateKey() error {
+	for i, part := range h.Key {
+		if strings.TrimSpace(part) == "" {
+			return fmt.Errorf("key: part %d is empty; it is a placeholder or a word", i+1)
+		}
+	}
+	return nil
+}
+
+func (h *Handler) validateEvents() error {
+	for reason, name := range h.Events {
+		if err := oneOf("event", reason, stream.Reasons()...); err != nil {
+			return err
+		}
+		if _, err := (eventstream.Event{Name: name}).Append(nil); err != nil || strings.TrimSpace(name) == "" {
+			return fmt.Errorf("event %s: the name %q is not allowed; it is one line of text", reason, name)
+		}
+	}
+	return nil
+}
+
+// validateContradictions refuses options that cannot both be meant.
+func (h *Handler) validateContradictions() error {
+	if *h.Limit < 0 {
+		return fmt.Errorf("limit: %d is not allowed; it is 0 (track only) or more", *h.Limit)
+	}
+	if *h.Limit == 0 && h.Policy == registry.Reject {
+		return fmt.Errorf("limit 0 only tracks and policy reject only matters at a limit; choose a limit of 1 or more, or leave out policy")
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+)
+
+func init() {
+	caddy.RegisterModule(Memory{})
+}
+
+// Memory keeps the holders in this process. It is the default registry.
+type Memory struct{}
+
+// CaddyModule returns the Caddy module information.
+func (Memory) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "sse_guard.registries.memory",
+		New: func() caddy.Module { return new(Memory) },
+	}
+}
+
+// Open implements registry.Opener.
+func (Memory) Open(string) (registry.Registry, error) { return memory.New(), nil }
+
+// zones keeps registries while guards use them, so that a stream that was
+// opened under an old configuration still counts under a new one.
+var zones = caddy.NewUsagePool()
+
+// zoneKey is what guards share holders by.
+type zoneKey struct{ name, registry string }
+
+// zone is a registry in the pool.
+type zone struct{ registry.Registry }
+
+// Destruct implements caddy.Destructor.
+func (z zone) Destruct() error {
+	if c, ok := z.Registry.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+var memoryConfig = json.RawMessage(`{"module":"memory"}`)
+
+func (h *Handler) openZone(ctx caddy.Context) (registry.Registry, error) {
+	if len(h.RegistryRaw) == 0 {
+		h.RegistryRaw = memoryConfig
+	}
+	key := zoneKey{h.Zone, string(h.RegistryRaw)}
+	mod, err := ctx.LoadModule(h, "RegistryRaw")
+	if err != nil {
+		return nil, fmt.Errorf("registry: loading the module: %w", err)
+	}
+	opener, ok := mod.(registry.Opener)
+	if !ok {
+		return nil, fmt.Errorf("registry: module %T is no registry", mod)
+	}
+	value, _, err := zones.LoadOrNew(key, func() (caddy.Destructor, error) {
+		reg, err := opener.Open(h.Zone)
+		return zone{reg}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("registry: opening zone %q: %w", h.Zone, err)
+	}
+	h.zone = key
+	return value.(zone).Registry, nil
+}
+
+func (h *Handler) closeZone() error {
+	if h.zone == (zoneKey{}) {
+		return nil // Provision failed before it was opened
+	}
+	_, err := zones.Delete(h.zone)
+	return err
+}
+
+// Interface guards
+var (
+	_ registry.Opener  = Memory{}
+	_ caddy.Destructor = zone{}
+)

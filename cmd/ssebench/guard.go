@@ -1,0 +1,5 @@
+package main
+
+import (
+	_ "github.com/sse-guard/sse-guard/caddymodule" // what is measured
+)
