@@ -69,18 +69,25 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("unknown option %q of sse_guard; the options are: %s", name, optionNames())
 		}
 		if seen[name] && !option.repeats {
-			return d.Errf("option %s is given twice", name)
+			return d.Errf("option %s is given twice, expected once", name)
 		}
 		seen[name] = true
+		usage := strings.TrimSpace(name + " " + option.syntax)
 		args := d.RemainingArgs()
 		if len(args) < option.least || option.most >= 0 && len(args) > option.most {
-			return d.Errf("option %s does not take %d arguments; write: %s", name, len(args), strings.TrimSpace(name+" "+option.syntax))
+			return d.Errf("option %s does not take %d arguments; write: %s", name, len(args), usage)
 		}
 		if err := option.set(h, args); err != nil {
 			return d.WrapErr(err)
 		}
+		// Asked after each option, so that the error names the line of the one
+		// that contradicts an earlier one.
+		if err := h.validateContradictions(); err != nil {
+			return d.WrapErr(err)
+		}
 		if d.NextBlock(d.Nesting()) {
-			return d.Errf("option %s takes no block", name)
+			d.Prev() // to the brace: it is on the option's line
+			return d.Errf("option %s takes no block; write: %s", name, usage)
 		}
 	}
 	return nil
@@ -96,8 +103,8 @@ type option struct {
 
 // options by name; registry, which has a block, is apart.
 var options = map[string]option{
-	"zone":        text("<name>", func(h *Handler) *string { return &h.Zone }),
-	"secret":      text("<placeholder>", func(h *Handler) *string { return &h.Secret }),
+	"zone":        text("zone", "<name>", func(h *Handler) *string { return &h.Zone }),
+	"secret":      text("secret", "<placeholder>", func(h *Handler) *string { return &h.Secret }),
 	"missing_key": word("missing_key", func(h *Handler) *string { return &h.MissingKey }, missingKeyPass, missingKeyDeny),
 	"policy":      word("policy", func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
 	"takeover":    word("takeover", func(h *Handler) *string { return &h.Takeover }, takeoverAuto, takeoverResponse),
@@ -123,10 +130,10 @@ func optionNames() string {
 }
 
 // text is an option of one word or quoted text.
-func text(syntax string, field func(*Handler) *string) option {
+func text(name, syntax string, field func(*Handler) *string) option {
 	return option{syntax: syntax, least: 1, most: 1, set: func(h *Handler, args []string) error {
-		if args[0] == "" {
-			return fmt.Errorf("the value is empty; write: %s", syntax)
+		if strings.TrimSpace(args[0]) == "" {
+			return fmt.Errorf("%s: %q is not allowed; write: %s %s", name, args[0], name, syntax)
 		}
 		*field(h) = args[0]
 		return nil
@@ -145,11 +152,12 @@ func word[T ~string](name string, field func(*Handler) *T, allowed ...T) option 
 	}}
 }
 
+// duration is an option of a duration, which is never zero.
 func duration(name string, field func(*Handler) *caddy.Duration) option {
 	return option{syntax: "<duration>", least: 1, most: 1, set: func(h *Handler, args []string) error {
 		value, err := caddy.ParseDuration(args[0])
-		if err != nil || value <= 0 {
-			return fmt.Errorf("%s: %q is not allowed; it is a duration above 0, such as 500ms or 5s", name, args[0])
+		if err != nil || value < leastDuration {
+			return fmt.Errorf("%s: %q is not allowed; it is a duration of at least %s, such as 500ms or 5s", name, args[0], leastDuration)
 		}
 		*field(h) = caddy.Duration(value)
 		return nil
@@ -191,7 +199,7 @@ func setLimit(h *Handler, args []string) error {
 func setMaxEventSize(h *Handler, args []string) error {
 	size, err := humanize.ParseBytes(args[0])
 	if err != nil || size < 1 || size > math.MaxInt32 {
-		return fmt.Errorf("max_event_size: %q is not allowed; it is a size from 1B to 2GiB, such as 256KiB", args[0])
+		return fmt.Errorf("max_event_size: %q is not allowed; it is a size from 1B to less than 2GiB, such as 256KiB", args[0])
 	}
 	h.MaxEventSize = int64(size)
 	return nil
@@ -200,7 +208,7 @@ func setMaxEventSize(h *Handler, args []string) error {
 func setEvent(h *Handler, args []string) error {
 	reason := registry.Reason(args[0])
 	if _, twice := h.Events[reason]; twice {
-		return fmt.Errorf("event: %s is renamed twice", reason)
+		return fmt.Errorf("event: %s is renamed twice, expected once", reason)
 	}
 	if h.Events == nil {
 		h.Events = make(map[registry.Reason]string)
@@ -211,7 +219,7 @@ func setEvent(h *Handler, args []string) error {
 
 func (h *Handler) unmarshalRegistry(d *caddyfile.Dispenser) error {
 	if len(h.RegistryRaw) > 0 {
-		return d.Errf("option registry is given twice")
+		return d.Errf("option registry is given twice, expected once")
 	}
 	if !d.NextArg() {
 		return d.Errf("option registry does not take 0 arguments; write: registry <module>")

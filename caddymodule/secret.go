@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -20,6 +21,9 @@ const (
 	secretPath = "sse_guard/tombstone.key" //nolint:gosec // a path, no secret
 	secretLock = "sse_guard_tombstone_key"
 	secretSize = 32
+
+	// storageTimeout bounds how long a request waits for Caddy's storage.
+	storageTimeout = 10 * time.Second
 )
 
 // secret is what tombstones are signed with: given in the configuration, or
@@ -39,7 +43,7 @@ func newSecret(ctx caddy.Context, configured string) (*secret, error) {
 	if configured != "" {
 		value, err := caddy.NewReplacer().ReplaceOrErr(configured, true, true)
 		if err != nil {
-			return nil, fmt.Errorf("secret: %w", err)
+			return nil, fmt.Errorf("secret: %w; it must stand for at least %d bytes when Caddy starts", err, tombstone.MinSecret)
 		}
 		signer, err := tombstone.NewSigner([]byte(value))
 		if err != nil {
@@ -73,6 +77,10 @@ func (s *secret) signer(ctx context.Context) (*tombstone.Signer, error) {
 	if signer := s.ready.Load(); signer != nil {
 		return signer, nil
 	}
+	// The outcome is kept for all requests: it must not hang on whether the
+	// client of this one stays.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
+	defer cancel()
 	value, err := s.loadOrMake(ctx)
 	if err != nil {
 		// Without tombstones ended clients would come back for ever.

@@ -26,7 +26,7 @@ func (h *Handler) Validate() error {
 		oneOf("takeover", h.Takeover, takeoverAuto, takeoverResponse),
 		oneOf("on_reject", h.OnReject, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 		atLeast("retry", h.Retry, 0),
-		atLeast("end_timeout", h.EndTimeout, caddy.Duration(time.Millisecond)),
+		atLeast("end_timeout", h.EndTimeout, caddy.Duration(leastDuration)),
 		identity.ValidateTokens(h.Token),
 		identity.ValidateClients(h.Client),
 		h.validateKey(),
@@ -38,10 +38,14 @@ func (h *Handler) Validate() error {
 		}
 	}
 	if h.MaxEventSize < 1 || h.MaxEventSize > math.MaxInt32 {
-		return fmt.Errorf("max_event_size: %d is not allowed; it is 1 byte to 2 GiB", h.MaxEventSize)
+		return fmt.Errorf("max_event_size: %d is not allowed; it is 1 byte to less than 2 GiB", h.MaxEventSize)
 	}
 	return nil
 }
+
+// leastDuration is the least that a duration may be. A retry is told in
+// milliseconds; an end_timeout of nothing would cut a stream before its event.
+const leastDuration = time.Millisecond
 
 func oneOf[T ~string](option string, given T, allowed ...T) error {
 	if slices.Contains(allowed, given) {
@@ -66,6 +70,10 @@ func (h *Handler) validateKey() error {
 		if strings.TrimSpace(part) == "" {
 			return fmt.Errorf("key: part %d is empty; it is a placeholder or a word", i+1)
 		}
+		// It would be taken for a word, which all requests share.
+		if open := strings.LastIndexByte(part, '{'); open > strings.LastIndexByte(part, '}') {
+			return fmt.Errorf("key: part %d, %q, opens a placeholder and does not close it; write: {name}", i+1, part)
+		}
 	}
 	return nil
 }
@@ -84,6 +92,9 @@ func (h *Handler) validateEvents() error {
 
 // validateContradictions refuses options that cannot both be meant.
 func (h *Handler) validateContradictions() error {
+	if h.Limit == nil {
+		return nil // the default contradicts nothing
+	}
 	if *h.Limit < 0 {
 		return fmt.Errorf("limit: %d is not allowed; it is 0 (track only) or more", *h.Limit)
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func (h *Handler) openZone(ctx caddy.Context) (registry.Registry, error) {
 	if len(h.RegistryRaw) == 0 {
 		h.RegistryRaw = memoryConfig
 	}
-	key := zoneKey{h.Zone, string(h.RegistryRaw)}
+	key := zoneKey{h.Zone, canonical(h.RegistryRaw)}
 	mod, err := ctx.LoadModule(h, "RegistryRaw")
 	if err != nil {
 		return nil, fmt.Errorf("registry: loading the module: %w", err)
@@ -71,6 +72,22 @@ func (h *Handler) openZone(ctx caddy.Context) (registry.Registry, error) {
 	}
 	h.zone = key
 	return value.(zone).Registry, nil
+}
+
+// canonical spells a module's configuration without white space and with its
+// fields in order, so that a reload with other spelling keeps the holders.
+func canonical(raw json.RawMessage) string {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber() // as float64, large numbers would become equal
+	var value any
+	if err := d.Decode(&value); err != nil {
+		return string(raw) // loading the module says what is wrong with it
+	}
+	spelled, err := json.Marshal(value)
+	if err != nil {
+		return string(raw)
+	}
+	return string(spelled)
 }
 
 func (h *Handler) closeZone() error {

@@ -50,7 +50,7 @@ func (v *visit) rejectEarly(holders []*registry.Stream) *refusal {
 		// A page of another origin reads the refusal only with the fields that
 		// the upstream would allow it with; the holder's response had them.
 		if same, ok := h.Handle.(*visit); ok && same.r.Header.Get("Origin") == v.r.Header.Get("Origin") {
-			f.header = same.cors
+			f.header = same.cors.Clone() // others are refused with the same
 			v.logRejected(holders)
 			return f
 		}

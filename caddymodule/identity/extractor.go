@@ -185,10 +185,5 @@ func (t *tokens) add(token string) {
 }
 
 func matchesAny(name string, names []string) bool {
-	for _, n := range names {
-		if strings.EqualFold(name, n) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(name, n) })
 }

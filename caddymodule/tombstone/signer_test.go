@@ -3,6 +3,7 @@ package tombstone
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"math"
 	"regexp"
 	"strings"
@@ -310,7 +311,7 @@ func FuzzVerify(f *testing.F) {
 		require.Equal(t, signed[id], err == nil)
 		if err != nil {
 			require.Equal(t, Tombstone{}, got)
-			require.Equal(t, !Has(id), err == ErrForeign)
+			require.Equal(t, !Has(id), errors.Is(err, ErrForeign))
 		}
 	})
 }

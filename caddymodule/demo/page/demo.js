@@ -259,10 +259,11 @@ function step(id, past) {
   }
 }
 
+// verdict sums up. A script cannot see a reconnect's status, so it says who can.
 function verdict() {
   const n = tab.errors.length;
   const why = n === 2 ? ": when the stream ended, and when the reconnect was answered" : "";
-  return `The page did nothing for this. onerror fired ${times(n)}${why}. It will not fire again.`;
+  return `The page did nothing for this. onerror fired ${times(n)}${why}. It will not fire again. The 204 itself is in the browser’s network panel.`;
 }
 
 function log(name, kind, data) {
