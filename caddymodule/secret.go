@@ -19,7 +19,7 @@ import (
 
 const (
 	secretPath = "sse_guard/tombstone.key" //nolint:gosec // a path, no secret
-	secretLock = "sse_guard_tombstone_key"
+	secretLock = "sse_guard_tombstone_key" //nolint:gosec // a lock's name
 	secretSize = 32
 
 	// storageTimeout bounds how long a request waits for Caddy's storage.

@@ -58,7 +58,7 @@ func New(opts ...Option) http.Handler {
 // one browser share it; two visitors never do.
 func (b *backend) page(w http.ResponseWriter, r *http.Request) {
 	if _, ok := token(r); !ok {
-		http.SetCookie(w, &http.Cookie{
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // the demo is served over clear text
 			Name:     tokenCookie,
 			Value:    rand.Text(),
 			Path:     "/",

@@ -129,16 +129,6 @@ func (e *eventSourceLike) next(t testing.TB) sseEvent {
 	}
 }
 
-// nextOfType waits for the next event of that type and drops those before it.
-func (e *eventSourceLike) nextOfType(t testing.TB, eventType string) sseEvent {
-	t.Helper()
-	for {
-		if event := e.next(t); event.Type == eventType {
-			return event
-		}
-	}
-}
-
 // waitClosed waits until it has given up for ever, and returns the statuses it got.
 func (e *eventSourceLike) waitClosed(t testing.TB) []int {
 	t.Helper()

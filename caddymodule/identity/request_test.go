@@ -111,7 +111,7 @@ func TestAsksForStream(t *testing.T) {
 
 // naiveAsks is AsksForStream for a field without quoted strings.
 func naiveAsks(accept string) bool {
-	for _, element := range strings.Split(strings.ToLower(accept), ",") {
+	for element := range strings.SplitSeq(strings.ToLower(accept), ",") {
 		parts := strings.Split(element, ";")
 		if strings.Trim(parts[0], " \t") != "text/event-stream" {
 			continue

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -69,7 +70,7 @@ func (s *Response) clientLeft() {
 	switch s.phase {
 	case pending:
 		s.left = true
-		if cause == io.EOF { // an outer guard ended us
+		if errors.Is(cause, io.EOF) { // an outer guard ended us
 			cause = context.Canceled
 		}
 	case relaying:

@@ -149,8 +149,8 @@ func (s *Response) Relay(next func(http.ResponseWriter, *http.Request) error) (s
 		p := recover()
 		stop()
 		quiet := s.finish()
-		s.endUpstream(context.Canceled) // releases what still hangs on the context
-		if p != nil && (!quiet || p != http.ErrAbortHandler) {
+		s.endUpstream(context.Canceled)                                             // releases what still hangs on the context
+		if aborted := p == http.ErrAbortHandler; p != nil && (!quiet || !aborted) { //nolint:errorlint // a panic's value, never wrapped
 			panic(p)
 		}
 		if quiet {

@@ -63,7 +63,7 @@ func (u *upstreamContext) AfterFunc(f func()) (stop func() bool) {
 	return func() bool {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if u.after == nil || u.after[i] == nil {
+		if len(u.after) == 0 || u.after[i] == nil {
 			return false
 		}
 		u.after[i] = nil

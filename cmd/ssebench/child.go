@@ -32,7 +32,7 @@ func startChild(ctx context.Context, stderr io.Writer, dir, role string, args ..
 	if err != nil {
 		return nil, fmt.Errorf("finding this program to start the %s: %w", role, err)
 	}
-	cmd := exec.CommandContext(ctx, exe, append([]string{role}, args...)...) //nolint:gosec // this very program
+	cmd := exec.CommandContext(ctx, exe, append([]string{role}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	cmd.Stderr = stderr
 	stdin, err := cmd.StdinPipe()

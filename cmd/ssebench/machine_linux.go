@@ -34,7 +34,7 @@ func readUsage() (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	rss, err := parseVmRSS(status)
+	rss, err := parseVMRSS(status)
 	if err != nil {
 		return usage{}, err
 	}

@@ -15,7 +15,7 @@ func (b *bench) relay(ctx context.Context) error {
 		crowds := map[side]*crowd{}
 		for _, s := range inTurn {
 			crowds[s] = newCrowd(ctx, stage.caddys[s].address, s.String())
-			defer crowds[s].close()
+			defer crowds[s].close() //nolint:gocritic // two sides, both until the end
 			if err := crowds[s].open(ctx, b.opts.relayStreams); err != nil {
 				return err
 			}

@@ -19,8 +19,8 @@ type usage struct {
 	Goroutines int `json:"goroutines"`
 }
 
-// parseVmRSS finds the resident memory, in bytes, in a /proc/<pid>/status.
-func parseVmRSS(status []byte) (int64, error) {
+// parseVMRSS finds the resident memory, in bytes, in a /proc/<pid>/status.
+func parseVMRSS(status []byte) (int64, error) {
 	for line := range bytes.Lines(status) {
 		value, found := bytes.CutPrefix(line, []byte("VmRSS:"))
 		if !found {
