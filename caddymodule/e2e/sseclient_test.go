@@ -262,3 +262,7 @@ func (s *sseStream) retry() *time.Duration {
 	defer s.mu.Unlock()
 	return s.parser.retry
 }
+
+func contextWithCancel(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
+}

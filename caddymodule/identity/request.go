@@ -9,39 +9,20 @@ import (
 const eventStream = "text/event-stream"
 
 // Governed reports whether the guard looks after r: a GET, or with anyMethod
-// any request that can have a streamed answer. Requests that open a tunnel are
-// never governed, see Upgrades.
+// any request that can have a streamed answer.
+//
+// A request that asks for an upgrade is governed too: a server may ignore that
+// wish (RFC 9110 section 7.8) and answer with a stream. A WebSocket is known
+// by its answer, which is no stream.
 func Governed(r *http.Request, anyMethod bool) bool {
 	switch r.Method {
 	case http.MethodGet:
+		return true
 	case http.MethodHead, http.MethodOptions, http.MethodConnect, http.MethodTrace:
 		return false
 	default:
-		if !anyMethod {
-			return false
-		}
+		return anyMethod
 	}
-	return !Upgrades(r)
-}
-
-// Upgrades reports whether r asks to leave HTTP: by the connection option
-// "upgrade" (RFC 9110 section 7.8), or by an extended CONNECT (RFC 8441, RFC
-// 9220). A server may ignore such a wish and answer with a stream.
-func Upgrades(r *http.Request) bool {
-	// net/http hands the pseudo-header over as a field.
-	if len(r.Header[":protocol"]) > 0 {
-		return true
-	}
-	for _, field := range r.Header["Connection"] {
-		for field != "" {
-			var option string
-			option, field, _ = strings.Cut(field, ",")
-			if strings.EqualFold(trimOWS(option), "upgrade") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // AsksForStream reports whether r's Accept includes text/event-stream with a

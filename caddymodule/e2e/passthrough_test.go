@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// send sends a plain request and returns the answer with its body read.
+func send(t testing.TB, method, url string, options ...requestOption) (*http.Response, string) {
+	t.Helper()
+	options = append([]requestOption{func(r *http.Request) { r.Method = method }}, options...)
+	return get(t, url, options...)
+}
+
+// TestPassThrough: what is no stream is none of the guard's business, even
+// where it demands a token.
+func TestPassThrough(t *testing.T) {
+	app := startFastAPI(t)
+	server := startCaddy(t, "sse_guard {\nrequire_token\n}\nreverse_proxy "+app.URL)
+
+	for _, path := range []string{"/login", "/api/items", "/status/404", "/status/500", "/status/204", "/redirect", "/download?size=300000"} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodOptions} {
+			direct, want := send(t, method, app.URL+path)
+			response, body := send(t, method, server.URL+path)
+			assert.Equal(t, direct.StatusCode, response.StatusCode, "%s %s", method, path)
+			assert.Equal(t, sha256.Sum256([]byte(want)), sha256.Sum256([]byte(body)), "%s %s", method, path)
+			for _, name := range []string{"Content-Type", "Content-Length", "Location", "Allow"} {
+				assert.Equal(t, direct.Header.Get(name), response.Header.Get(name), "%s %s: %s", method, path, name)
+			}
+		}
+	}
+	head, _ := send(t, http.MethodHead, server.URL+"/raw")
+	assert.Equal(t, http.StatusMethodNotAllowed, head.StatusCode, "FastAPI's own answer")
+	preflight, _ := send(t, http.MethodOptions, server.URL+"/cors",
+		withHeader("Origin", "https://app.example"), withHeader("Access-Control-Request-Method", "GET"))
+	assert.Equal(t, http.StatusOK, preflight.StatusCode)
+	assert.Equal(t, "https://app.example", preflight.Header.Get("Access-Control-Allow-Origin"))
+}
+
+// TestPost_IsGovernedOnlyWithAKey: an API key may run two completions at once.
+func TestPost_IsGovernedOnlyWithAKey(t *testing.T) {
+	app := startFastAPI(t)
+	server := startCaddy(t, `
+		handle_path /free/* {
+			sse_guard
+			reverse_proxy `+app.URL+`
+		}
+		handle_path /one/* {
+			sse_guard {
+				key {sse_guard.token}
+			}
+			reverse_proxy `+app.URL+`
+		}`)
+	client := newSSEClient(t, http1)
+	chat := func(path string) *sseStream {
+		s := client.open(t, server.URL+path, withPost("{}"), withBearer("key"))
+		s.next(t)
+		return s
+	}
+	one, two := chat("/free/chat?n=10"), chat("/free/chat?n=10")
+	for _, s := range []*sseStream{one, two} {
+		events := s.rest(t)
+		assert.Equal(t, "[DONE]", events[len(events)-1].Data)
+		assert.True(t, s.end.clean())
+	}
+	older := chat("/one/chat?n=0")
+	chat("/one/chat?n=0")
+	requireEnded(t, older, duplicated, "superseded")
+}
+
+// TestEarlyHintsAndTrailers pass.
+func TestEarlyHintsAndTrailers(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(w, "hello")
+		w.(http.Flusher).Flush()
+		w.Header().Set("X-Sum", "5")
+		w.Header().Set(http.TrailerPrefix+"X-Late", "yes")
+	}))
+	defer upstream.Close()
+	server := startCaddy(t, "sse_guard\nreverse_proxy "+upstream.URL)
+
+	var hints []string
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		hints = append(hints, h.Get("Link"))
+		return nil
+	}}
+	response, body := get(t, server.URL, func(r *http.Request) {
+		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
+	})
+	assert.Equal(t, "hello", body)
+	assert.Equal(t, []string{"</style.css>; rel=preload"}, hints)
+	assert.Equal(t, "5", response.Trailer.Get("X-Sum"))
+	assert.Equal(t, "yes", response.Trailer.Get("X-Late"))
+}
+
+// TestWebSocket_PassesUntouched: the connection is handed over.
+func TestWebSocket_PassesUntouched(t *testing.T) {
+	app := startFastAPI(t)
+	server := startCaddy(t, "sse_guard {\nrequire_token\n}\nreverse_proxy "+app.URL)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	require.NoError(t, err)
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, http.StatusSwitchingProtocols, response.StatusCode)
+	// A masked text frame "hey" (RFC 6455 section 5), and its echo, unmasked.
+	_, err = conn.Write([]byte{0x81, 0x83, 0, 0, 0, 0, 'h', 'e', 'y'})
+	require.NoError(t, err)
+	echo := make([]byte, 5)
+	_, err = io.ReadFull(reader, echo)
+	require.NoError(t, err)
+	assert.Equal(t, append([]byte{0x81, 3}, "hey"...), echo)
+}
+
+// TestUpgrade_IsNoWayAroundTheGuard: a backend that ignores the wish streams.
+func TestUpgrade_IsNoWayAroundTheGuard(t *testing.T) {
+	app := startFastAPI(t)
+	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	client := newSSEClient(t, http1)
+	older := client.open(t, server.URL+"/raw", withBearer("alice"))
+	older.next(t)
+	client.open(t, server.URL+"/raw", withBearer("alice"), withHeader("Connection", "Upgrade"), withHeader("Upgrade", "nothing")).next(t)
+	requireEnded(t, older, duplicated, "superseded")
+}
+
+// TestErrors_OfTheUpstreamPass: its own refusals reach the page as they are.
+func TestErrors_OfTheUpstreamPass(t *testing.T) {
+	app := startFastAPI(t)
+	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	client := newSSEClient(t, http1)
+	holder := client.open(t, server.URL+"/secured", withBearer("alice"))
+	holder.next(t)
+	for token, status := range map[string]int{"forbidden": 403, "": 401} {
+		direct, refused := client.open(t, app.URL+"/secured", withBearer(token)), client.open(t, server.URL+"/secured", withBearer(token))
+		direct.wait(t)
+		refused.wait(t)
+		assert.Equal(t, status, refused.Status)
+		assert.True(t, bytes.Equal(direct.bytes(), refused.bytes()))
+		assert.Equal(t, direct.Header.Get("WWW-Authenticate"), refused.Header.Get("WWW-Authenticate"))
+	}
+	holder.next(t)
+}
