@@ -1,0 +1,209 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// flood sends events as fast as they go, on /flood, and one a second elsewhere.
+type flood struct {
+	*httptest.Server
+
+	floods  atomic.Int32
+	written atomic.Int64
+}
+
+// waitStuck waits until the one flood is held up: nothing was written for a
+// while, which is long enough for buffers to fill.
+func (f *flood) waitStuck(t testing.TB) {
+	t.Helper()
+	last, same := int64(-1), 0
+	require.Eventually(t, func() bool {
+		now := f.written.Load()
+		if now == last && now > 0 {
+			same++
+		} else {
+			last, same = now, 0
+		}
+		return same == 30
+	}, patience, 10*time.Millisecond)
+}
+
+func startFlood(t testing.TB) *flood {
+	t.Helper()
+	f := new(flood)
+	event := "data: " + strings.Repeat("x", 8<<10) + "\n\n"
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if r.URL.Path == "/flood" {
+			f.floods.Add(1)
+			defer f.floods.Add(-1)
+			for r.Context().Err() == nil {
+				n, err := io.WriteString(w, event)
+				if err != nil {
+					return
+				}
+				f.written.Add(int64(n))
+			}
+			return
+		}
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			_, _ = io.WriteString(w, "data: tick\n\n")
+			w.(http.Flusher).Flush()
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	t.Cleanup(f.Close)
+	return f
+}
+
+const stuckSite = "sse_guard {\nend_timeout 300ms\n}\nreverse_proxy "
+
+// TestStuckClient_IsCutWithinEndTimeout: a client that does not read is
+// superseded all the same, and its upstream released.
+func TestStuckClient_IsCutWithinEndTimeout(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			upstream := startFlood(t)
+			server := startCaddyScheme(t, scheme, stuckSite+upstream.URL)
+			_, address, _ := strings.Cut(server.URL, "://")
+			var conn net.Conn
+			conn, err := net.Dial("tcp", address)
+			require.NoError(t, err)
+			if scheme == "https" {
+				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
+			}
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "GET /flood HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer alice\r\n\r\n")
+			require.NoError(t, err)
+			response, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
+			require.NoError(t, err)
+			defer response.Body.Close()
+			upstream.waitStuck(t)
+
+			supersedeStuck(t, upstream, server)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+			_, err = io.Copy(io.Discard, response.Body)
+			assert.Error(t, err, "the connection is cut")
+		})
+	}
+}
+
+// supersedeStuck opens the newer stream, and waits until the older one's
+// upstream request is gone.
+func supersedeStuck(t testing.TB, upstream *flood, server *caddyServer) {
+	t.Helper()
+	opened := time.Now()
+	newer := newSSEClient(t, http1).open(t, server.URL+"/flood", withBearer("alice"))
+	newer.next(t)
+	assert.Less(t, time.Since(opened), 5*time.Second, "the newcomer waits no longer than it must")
+	require.Eventually(t, func() bool { return upstream.floods.Load() == 1 }, patience, time.Millisecond)
+	lines := server.waitLogs(t, 2)
+	require.Len(t, lines, 2)
+	newer.close()
+	require.Eventually(t, func() bool { return upstream.floods.Load() == 0 }, patience, time.Millisecond)
+}
+
+// TestStuckStream_OnHealthyHTTP2Connection is reset, and the connection's other
+// streams go on.
+func TestStuckStream_OnHealthyHTTP2Connection(t *testing.T) {
+	upstream := startFlood(t)
+	server := startCaddyTLS(t, stuckSite+upstream.URL)
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: &protocols, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	ask := func(path, token string) *http.Response {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+		require.NoError(t, err)
+		request.Header.Set("Accept", "text/event-stream")
+		request.Header.Set("Authorization", "Bearer "+token)
+		response, err := transport.RoundTrip(request)
+		require.NoError(t, err)
+		t.Cleanup(func() { response.Body.Close() })
+		return response
+	}
+	healthy := ask("/ticks", "bob")
+	line := make([]byte, 12)
+	_, err := io.ReadFull(healthy.Body, line)
+	require.NoError(t, err)
+	stuck := ask("/flood", "alice") // whose body nobody reads: its flow control window fills
+	upstream.waitStuck(t)
+
+	supersedeStuck(t, upstream, server)
+	_, err = io.Copy(io.Discard, stuck.Body)
+	require.ErrorContains(t, err, "stream error")
+	for range 20 {
+		_, err := io.ReadFull(healthy.Body, line)
+		require.NoError(t, err)
+	}
+}
+
+// TestStuckHTTP2Connection is closed: none of its streams can be served.
+func TestStuckHTTP2Connection(t *testing.T) {
+	upstream := startFlood(t)
+	server := startCaddyTLS(t, stuckSite+upstream.URL)
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	frozen := make(chan struct{})
+	defer close(frozen)
+	var freeze atomic.Bool
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: &protocols, DisableCompression: true,
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 26, MaxReceiveBufferPerConnection: 1 << 28},
+	}
+	transport.DialContext = (&freezingDialer{freeze: &freeze, until: frozen}).dial
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/flood", nil)
+	require.NoError(t, err)
+	request.Header.Set("Accept", "text/event-stream")
+	request.Header.Set("Authorization", "Bearer alice")
+	response, err := transport.RoundTrip(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	freeze.Store(true)
+	upstream.waitStuck(t)
+	supersedeStuck(t, upstream, server)
+}
+
+// freezingDialer makes connections that stop reading when told.
+type freezingDialer struct {
+	freeze *atomic.Bool
+	until  chan struct{}
+}
+
+type freezingConn struct {
+	net.Conn
+	*freezingDialer
+}
+
+func (c freezingConn) Read(p []byte) (int, error) {
+	if c.freeze.Load() {
+		<-c.until
+	}
+	return c.Conn.Read(p)
+}
+
+func (d *freezingDialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	return freezingConn{conn, d}, err
+}
