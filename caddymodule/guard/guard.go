@@ -106,12 +106,13 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 		r.Header.Set("Accept-Encoding", "identity")
 	}
 
-	entry := maps.Clone(w.Header())
-	v.response = stream.New(w, v.r, env.Conn(), v, &g.Stream)
+	v.entry = maps.Clone(w.Header())
+	ctx := context.WithValue(r.Context(), visitKey{}, v)
+	v.response = stream.New(ctx, w, r, env.Conn(), v, &g.Stream)
 	sum, err := v.response.Relay(next)
 	v.logEnding(sum)
 	if sum.Refused && v.refusal != nil {
-		restore(w.Header(), entry)
+		restore(w.Header(), v.entry)
 		return v.answer(w, v.refusal)
 	}
 	return err

@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"context"
 	"encoding/hex"
 	"net/http"
 	"net/url"
@@ -38,6 +37,7 @@ type visit struct {
 	asks     bool // for a stream
 	token    identity.Hash
 	tokenErr error
+	entry    http.Header     // as it was on entry, until the stream is admitted
 	stream   registry.Stream // Key is zero until known
 	response *stream.Response
 	refusal  *refusal
@@ -51,12 +51,10 @@ type visit struct {
 type visitKey struct{}
 
 func (g *Guard) visit(r *http.Request, env Env) *visit {
-	v := &visit{guard: g, env: env, asks: identity.AsksForStream(r)}
+	v := &visit{guard: g, r: r, env: env, asks: identity.AsksForStream(r)}
 	if v.outer, _ = r.Context().Value(visitKey{}).(*visit); v.outer != nil {
 		v.outer.nested = true
 	}
-	v.r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
-
 	v.token, v.tokenErr = g.Identity.Token(r)
 	v.stream.Token = registry.ID(v.token)
 	client, tab := g.Identity.Client(r, v.token)
@@ -198,7 +196,7 @@ func (v *visit) Commit() bool {
 			return false
 		}
 	}
-	v.admitted = time.Now()
+	v.admitted, v.entry = time.Now(), nil
 	ended, err := v.place.Commit(v.r.Context())
 	if err != nil {
 		v.guard.Logger.Debug("stream was over before it was admitted", v.zone(), zap.Error(err))

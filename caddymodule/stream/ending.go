@@ -25,7 +25,17 @@ func (s *Response) End(e registry.Ending) {
 
 // Gone is closed when the handlers behind the guard have returned: the
 // upstream request no longer exists.
-func (s *Response) Gone() <-chan struct{} { return s.gone }
+func (s *Response) Gone() <-chan struct{} {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.gone == nil {
+		s.gone = make(chan struct{})
+		if s.returned {
+			close(s.gone)
+		}
+	}
+	return s.gone
+}
 
 func (s *Response) endBetweenEvents() {
 	s.mu.Lock()

@@ -74,16 +74,17 @@ type Response struct {
 
 	ctx         context.Context // for the handlers behind the guard
 	endUpstream func(error)
-	gone        chan struct{}
 	over        atomic.Bool // nothing more goes to the client
 	ending      atomic.Pointer[registry.Ending]
 
 	// life guards the fields below it. It is never held while writing, so that
 	// ending a stream does not wait for a client that does not read.
 	life     sync.Mutex
-	phase    phase // also read without life by the goroutine that sets it
-	left     bool  // the client went away before the header
-	finished bool  // the handler returned: w must not be touched any more
+	phase    phase         // also read without life by the goroutine that sets it
+	returned bool          // the handlers behind the guard have returned
+	left     bool          // the client went away before the header
+	gone     chan struct{} // made for the first who asks
+	finished bool          // the handler returned: w must not be touched any more
 	deadline *time.Timer
 	waited   bool // a handler that does not return had one more EndTimeout
 	wasReset bool // the HTTP/2 or HTTP/3 stream was reset
@@ -110,9 +111,9 @@ const (
 	discarding
 )
 
-// New prepares the response to r. The connection may be nil if it is not
-// known, as on HTTP/3.
-func New(w http.ResponseWriter, r *http.Request, conn net.Conn, gate Gate, cfg *Config) *Response {
+// New prepares the response to r. The handlers behind the guard see the values
+// of ctx. The connection may be nil if it is not known, as on HTTP/3.
+func New(ctx context.Context, w http.ResponseWriter, r *http.Request, conn net.Conn, gate Gate, cfg *Config) *Response {
 	s := &Response{
 		w:    w,
 		rc:   http.NewResponseController(w),
@@ -120,9 +121,8 @@ func New(w http.ResponseWriter, r *http.Request, conn net.Conn, gate Gate, cfg *
 		conn: conn,
 		gate: gate,
 		cfg:  cfg,
-		gone: make(chan struct{}),
 	}
-	s.ctx, s.endUpstream = newUpstreamContext(r.Context())
+	s.ctx, s.endUpstream = newUpstreamContext(ctx)
 	return s
 }
 
@@ -165,7 +165,12 @@ func (s *Response) Relay(next func(http.ResponseWriter, *http.Request) error) (s
 // finish writes what is left to write and closes the response to everybody
 // else. It reports whether the guard, or the client, ended it before.
 func (s *Response) finish() (quiet bool) {
-	close(s.gone)
+	s.life.Lock()
+	s.returned = true
+	if s.gone != nil {
+		close(s.gone)
+	}
+	s.life.Unlock()
 
 	s.mu.Lock() // waits for a notice that is being written
 	quiet = s.over.Load() || s.phase == discarding

@@ -17,12 +17,14 @@ import (
 type upstreamContext struct {
 	context.Context // the request's values, never done
 
-	done chan struct{}
-
 	mu    sync.Mutex
 	err   error
-	after []func()
+	after func() // ends the one child
 }
+
+// never is the Done channel of every upstreamContext: its one child hears of
+// the end through AfterFunc, and is what everybody else waits for.
+var never = make(chan struct{})
 
 // newUpstreamContext returns a context with parent's values for the handlers
 // behind the guard, and the function that ends it.
@@ -32,7 +34,7 @@ type upstreamContext struct {
 // layers and links further children to it directly. Without it each of them
 // would cost a goroutine for as long as the stream lives.
 func newUpstreamContext(parent context.Context) (ctx context.Context, end func(error)) {
-	u := &upstreamContext{Context: context.WithoutCancel(parent), done: make(chan struct{})}
+	u := &upstreamContext{Context: context.WithoutCancel(parent)}
 	ctx, cancel := context.WithCancel(u)
 	return ctx, func(err error) {
 		u.end(err)
@@ -40,7 +42,7 @@ func newUpstreamContext(parent context.Context) (ctx context.Context, end func(e
 	}
 }
 
-func (u *upstreamContext) Done() <-chan struct{} { return u.done }
+func (u *upstreamContext) Done() <-chan struct{} { return never }
 
 func (u *upstreamContext) Err() error {
 	u.mu.Lock()
@@ -49,25 +51,18 @@ func (u *upstreamContext) Err() error {
 }
 
 // AfterFunc is how package context links a child to a context that is not its
-// own: without a goroutine. Unlike context.AfterFunc it calls f in the
-// goroutine that ends the context.
+// own, without a goroutine: newUpstreamContext makes the one child. Unlike
+// context.AfterFunc it calls f in the goroutine that ends the context.
 func (u *upstreamContext) AfterFunc(f func()) (stop func() bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.err != nil {
-		go f()
-		return func() bool { return false }
-	}
-	i := len(u.after)
-	u.after = append(u.after, f)
+	u.after = f
 	return func() bool {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if len(u.after) == 0 || u.after[i] == nil {
-			return false
-		}
-		u.after[i] = nil
-		return true
+		stopped := u.after != nil
+		u.after = nil
+		return stopped
 	}
 }
 
@@ -81,11 +76,8 @@ func (u *upstreamContext) end(err error) {
 	u.err = err
 	after := u.after
 	u.after = nil
-	close(u.done)
 	u.mu.Unlock()
-	for _, f := range after {
-		if f != nil {
-			f()
-		}
+	if after != nil {
+		after()
 	}
 }
