@@ -12,7 +12,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -112,12 +111,10 @@ func (p sseProxy) config() (*caddy.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile.Format(text), nil)
+	// The one warning that such a text can get is about its formatting.
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, nil)
 	if err != nil {
 		return nil, err
-	}
-	for _, w := range warnings {
-		caddy.Log().Warn(w.String())
 	}
 	var config caddy.Config
 	if err := json.Unmarshal(adapted, &config); err != nil {
@@ -176,8 +173,14 @@ func startDemo() (addr string, err error) {
 
 // demoURL is where a person finds the demo that listens on from.
 func demoURL(from string) string {
-	if strings.HasPrefix(from, ":") {
+	switch {
+	case strings.HasPrefix(from, ":"):
 		return "http://localhost" + from
+	case strings.Contains(from, "://"):
+		return from
+	case strings.HasSuffix(from, ":80"):
+		return "http://" + from
+	default:
+		return "https://" + from // as Caddy serves what has a host name
 	}
-	return from
 }

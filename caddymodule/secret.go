@@ -61,10 +61,14 @@ func newSecret(ctx caddy.Context, configured string) (*secret, error) {
 	}
 	signer, err := tombstone.NewSigner(stored)
 	if err != nil {
-		return nil, fmt.Errorf("secret: %q in Caddy's storage: %w", secretPath, err)
+		return nil, errStored(err)
 	}
 	s.ready.Store(signer)
 	return s, nil
+}
+
+func errStored(err error) error {
+	return fmt.Errorf("secret: %q in Caddy's storage: %w; delete it, and a new one is made", secretPath, err)
 }
 
 // signer returns the signer, made on first use.
@@ -89,7 +93,7 @@ func (s *secret) signer(ctx context.Context) (*tombstone.Signer, error) {
 	}
 	signer, err := tombstone.NewSigner(value)
 	if err != nil {
-		return nil, err
+		return nil, errStored(err)
 	}
 	s.ready.Store(signer)
 	return signer, nil

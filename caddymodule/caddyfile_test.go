@@ -1,0 +1,408 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// parse reads the block of an sse_guard directive, which begins on line 2.
+func parse(block string) (*Handler, error) {
+	tokens, err := caddyfile.Tokenize([]byte("sse_guard {\n"+block+"\n}"), "Caddyfile")
+	if err != nil {
+		return nil, errors.Join(errLexer, err)
+	}
+	h := new(Handler)
+	return h, h.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens))
+}
+
+var errLexer = errors.New("not a Caddyfile")
+
+// adapt turns a Caddyfile into JSON, as `caddy adapt` does.
+func adapt(t testing.TB, text string) []byte {
+	t.Helper()
+	adapted, warnings, err := adaptOrErr(text)
+	require.NoError(t, err, text)
+	require.Empty(t, warnings, text)
+	return adapted
+}
+
+func adaptOrErr(text string) ([]byte, []caddyconfig.Warning, error) {
+	return caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile.Format([]byte(text)), map[string]any{"filename": "Caddyfile"})
+}
+
+// optionForms has every option in every form, and the JSON it stands for.
+var optionForms = map[string]struct{ block, json string }{
+	"nothing":               {``, `{}`},
+	"zone":                  {`zone shop`, `{"zone":"shop"}`},
+	"zone, quoted":          {`zone "my shop"`, `{"zone":"my shop"}`},
+	"token header":          {`token header X-Api-Key`, `{"token":[{"from":"header","name":"X-Api-Key"}]}`},
+	"token query":           {`token query t`, `{"token":[{"from":"query","name":"t"}]}`},
+	"token cookie":          {`token cookie sid`, `{"token":[{"from":"cookie","name":"sid"}]}`},
+	"token, repeated":       {"token header A\ntoken query a\ntoken query b", `{"token":[{"from":"header","name":"A"},{"from":"query","name":"a"},{"from":"query","name":"b"}]}`},
+	"client header":         {`client header X-Device`, `{"client":[{"from":"header","name":"X-Device"}]}`},
+	"client query":          {`client query c`, `{"client":[{"from":"query","name":"c"}]}`},
+	"client cookie":         {`client cookie c`, `{"client":[{"from":"cookie","name":"c"}]}`},
+	"client, device":        {`client query c device`, `{"client":[{"from":"query","name":"c","scope":"device"}]}`},
+	"client, tab":           {`client query c tab`, `{"client":[{"from":"query","name":"c","scope":"tab"}]}`},
+	"client, repeated":      {"client query c tab\nclient cookie d", `{"client":[{"from":"query","name":"c","scope":"tab"},{"from":"cookie","name":"d"}]}`},
+	"key, one part":         {`key {http.request.header.X-User}`, `{"key":["{http.request.header.X-User}"]}`},
+	"key, many parts":       {`key {sse_guard.token} orders "{http.vars.a} x"`, `{"key":["{sse_guard.token}","orders","{http.vars.a} x"]}`},
+	"missing_key pass":      {`missing_key pass`, `{"missing_key":"pass"}`},
+	"missing_key deny":      {`missing_key deny`, `{"missing_key":"deny"}`},
+	"limit":                 {`limit 3`, `{"limit":3}`},
+	"limit 0":               {`limit 0`, `{"limit":0}`},
+	"limit in streams":      {`limit 2 streams`, `{"limit":2,"limit_unit":"streams"}`},
+	"limit in clients":      {`limit 2 clients`, `{"limit":2,"limit_unit":"clients"}`},
+	"policy supersede":      {`policy supersede`, `{"policy":"supersede"}`},
+	"policy reject":         {`policy reject`, `{"policy":"reject"}`},
+	"takeover auto":         {`takeover auto`, `{"takeover":"auto"}`},
+	"takeover response":     {`takeover response`, `{"takeover":"response"}`},
+	"require_token":         {`require_token`, `{"require_token":true}`},
+	"on_reject event":       {`on_reject event`, `{"on_reject":"event"}`},
+	"on_reject park":        {`on_reject park`, `{"on_reject":"park"}`},
+	"on_reject status":      {`on_reject status`, `{"on_reject":"status"}`},
+	"retry":                 {`retry 1500ms`, `{"retry":1500000000}`},
+	"retry, in days":        {`retry 1d`, `{"retry":86400000000000}`},
+	"end_timeout":           {`end_timeout 2s`, `{"end_timeout":2000000000}`},
+	"end_timeout, least":    {`end_timeout 1ms`, `{"end_timeout":1000000}`},
+	"max_event_size":        {`max_event_size 256KiB`, `{"max_event_size":262144}`},
+	"max_event_size, bytes": {`max_event_size 1`, `{"max_event_size":1}`},
+	"max_event_size, SI":    {`max_event_size 1MB`, `{"max_event_size":1000000}`},
+	"event superseded":      {`event superseded KICKED`, `{"events":{"superseded":"KICKED"}}`},
+	"event, repeated":       {"event rejected BUSY\nevent replaced \"Moved on\"\nevent parked WAIT", `{"events":{"parked":"WAIT","rejected":"BUSY","replaced":"Moved on"}}`},
+	"secret":                {`secret {env.SSE_GUARD_SECRET}`, `{"secret":"{env.SSE_GUARD_SECRET}"}`},
+	"registry":              {`registry memory`, `{"registry":{"module":"memory"}}`},
+	"registry, empty block": {"registry memory {\n}", `{"registry":{"module":"memory"}}`},
+	"registry with options": {"registry recording {\n\tcolour blue\n}\nlimit 2", `{"limit":2,"registry":{"colour":"blue","module":"recording"}}`},
+}
+
+func TestCaddyfile_OptionsBecomeJSON(t *testing.T) {
+	for name, form := range optionForms {
+		t.Run(name, func(t *testing.T) {
+			h, err := parse(form.block)
+			require.NoError(t, err)
+			got, err := json.Marshal(h)
+			require.NoError(t, err)
+			require.JSONEq(t, form.json, string(got))
+		})
+	}
+}
+
+func TestCaddyfile_EveryOptionHasAForm(t *testing.T) {
+	for name := range options {
+		require.True(t, slices.ContainsFunc(blocks(), func(b string) bool {
+			return strings.HasPrefix(b, name)
+		}), "option %s is in no test", name)
+	}
+}
+
+func blocks() (all []string) {
+	for _, form := range optionForms {
+		all = append(all, form.block)
+	}
+	return all
+}
+
+func TestCaddyfile_SurvivesJSONAndDefaults(t *testing.T) {
+	for name, form := range optionForms {
+		t.Run(name, func(t *testing.T) {
+			h, err := parse(form.block)
+			require.NoError(t, err)
+			require.Equal(t, h, throughJSON(t, h))
+
+			h.setDefaults()
+			require.NoError(t, h.Validate())
+			again := throughJSON(t, h)
+			again.setDefaults()
+			require.Equal(t, h, again, "the defaults are what their JSON says")
+		})
+	}
+}
+
+// throughJSON writes h as JSON and reads it as strictly as Caddy does.
+func throughJSON(t require.TestingT, h *Handler) *Handler {
+	written, err := json.Marshal(h)
+	require.NoError(t, err)
+	var read Handler
+	require.NoError(t, caddy.StrictUnmarshalJSON(written, &read), "%s", written)
+	return &read
+}
+
+func TestDefaults(t *testing.T) {
+	h := new(Handler)
+	h.setDefaults()
+	got, err := json.Marshal(h)
+	require.NoError(t, err)
+	require.JSONEq(t, `{
+		"zone": "default",
+		"token": [
+			{"from": "header", "name": "Authorization"},
+			{"from": "query", "name": "token"},
+			{"from": "query", "name": "access_token"},
+			{"from": "cookie", "name": "access_token"}
+		],
+		"client": [
+			{"from": "header", "name": "X-Client-Id", "scope": "device"},
+			{"from": "query", "name": "client_id", "scope": "device"}
+		],
+		"missing_key": "pass",
+		"limit": 1,
+		"limit_unit": "streams",
+		"policy": "supersede",
+		"takeover": "auto",
+		"on_reject": "event",
+		"end_timeout": 1000000000,
+		"max_event_size": 1048576
+	}`, string(got))
+}
+
+func TestDefaults_KeepWhatIsGiven(t *testing.T) {
+	zero := 0
+	h := &Handler{Limit: &zero, Policy: registry.Reject, Zone: "z"}
+	h.setDefaults()
+	require.Equal(t, 0, *h.Limit)
+	require.Equal(t, registry.Reject, h.Policy)
+	require.Equal(t, "z", h.Zone)
+}
+
+// The order of handlers decides what is guarded: nothing, if the guard came
+// after them.
+func TestCaddyfile_GuardStandsBeforeWhatItGuards(t *testing.T) {
+	const upstream = "reverse_proxy localhost:8000"
+	for name, test := range map[string]struct {
+		site string
+		want []string
+	}{
+		"bare reverse_proxy": {upstream + "\nsse_guard", []string{"sse_guard", "reverse_proxy"}},
+		"handle":             {"handle /api/* {\n" + upstream + "\n}\nsse_guard", []string{"sse_guard", "subroute"}},
+		"handle_path":        {"handle_path /api/* {\n" + upstream + "\n}\nsse_guard", []string{"sse_guard", "subroute"}},
+		"route":              {"route {\n" + upstream + "\n}\nsse_guard", []string{"sse_guard", "subroute"}},
+		"with a matcher":     {upstream + "\nsse_guard /events", []string{"sse_guard", "reverse_proxy"}},
+		"after authentication and rewriting": {
+			"sse_guard\nuri strip_prefix /x\nbasic_auth {\nann $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n" + upstream,
+			[]string{"rewrite", "authentication", "sse_guard", "reverse_proxy"},
+		},
+		"where it is written, inside route": {"route {\nsse_guard\n" + upstream + "\n}", []string{"subroute"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, test.want, siteHandlers(t, adapt(t, "http://example.com {\n"+test.site+"\n}")))
+		})
+	}
+}
+
+// siteHandlers lists the handlers of a one-site configuration in the order in
+// which a request meets them; what is inside subroutes of the site counts as
+// one.
+func siteHandlers(t *testing.T, adapted []byte) (names []string) {
+	type route struct {
+		Handle []struct {
+			Handler string          `json:"handler"`
+			Routes  json.RawMessage `json:"routes"`
+		} `json:"handle"`
+	}
+	var config struct {
+		Apps struct {
+			HTTP struct {
+				Servers map[string]struct {
+					Routes []route `json:"routes"`
+				} `json:"servers"`
+			} `json:"http"`
+		} `json:"apps"`
+	}
+	require.NoError(t, json.Unmarshal(adapted, &config))
+	routes := config.Apps.HTTP.Servers["srv0"].Routes
+	require.Len(t, routes, 1)
+	require.Equal(t, "subroute", routes[0].Handle[0].Handler)
+	var site []route
+	require.NoError(t, json.Unmarshal(routes[0].Handle[0].Routes, &site))
+	for _, r := range site {
+		for _, h := range r.Handle {
+			names = append(names, h.Handler)
+		}
+	}
+	return names
+}
+
+func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
+	adapted := adapt(t, `http://example.com {
+		sse_guard {
+			key {rp.header.X-User} {host} {path} {header.X-A} {sse_guard.client}
+		}
+		reverse_proxy localhost:8000
+	}`)
+	require.Contains(t, string(adapted), `"key":["{http.reverse_proxy.header.X-User}","{http.request.host}","{http.request.uri.path}","{http.request.header.X-A}","{sse_guard.client}"]`)
+}
+
+func TestCaddyfile_Errors(t *testing.T) {
+	const options = "client, end_timeout, event, key, limit, max_event_size, missing_key, on_reject, policy, registry, require_token, retry, secret, takeover, token, zone"
+	for name, test := range map[string]struct {
+		block string
+		// parts of the message: the line, the option, what was given, what is
+		// allowed. The block begins on line 3.
+		want []string
+	}{
+		"unknown option": {`polcy reject`, []string{"Caddyfile:3", `"polcy"`, options}},
+
+		"wrong policy":      {"limit 2\npolicy first", []string{"Caddyfile:4", "policy", `"first"`, "supersede, reject"}},
+		"wrong takeover":    {`takeover request`, []string{"Caddyfile:3", "takeover", `"request"`, "auto, response"}},
+		"wrong on_reject":   {`on_reject 409`, []string{"Caddyfile:3", "on_reject", `"409"`, "event, park, status"}},
+		"wrong missing_key": {`missing_key ignore`, []string{"Caddyfile:3", "missing_key", `"ignore"`, "pass, deny"}},
+		"wrong limit unit":  {`limit 1 users`, []string{"Caddyfile:3", "limit", `"users"`, "streams, clients"}},
+		"wrong case":        {`policy Reject`, []string{"Caddyfile:3", "policy", `"Reject"`, "supersede, reject"}},
+
+		"negative limit":   {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
+		"limit no number":  {`limit one`, []string{"Caddyfile:3", "limit", `"one"`, "a number"}},
+		"limit a fraction": {`limit 1.5`, []string{"Caddyfile:3", "limit", `"1.5"`, "a number"}},
+		"limit too large":  {`limit 99999999999999999999`, []string{"Caddyfile:3", "limit", `"99999999999999999999"`, "a number"}},
+
+		"bad retry":            {`retry soon`, []string{"Caddyfile:3", "retry", `"soon"`, "a duration of at least 1ms"}},
+		"retry without a unit": {`retry 5`, []string{"Caddyfile:3", "retry", `"5"`, "such as 500ms or 5s"}},
+		"zero retry":           {`retry 0s`, []string{"Caddyfile:3", "retry", `"0s"`, "a duration of at least 1ms"}},
+		"negative retry":       {`retry -1s`, []string{"Caddyfile:3", "retry", `"-1s"`, "a duration of at least 1ms"}},
+		"bad end_timeout":      {`end_timeout never`, []string{"Caddyfile:3", "end_timeout", `"never"`, "a duration of at least 1ms"}},
+		"zero end_timeout":     {`end_timeout 0s`, []string{"Caddyfile:3", "end_timeout", `"0s"`, "a duration of at least 1ms"}},
+		"least end_timeout":    {`end_timeout 999us`, []string{"Caddyfile:3", "end_timeout", `"999us"`, "a duration of at least 1ms"}},
+
+		"bad max_event_size":       {`max_event_size big`, []string{"Caddyfile:3", "max_event_size", `"big"`, "a size from 1B to less than 2GiB"}},
+		"zero max_event_size":      {`max_event_size 0`, []string{"Caddyfile:3", "max_event_size", `"0"`, "a size from 1B"}},
+		"negative max_event_size":  {`max_event_size -1`, []string{"Caddyfile:3", "max_event_size", `"-1"`, "a size from 1B"}},
+		"too large max_event_size": {`max_event_size 2GiB`, []string{"Caddyfile:3", "max_event_size", `"2GiB"`, "less than 2GiB"}},
+
+		"policy without argument":        {`policy`, []string{"Caddyfile:3", "policy", "0 arguments", "write: policy supersede|reject"}},
+		"limit without argument":         {`limit`, []string{"Caddyfile:3", "limit", "0 arguments", "write: limit <n> [streams|clients]"}},
+		"zone without argument":          {`zone`, []string{"Caddyfile:3", "zone", "0 arguments", "write: zone <name>"}},
+		"key without part":               {`key`, []string{"Caddyfile:3", "key", "0 arguments", "write: key <part...>"}},
+		"retry without argument":         {`retry`, []string{"Caddyfile:3", "retry", "0 arguments", "write: retry <duration>"}},
+		"secret without argument":        {`secret`, []string{"Caddyfile:3", "secret", "0 arguments", "write: secret <placeholder>"}},
+		"max_event_size without":         {`max_event_size`, []string{"Caddyfile:3", "max_event_size", "0 arguments", "write: max_event_size <size>"}},
+		"event without name":             {`event superseded`, []string{"Caddyfile:3", "event", "1 arguments", "write: event <reason> <name>"}},
+		"registry without module":        {`registry`, []string{"Caddyfile:3", "registry", "0 arguments", "write: registry <module>"}},
+		"token without source":           {`token`, []string{"Caddyfile:3", "token", "0 arguments", "write: token header|query|cookie <name>"}},
+		"token without name":             {`token query`, []string{"Caddyfile:3", "token", "1 arguments", "write: token header|query|cookie <name>"}},
+		"client without source":          {`client`, []string{"Caddyfile:3", "client", "0 arguments", "write: client header|query|cookie <name> [device|tab]"}},
+		"too many for policy":            {`policy reject supersede`, []string{"Caddyfile:3", "policy", "2 arguments", "write: policy supersede|reject"}},
+		"too many for limit":             {`limit 1 streams clients`, []string{"Caddyfile:3", "limit", "3 arguments", "write: limit <n> [streams|clients]"}},
+		"too many for require_token":     {`require_token yes`, []string{"Caddyfile:3", "require_token", "1 arguments", "write: require_token"}},
+		"too many for token":             {`token header A B`, []string{"Caddyfile:3", "token", "3 arguments", "write: token header|query|cookie <name>"}},
+		"too many for client":            {`client header A tab tab`, []string{"Caddyfile:3", "client", "4 arguments", "[device|tab]"}},
+		"too many for event":             {`event superseded A B`, []string{"Caddyfile:3", "event", "3 arguments", "write: event <reason> <name>"}},
+		"too many for retry":             {`retry 1s 2s`, []string{"Caddyfile:3", "retry", "2 arguments", "write: retry <duration>"}},
+		"too many for registry":          {`registry memory fast`, []string{"Caddyfile:3", "registry", "memory takes no options"}},
+		"argument to the directive":      {``, []string{"Caddyfile:2", `"everything"`, "no argument but a matcher", "options go in a block"}},
+		"block where none is allowed":    {"limit 1 {\nstreams\n}", []string{"Caddyfile:3", "limit takes no block", "write: limit <n> [streams|clients]"}},
+		"block of require_token":         {"require_token {\nyes\n}", []string{"Caddyfile:3", "require_token takes no block"}},
+		"block in place of the argument": {"policy {\nreject\n}", []string{"Caddyfile:3", "policy", "0 arguments", "supersede|reject"}},
+		"block of the memory registry":   {"registry memory {\nsize 3\n}", []string{"Caddyfile:", "registry memory takes no options"}},
+
+		"policy twice":        {"policy reject\npolicy reject", []string{"Caddyfile:4", "policy is given twice", "expected once"}},
+		"require_token twice": {"require_token\nlimit 2\nrequire_token", []string{"Caddyfile:5", "require_token is given twice"}},
+		"key twice":           {"key a\nkey b", []string{"Caddyfile:4", "key is given twice"}},
+		"registry twice":      {"registry memory\nregistry memory", []string{"Caddyfile:4", "registry is given twice"}},
+		"token source twice":  {"token query t\ntoken query T", []string{"Caddyfile:4", "token source query T is given twice", "each place once"}},
+		"client source twice": {"client query c\nclient query c tab", []string{"Caddyfile:4", "client source query c is given twice", "each place once"}},
+
+		"unknown token source":   {`token body t`, []string{"Caddyfile:3", "token", `"body"`, `"header", "query" or "cookie"`}},
+		"unknown client source":  {`client body t`, []string{"Caddyfile:3", "client", `"body"`, `"header", "query" or "cookie"`}},
+		"unknown client scope":   {`client query c window`, []string{"Caddyfile:3", "client", `"window"`, `"device" or "tab"`}},
+		"impossible header name": {`token header "X Y"`, []string{"Caddyfile:3", "token", `"X Y"`, "letters, digits"}},
+		"empty source name":      {`token query ""`, []string{"Caddyfile:3", "token", "without a name", "the name of the query parameter"}},
+
+		"event of unknown reason": {`event kicked X`, []string{"Caddyfile:3", "event", `"kicked"`, "superseded, replaced, parked, rejected"}},
+		"event without a name":    {`event superseded ""`, []string{"Caddyfile:3", "event superseded", `""`, "one line of text"}},
+		"event name of two lines": {"event superseded \"a\nb\"", []string{"Caddyfile:", "event superseded", `"a\nb"`, "one line of text"}},
+		"event renamed twice":     {"event superseded A\nevent superseded B", []string{"Caddyfile:4", "event", "superseded is renamed twice", "expected once"}},
+
+		"empty zone":               {`zone ""`, []string{"Caddyfile:3", "zone", `""`, "write: zone <name>"}},
+		"empty secret":             {`secret ""`, []string{"Caddyfile:3", "secret", `""`, "write: secret <placeholder>"}},
+		"secret that expands away": {`secret "{$SSE_GUARD_UNSET}"`, []string{"Caddyfile:3", "secret", `""`, "write: secret <placeholder>"}},
+		"empty key part":           {`key {sse_guard.token} ""`, []string{"Caddyfile:3", "key", "part 2 is empty", "a placeholder or a word"}},
+		"unclosed key part":        {`key "{http.request.host"`, []string{"Caddyfile:3", "key", `"{http.request.host"`, "write: {name}"}},
+
+		"unknown registry": {`registry redis-typo`, []string{"Caddyfile:3", "registry", `"redis-typo"`, "sse_guard.registries"}},
+		"error of the registry": {"registry recording {\n\tcolour\n}", []string{"Caddyfile:4", "colour"}},
+
+		"limit 0, then reject": {"limit 0\npolicy reject", []string{"Caddyfile:4", "limit 0", "policy reject", "a limit of 1 or more"}},
+		"reject, then limit 0": {"policy reject\nlimit 0", []string{"Caddyfile:4", "limit 0", "policy reject", "a limit of 1 or more"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			directive := "sse_guard {"
+			if name == "argument to the directive" {
+				directive = "sse_guard everything {"
+			}
+			text := "http://example.com {\n" + directive + "\n" + test.block + "\n}\n}\n"
+			_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+			require.Error(t, err)
+			for _, part := range test.want {
+				require.ErrorContains(t, err, part)
+			}
+		})
+	}
+}
+
+func TestJSON_UnknownFieldIsRefused(t *testing.T) {
+	var h Handler
+	err := caddy.StrictUnmarshalJSON([]byte(`{"limit": 1, "polcy": "reject"}`), &h)
+	require.ErrorContains(t, err, `unknown field "polcy"`)
+
+	for _, handler := range []string{
+		`{"handler": "sse_guard", "polcy": "reject"}`,
+		`{"handler": "sse_guard", "registry": {"module": "memory", "size": 3}}`,
+	} {
+		err := validateHandler(t, handler)
+		require.ErrorContains(t, err, "unknown field", handler)
+	}
+}
+
+func TestJSON_IsWhatCaddyAccepts(t *testing.T) {
+	require.NoError(t, validateHandler(t, `{"handler": "sse_guard"}`))
+	require.NoError(t, validateHandler(t, `{"handler": "sse_guard", "limit": 2, "registry": {"module": "memory"}}`))
+}
+
+// validateHandler does what `caddy validate` does with a configuration of one
+// handler.
+func validateHandler(t *testing.T, handler string) error {
+	t.Helper()
+	return validateConfig(t, t.TempDir(), `{"servers": {"s": {
+		"listen": ["127.0.0.1:0"],
+		"automatic_https": {"disable": true},
+		"routes": [{"handle": [`+handler+`]}]
+	}}}`)
+}
+
+func FuzzCaddyfile(f *testing.F) {
+	for _, block := range blocks() {
+		f.Add(block)
+	}
+	f.Add("token\nregistry")
+	f.Add("limit 1 {\n}\n}")
+	f.Add("registry memory {\n{\n")
+	f.Add("key { } {{ \\{")
+	f.Add("event superseded \"a\rb\"")
+	f.Fuzz(func(t *testing.T, block string) {
+		h, err := parse(block)
+		if err != nil {
+			require.True(t, errors.Is(err, errLexer) || strings.Contains(err.Error(), "Caddyfile:"), "no file and line: %v", err)
+			return
+		}
+		// JSON has no way to write what is not UTF-8; once through it is.
+		once := throughJSON(t, h)
+		require.Equal(t, once, throughJSON(t, once))
+
+		once.setDefaults()
+		if err := once.Validate(); err != nil {
+			option, _, _ := strings.Cut(err.Error(), ":")
+			require.Contains(t, optionNames(), option, err)
+		}
+	})
+}
+

@@ -1,0 +1,234 @@
+package e2e
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestSSEProxy_BeforeAnApplication needs no file.
+func TestSSEProxy_BeforeAnApplication(t *testing.T) {
+	app := startFastAPI(t)
+	for policy, loser := range map[string]string{"supersede": duplicated, "reject": duplicateSession} {
+		url, _ := startSSEProxy(t, "--to", strings.TrimPrefix(app.URL, "http://"), "--policy", policy, "--key", "{http.request.uri.query.token}")
+		client := newSSEClient(t, http1)
+		first := client.open(t, url+"/raw?token=alice")
+		first.next(t)
+		second := client.open(t, url+"/sse?token=alice")
+		if policy == "supersede" {
+			second.next(t)
+			requireEnded(t, first, loser, "superseded")
+		} else {
+			requireEnded(t, second, loser, "rejected")
+		}
+	}
+}
+
+// TestSSEProxy_RefusesBadFlags with a message that says what is allowed.
+func TestSSEProxy_RefusesBadFlags(t *testing.T) {
+	for want, flags := range map[string][]string{
+		"supersede, reject":      {"--policy", "first"},
+		"0 (track only) or more": {"--limit", "-1"},
+		"backtick":               {"--key", "`"},
+	} {
+		cmd := exec.CommandContext(t.Context(), caddyBinary(t), append([]string{"sse-proxy", "--to", "localhost:1"}, flags...)...)
+		output, err := cmd.CombinedOutput()
+		require.Error(t, err, flags)
+		assert.Contains(t, string(output), want)
+	}
+}
+
+// TestCaddyfileExample is valid, formatted, and keeps tokens out of the logs.
+func TestCaddyfileExample(t *testing.T) {
+	caddy := caddyBinary(t)
+	validate := exec.CommandContext(t.Context(), caddy, "validate", "--config", "Caddyfile.example", "--adapter", "caddyfile")
+	data := t.TempDir()
+	validate.Dir, validate.Env = root, append(os.Environ(), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)
+	output, err := validate.CombinedOutput()
+	require.NoError(t, err, string(output))
+	assert.Contains(t, string(output), "Valid configuration")
+	_, err = os.Stat(filepath.Join(data, "caddy", "sse_guard"))
+	require.ErrorIs(t, err, os.ErrNotExist, "validating writes no secret")
+
+	formatted := exec.CommandContext(t.Context(), caddy, "fmt", "Caddyfile.example")
+	formatted.Dir = root
+	want, err := formatted.Output()
+	require.NoError(t, err)
+	have, err := os.ReadFile(filepath.Join(root, "Caddyfile.example"))
+	require.NoError(t, err)
+	assert.Equal(t, string(want), string(have))
+}
+
+// TestCaddyfileExample_FiltersTokens runs the example's log filter.
+func TestCaddyfileExample_FiltersTokens(t *testing.T) {
+	app := startFastAPI(t)
+	example, err := os.ReadFile(filepath.Join(root, "Caddyfile.example"))
+	require.NoError(t, err)
+	format := regexp.MustCompile(`(?s)\tlog \{\n(\t\tformat filter.*?\n\t\t\}\n)\t\}`).FindSubmatch(example)
+	require.NotNil(t, format, "the example's access log")
+	access := filepath.Join(t.TempDir(), "access.log")
+	server := startCaddy(t, "log {\noutput file "+access+" {\nroll_disabled\n}\n"+string(format[1])+"}\nsse_guard\nreverse_proxy "+app.URL)
+	get(t, server.URL+"/raw?count=1&token=s3cr3t")
+	get(t, server.URL+"/raw?count=1&access_token=s3cr3t")
+	get(t, server.URL+"/raw?count=1", withHeader("Cookie", "access_token=s3cr3t; theme=dark"))
+	server.reload(t, "respond bye")
+	content, err := os.ReadFile(access)
+	require.NoError(t, err)
+	assert.Equal(t, 3, strings.Count(string(content), "/raw?"))
+	assert.NotContains(t, string(content), "s3cr3t")
+}
+
+// TestXcaddy builds Caddy with this checkout as the README says.
+func TestXcaddy(t *testing.T) {
+	dir := t.TempDir()
+	xcaddy, out := filepath.Join(dir, "xcaddy"), filepath.Join(dir, "caddy")
+	module := "module tools\n\ngo 1.26\n\nrequire github.com/caddyserver/xcaddy v0.4.5\n"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte(module), 0o600))
+	install := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-o", xcaddy, "github.com/caddyserver/xcaddy/cmd/xcaddy")
+	install.Dir = dir
+	output, err := install.CombinedOutput()
+	require.NoError(t, err, string(output))
+
+	args := append(strings.Fields(readmeCommand(t, "xcaddy build"))[1:], "--output", out)
+	build := exec.CommandContext(t.Context(), xcaddy, args...)
+	build.Dir = root
+	build.Env = append(os.Environ(), "GOPROXY="+startModuleProxy(t), "GONOSUMDB=github.com/sse-guard")
+	output, err = build.CombinedOutput()
+	require.NoError(t, err, string(output))
+	assert.Contains(t, run(t, out, "list-modules"), "http.handlers.sse_guard")
+}
+
+// startModuleProxy passes on what the configured Go module proxy answers, but
+// knows nothing of this module, as long as it is not published: some proxies
+// answer that they may not tell, which the go command takes for an outage.
+func startModuleProxy(t testing.TB) string {
+	t.Helper()
+	first, _, _ := strings.Cut(strings.TrimSpace(run(t, "go", "env", "GOPROXY")), ",")
+	upstream, err := url.Parse(first)
+	require.NoError(t, err)
+	require.NotEmpty(t, upstream.Host, "GOPROXY is %q", first)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	t.Cleanup(transport.CloseIdleConnections)
+	pass := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(upstream)
+			r.Out.Host = upstream.Host
+		},
+		Transport: transport,
+	}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/github.com/sse-guard") {
+			http.NotFound(w, r)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	return proxy.URL
+}
+
+// readmeCommand finds the command in the README's shell blocks that begins so.
+func readmeCommand(t testing.TB, prefix string) string {
+	t.Helper()
+	for _, command := range readmeCommands(t) {
+		if strings.HasPrefix(command, prefix) {
+			return command
+		}
+	}
+	require.FailNow(t, "the README has no such command", prefix)
+	return ""
+}
+
+// readmeCommands returns the commands of the README's shell blocks, where a
+// backslash continues a line.
+func readmeCommands(t testing.TB) (commands []string) {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(readme, -1) {
+		text := strings.ReplaceAll(string(block[1]), "\\\n", " ")
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				commands = append(commands, line)
+			}
+		}
+	}
+	return commands
+}
+
+// TestREADME_CommandsAreTested knows every command in the README, and where it
+// is run.
+func TestREADME_CommandsAreTested(t *testing.T) {
+	where := map[string]string{
+		"go run ./cmd/caddy sse-proxy":                      "TestDemo_TwoTabs",
+		"go run ./cmd/caddy sse-proxy --to localhost:8000":  "TestSSEProxy_BeforeAnApplication",
+		"go run ./cmd/caddy run --config Caddyfile.example": "TestREADME_Caddyfile",
+		"make test":             "this very run",
+		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",
+		"make build":            "TestMake_Build",
+	}
+	for _, command := range readmeCommands(t) {
+		switch {
+		case where[command] != "":
+		case strings.HasPrefix(command, "xcaddy build"): // TestXcaddy
+		case strings.HasPrefix(command, "curl -N"): // TestREADME_Curl
+		case strings.HasPrefix(command, "go test -run - -bench"): // TestREADME_Benchmarks
+		default:
+			assert.Fail(t, "this command is not tested", command)
+		}
+	}
+}
+
+// TestREADME_Curl: the two commands show a takeover.
+func TestREADME_Curl(t *testing.T) {
+	url, _ := startSSEProxy(t)
+	command := strings.Fields(strings.ReplaceAll(readmeCommand(t, "curl -N"), "'", ""))
+	require.Equal(t, "http://localhost:8080/events", command[len(command)-1])
+	header := strings.Join(command[3:len(command)-1], " ")
+	name, value, _ := strings.Cut(header, ":")
+	option := withHeader(name, strings.TrimSpace(value))
+	client := newSSEClient(t, http1)
+	first := client.open(t, url+"/events", option)
+	first.nextOfType(t, "tick")
+	client.open(t, url+"/events", option).nextOfType(t, "tick")
+	requireEnded(t, first, duplicated, "superseded")
+}
+
+// TestREADME_Caddyfile runs the site that fits on a screen.
+func TestREADME_Caddyfile(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1)
+	require.NotEmpty(t, blocks)
+	for _, block := range blocks {
+		file := filepath.Join(t.TempDir(), "Caddyfile")
+		require.NoError(t, os.WriteFile(file, block[1], 0o600))
+		run(t, caddyBinary(t), "validate", "--config", file, "--adapter", "caddyfile")
+	}
+}
+
+// TestREADME_Benchmarks have something to run.
+func TestREADME_Benchmarks(t *testing.T) {
+	for _, command := range readmeCommands(t) {
+		if strings.HasPrefix(command, "go test -run - -bench") {
+			output := run(t, "go", append(strings.Fields(command)[1:], "-benchtime", "1x")...)
+			assert.Contains(t, output, "Benchmark", command)
+		}
+	}
+}
+
+// TestMake_Build makes the binary that the README names.
+func TestMake_Build(t *testing.T) {
+	run(t, "make", "build")
+	assert.Contains(t, run(t, "bin/caddy", "list-modules"), "http.handlers.sse_guard")
+}

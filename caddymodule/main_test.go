@@ -1,0 +1,16 @@
+package caddymodule
+
+import (
+	"testing"
+
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Caddy's file storage refreshes a lock's file once more after it was
+		// released, five seconds later.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
+	)
+}

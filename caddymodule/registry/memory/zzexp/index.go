@@ -1,0 +1,78 @@
+package memory
+
+import (
+	"sync"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// index finds the holders that carry one token or one client id. Its locks are
+// taken after a key's, and no other lock is taken under them.
+type index struct {
+	via    via
+	id     func(*registry.Stream) registry.ID
+	shards [shards]indexShard
+}
+
+// indexShard maps an ID to the head of the ring of those that carry it.
+type indexShard struct {
+	mu    sync.Mutex
+	heads map[uint64]*entry
+}
+
+func (x *index) init(v via, id func(*registry.Stream) registry.ID) {
+	x.via, x.id = v, id
+	for i := range x.shards {
+		x.shards[i].heads = make(map[uint64]*entry)
+	}
+}
+
+// add enters e, unless it carries no ID.
+func (x *index) add(e *entry) {
+	id := x.id(e.stream)
+	if id.IsZero() {
+		return
+	}
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	head := sh.heads[short(id)]
+	if e.join(x.via, head); head == nil {
+		sh.heads[short(id)] = e
+	}
+}
+
+// remove takes e out, which add has entered.
+func (x *index) remove(e *entry) {
+	id := x.id(e.stream)
+	if id.IsZero() {
+		return
+	}
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if e.links[x.via].next == e {
+		e.leave(x.via, e)
+		delete(sh.heads, short(id))
+		return
+	}
+	head := sh.heads[short(id)]
+	if h := e.leave(x.via, head); h != head {
+		sh.heads[short(id)] = h
+	}
+}
+
+// under returns who carries id, oldest first. They may be gone by the time the
+// caller looks at them.
+func (x *index) under(id registry.ID) []*entry {
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	var es []*entry
+	for e := range ring(x.via, sh.heads[short(id)]) {
+		es = append(es, e)
+	}
+	return es
+}
+
+func (x *index) shard(id registry.ID) *indexShard { return &x.shards[id[0]%shards] }
