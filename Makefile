@@ -24,7 +24,7 @@ lint: ## golangci-lint, as .golangci.yml says
 
 .PHONY: build
 build: ## bin/caddy: Caddy with sse_guard in it
-	@go build -trimpath -o bin/caddy ./cmd/caddy
+	@go build -o bin/caddy ./cmd/caddy
 
 .PHONY: bench
 bench: ## the benchmark beside plain reverse_proxy; ARGS="..." are passed to it

@@ -328,7 +328,7 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"empty key part":           {`key {sse_guard.token} ""`, []string{"Caddyfile:3", "key", "part 2 is empty", "a placeholder or a word"}},
 		"unclosed key part":        {`key "{http.request.host"`, []string{"Caddyfile:3", "key", `"{http.request.host"`, "write: {name}"}},
 
-		"unknown registry": {`registry redis-typo`, []string{"Caddyfile:3", "registry", `"redis-typo"`, "sse_guard.registries"}},
+		"unknown registry":      {`registry redis-typo`, []string{"Caddyfile:3", "registry", `"redis-typo"`, "sse_guard.registries"}},
 		"error of the registry": {"registry recording {\n\tcolour\n}", []string{"Caddyfile:4", "colour"}},
 
 		"limit 0, then reject": {"limit 0\npolicy reject", []string{"Caddyfile:4", "limit 0", "policy reject", "a limit of 1 or more"}},
@@ -405,4 +405,3 @@ func FuzzCaddyfile(f *testing.F) {
 		}
 	})
 }
-

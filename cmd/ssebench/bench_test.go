@@ -1,0 +1,43 @@
+package main
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestBench_QuickRun runs the whole benchmark, small. It asserts that there is
+// something in every row, and nothing of how fast it was.
+func TestBench_QuickRun(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "ssebench")
+	output, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput()
+	require.NoError(t, err, string(output))
+
+	text, err := exec.CommandContext(t.Context(), binary, "-quick").Output()
+	require.NoError(t, err)
+	for _, row := range []string{
+		"CPU per relayed event", "RSS per idle stream", "CPU per opened stream",
+		"event at the superseded client, p99", "CPU per non-SSE request",
+	} {
+		assert.Contains(t, string(text), "| "+row)
+	}
+
+	answer, err := exec.CommandContext(t.Context(), binary, "-quick", "-json").Output()
+	require.NoError(t, err)
+	assert.True(t, json.Valid(answer), string(answer))
+}
+
+func TestOptions_RefuseWhatCannotBeMeasured(t *testing.T) {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-streams", "-1"}, {"-events", "0"}, {"extra"}} {
+		_, err := parseOptions(args, discard{})
+		assert.Error(t, err, args)
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
