@@ -51,7 +51,7 @@ type tab struct {
 	statuses []int64 // of /events
 }
 
-func newTab(t testing.TB, browser context.Context, page string) *tab {
+func newTab(browser context.Context, t testing.TB, page string) *tab {
 	t.Helper()
 	ctx, closeTab := chromedp.NewContext(browser)
 	t.Cleanup(closeTab)
@@ -61,7 +61,7 @@ func newTab(t testing.TB, browser context.Context, page string) *tab {
 		if e, ok := event.(*network.EventResponseReceived); ok {
 			if u, err := url.Parse(e.Response.URL); err == nil && u.Path == "/events" {
 				tb.mu.Lock()
-				tb.statuses = append(tb.statuses, int64(e.Response.Status))
+				tb.statuses = append(tb.statuses, e.Response.Status)
 				tb.mu.Unlock()
 			}
 		}
@@ -95,9 +95,9 @@ func (tb *tab) waitState(t testing.TB, state string) {
 func TestDemo_TwoTabs(t *testing.T) {
 	demo, log := startSSEProxy(t)
 	browser := startBrowser(t)
-	first := newTab(t, browser, demo)
+	first := newTab(browser, t, demo)
 	first.waitState(t, "live")
-	second := newTab(t, browser, demo)
+	second := newTab(browser, t, demo)
 	second.waitState(t, "live")
 	first.waitState(t, "closed")
 

@@ -209,7 +209,7 @@ func TestUpstream_OverHTTP2(t *testing.T) {
 				w.(http.Flusher).Flush()
 				<-r.Context().Done()
 			}))
-			transport := ""
+			var transport string
 			if scheme == "h2c" {
 				upstream.Config.Protocols = new(http.Protocols)
 				upstream.Config.Protocols.SetUnencryptedHTTP2(true)
