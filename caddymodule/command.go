@@ -61,10 +61,11 @@ func cmdSSEProxy(fs caddycmd.Flags) (int, error) {
 	}
 	isDemo := len(to) == 0
 	if isDemo {
-		addr, err := startDemo()
+		addr, stop, err := startDemo()
 		if err != nil {
 			return caddy.ExitCodeFailedStartup, fmt.Errorf("starting the demo: %w", err)
 		}
+		defer stop()
 		to = []string{addr}
 	}
 	key, err := fs.GetStringArray("key")
@@ -155,20 +156,21 @@ func (p sseProxy) caddyfile() ([]byte, error) {
 	return []byte(b.String()), quoteErr
 }
 
-// startDemo serves the demo backend on a free loopback port.
-func startDemo() (addr string, err error) {
+// startDemo serves the demo backend on a free loopback port until stop is
+// called.
+func startDemo() (addr string, stop func(), err error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	srv := &http.Server{Handler: demo.New(), ReadHeaderTimeout: time.Minute}
 	go func() {
-		if err := srv.Serve(ln); err != nil {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			caddy.Log().Error("the demo backend stopped", zap.Error(err))
 		}
 	}()
-	return ln.Addr().String(), nil
+	return ln.Addr().String(), func() { _ = srv.Close() }, nil
 }
 
 // demoURL is where a person finds the demo that listens on from.

@@ -19,9 +19,12 @@ type bench struct {
 // measure runs all rounds. In each, the sides take turns, so that what drifts
 // on the machine meanwhile meets both.
 func measure(ctx context.Context, opts options, stderr io.Writer) (*results, error) {
-	if opts.cpuProfile != "" {
-		if err := os.MkdirAll(opts.cpuProfile, 0o755); err != nil { //nolint:gosec // profiles are no secret
-			return nil, fmt.Errorf("-cpuprofile: %w", err)
+	for flag, dir := range map[string]string{"cpuprofile": opts.cpuProfile, "memprofile": opts.memProfile} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // profiles are no secret
+			return nil, fmt.Errorf("-%s: %w", flag, err)
 		}
 	}
 	b := &bench{opts: opts, stderr: stderr, res: new(results)}

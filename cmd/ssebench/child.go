@@ -71,6 +71,12 @@ func (c *child) usage() (usage, error) { return c.ask(commandUsage) }
 // settle lets the child give its free memory back and asks what it uses then.
 func (c *child) settle() (usage, error) { return c.ask(commandSettle) }
 
+// writeHeap lets the child write a heap profile.
+func (c *child) writeHeap(file string) error {
+	_, err := c.ask(commandHeap + " " + file)
+	return err
+}
+
 func (c *child) ask(command string) (u usage, err error) {
 	if _, err := io.WriteString(c.stdin, command+"\n"); err != nil {
 		return u, fmt.Errorf("asking the %s for its %s: %w", c.role, command, err)

@@ -40,6 +40,11 @@ func (b *bench) hold(ctx context.Context, s side) error {
 			return err
 		}
 		b.recordMemory(s, before, after)
+		if b.opts.memProfile != "" {
+			if err := caddy.writeHeap(b.profile(b.opts.memProfile, "heap", s)); err != nil {
+				return err
+			}
+		}
 		if err := b.takeOver(ctx, crowd, s); err != nil {
 			return err
 		}

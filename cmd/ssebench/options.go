@@ -27,6 +27,7 @@ type options struct {
 	quick      bool
 	json       bool
 	cpuProfile string
+	memProfile string
 	timeout    time.Duration
 }
 
@@ -44,18 +45,19 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("ssebench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.IntVar(&o.rounds, "rounds", 5, "how often everything is measured, each time in fresh processes")
-	fs.IntVar(&o.slices, "slices", 4, "per round, how often plain and guarded take turns at relaying events and at answering requests")
+	fs.IntVar(&o.slices, "slices", 20, "per round, how often plain and guarded take turns at relaying events and at answering requests")
 	fs.IntVar(&o.streams, "streams", 5000, "streams held idle")
 	fs.IntVar(&o.takeovers, "takeovers", 500, "newcomers for keys that are held, one after the other")
 	fs.DurationVar(&o.settle, "settle", 2*time.Second, "memory counts once it has moved by less than 1% for this `time`")
 	fs.IntVar(&o.relayStreams, "relay-streams", 200, "streams that events are relayed on")
-	fs.IntVar(&o.events, "events", 100, "events relayed per stream and slice")
+	fs.IntVar(&o.events, "events", 20, "events relayed per stream and slice")
 	fs.IntVar(&o.rate, "rate", 50, "events per second and stream")
 	fs.IntVar(&o.connections, "connections", 16, "keep-alive connections that ask for JSON")
-	fs.IntVar(&o.requests, "requests", 5000, "JSON requests per slice")
+	fs.IntVar(&o.requests, "requests", 1000, "JSON requests per slice")
 	fs.BoolVar(&o.quick, "quick", false, "a short run that shows that everything works; its numbers mean nothing")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the Caddys that relay and answer to this `directory` (and measure slower)")
+	fs.StringVar(&o.memProfile, "memprofile", "", "write heap profiles of the Caddys that hold streams to this `directory`")
 	fs.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this `time`")
 	if err := fs.Parse(args); err != nil {
 		return o, err

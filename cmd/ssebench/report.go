@@ -65,9 +65,10 @@ func (r report) writeJSON(w io.Writer) error {
 }
 
 // preface says what the numbers are.
-const preface = `Medians of %d rounds; relaying and answering: %d turns in each round. "against plain" is the median
-of guarded compared with plain turn by turn, and in brackets where the middle half of all turns lies: if that is
-wide, the machine was busy. CPU is user and system time of the Caddy process (getrusage), KB are 1024 bytes.
+const preface = `Medians; rounds: %d; turns of relaying and answering in each: %d. "against plain" is the median of
+guarded compared with plain turn by turn, and in brackets where the middle half of all turns lies: if that is wide,
+the machine was busy. CPU is user and system time of the Caddy process (getrusage); KB are 1024 bytes.
+RSS is read after garbage was collected and free memory given back, unless the row says otherwise.
 %d events of %d bytes a turn, on %d streams, %d a second; %d JSON requests a turn; %d takeovers a round.
 %s, %d CPUs, load before %s, %s, Caddy %s.
 

@@ -28,10 +28,10 @@ const (
 )
 
 // goal is a budget of the design: the comparison, or the value if there is
-// none, is to be AtMost this.
+// none, is to be AtMost this. A quick run judges none.
 type goal struct {
 	AtMost float64 `json:"at_most"`
-	Met    bool    `json:"met"`
+	Met    *bool   `json:"met,omitempty"`
 }
 
 func ratioRow(what, unit string, p *pairs) row {
@@ -61,7 +61,7 @@ func (r row) atMost(limit float64) row {
 	if r.Against != nil {
 		value = r.Against.Median
 	}
-	r.Goal = &goal{AtMost: limit, Met: value <= limit}
+	r.Goal = &goal{AtMost: limit, Met: new(value <= limit)}
 	return r
 }
 
@@ -105,7 +105,9 @@ func (r row) result() string {
 	switch {
 	case r.Goal == nil:
 		return ""
-	case r.Goal.Met:
+	case r.Goal.Met == nil:
+		return "not judged"
+	case *r.Goal.Met:
 		return "met"
 	default:
 		return "missed"

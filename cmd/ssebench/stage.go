@@ -47,7 +47,7 @@ func (b *bench) startCaddy(ctx context.Context, s *stage, scene string, side sid
 	}
 	args := []string{file}
 	if dir := b.opts.cpuProfile; dir != "" {
-		args = append(args, filepath.Join(dir, fmt.Sprintf("%s-%s-%d.pprof", scene, side, b.round)))
+		args = append(args, b.profile(dir, scene, side))
 	}
 	c, err := startChild(ctx, b.stderr, s.dir, roleCaddy, args...)
 	if err != nil {
@@ -55,6 +55,11 @@ func (b *bench) startCaddy(ctx context.Context, s *stage, scene string, side sid
 	}
 	s.caddys[side] = c
 	return nil
+}
+
+// profile names a profile's file.
+func (b *bench) profile(dir, what string, s side) string {
+	return filepath.Join(dir, fmt.Sprintf("%s-%s-%d.pprof", what, s, b.round))
 }
 
 // clear stops all processes and removes their files.

@@ -13,7 +13,7 @@ import (
 type entry struct {
 	in     *Registry
 	stream *registry.Stream
-	rule   registry.Rule
+	terms  terms
 
 	// These are guarded by the lock of the key's shard.
 	state state
@@ -55,7 +55,7 @@ func (e *entry) commit() ([]registry.Victim, error) {
 	if e.state != reserved {
 		return nil, ErrNotReserved
 	}
-	ds := newcomer{stream: e.stream, rule: e.rule, slot: e.slot, claim: e.claim}.departures()
+	ds := newcomer{stream: e.stream, terms: e.terms, slot: e.slot, claim: e.claim}.departures()
 	// Hold before dropping, or a waiter would be told of a place that is taken.
 	sh.hold(e)
 	for _, d := range ds {

@@ -11,11 +11,23 @@ import (
 // of admission are its methods; the key's shard must be locked.
 type newcomer struct {
 	stream *registry.Stream
-	rule   registry.Rule
+	terms  terms
 	// slot is nil if nobody has anything to do with the key.
 	slot *slot
 	// claim is nil if the newcomer's client id has no place, or is none.
 	claim *claim
+}
+
+// terms is a registry.Rule in less than half its size. What is not Reject is
+// Supersede, and what is not Clients is Streams.
+type terms struct {
+	// limit is the number of holders; 0 or less: no limit.
+	limit           int
+	reject, clients bool
+}
+
+func termsOf(rule registry.Rule) terms {
+	return terms{rule.Limit, rule.Policy == registry.Reject, rule.Unit == registry.Clients}
 }
 
 // judgement says whether the newcomer is admitted, and at whose cost.
@@ -34,18 +46,18 @@ func (n newcomer) judgement() registry.Judgement {
 // newcomers could both be promised the last one.
 func (n newcomer) admitted() bool {
 	switch {
-	case n.slot == nil, n.rule.Policy != registry.Reject, n.rule.Limit <= 0:
+	case n.slot == nil, !n.terms.reject, n.terms.limit <= 0:
 		return true
-	case n.rule.Unit == registry.Clients:
-		return n.claim != nil || n.slot.taking < n.rule.Limit
+	case n.terms.clients:
+		return n.claim != nil || n.slot.taking < n.terms.limit
 	default:
-		return n.slot.holders+n.slot.reservations-n.replaced() < n.rule.Limit
+		return n.slot.holders+n.slot.reservations-n.replaced() < n.terms.limit
 	}
 }
 
 // takesPlace tells whether the newcomer, if admitted, takes a further place.
 func (n newcomer) takesPlace() bool {
-	if n.rule.Unit == registry.Clients {
+	if n.terms.clients {
 		return n.claim == nil
 	}
 	return n.replaced() == 0
@@ -81,8 +93,8 @@ func (n newcomer) departures() []departure {
 		}
 	}
 	switch {
-	case n.rule.Policy == registry.Reject, n.rule.Limit <= 0:
-	case n.rule.Unit == registry.Clients:
+	case n.terms.reject, n.terms.limit <= 0:
+	case n.terms.clients:
 		out = n.supersedeClients(out)
 	default:
 		out = n.supersedeStreams(out)
@@ -94,7 +106,7 @@ func (n newcomer) departures() []departure {
 // supersedeStreams adds to out the holders that are too many: the newcomer's
 // own older streams first, then the oldest.
 func (n newcomer) supersedeStreams(out []departure) []departure {
-	excess := n.slot.holders - len(out) + 1 - n.rule.Limit
+	excess := n.slot.holders - len(out) + 1 - n.terms.limit
 	if !n.stream.Tab { // a tab's are all in out already
 		for e := range ring(viaClaim, n.claim.oldest()) {
 			if excess <= 0 {
@@ -120,7 +132,7 @@ func (n newcomer) supersedeStreams(out []departure) []departure {
 // supersedeClients adds to out all streams of the clients that are too many:
 // those whose youngest stream is oldest, never the newcomer's own.
 func (n newcomer) supersedeClients(out []departure) []departure {
-	excess := n.slot.holding - n.rule.Limit
+	excess := n.slot.holding - n.terms.limit
 	if n.claim.oldest() == nil {
 		excess++
 	}

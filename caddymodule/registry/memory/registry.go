@@ -50,7 +50,7 @@ func (r *Registry) Judge(_ context.Context, s *registry.Stream, rule registry.Ru
 	sh := r.shard(s.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return sh.newcomer(s, rule).judgement(), nil
+	return sh.newcomer(s, termsOf(rule)).judgement(), nil
 }
 
 // Reserve asks for a place for s. Its error is ErrNoKey or nil.
@@ -61,12 +61,12 @@ func (r *Registry) Reserve(_ context.Context, s *registry.Stream, rule registry.
 	sh := r.shard(s.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	n := sh.newcomer(s, rule)
+	n := sh.newcomer(s, termsOf(rule))
 	j := n.judgement()
 	if !j.Admitted {
 		return nil, j, nil
 	}
-	e := &entry{in: r, stream: s, rule: rule, slot: n.slot, claim: n.claim}
+	e := &entry{in: r, stream: s, terms: n.terms, slot: n.slot, claim: n.claim}
 	sh.reserve(e)
 	return e, j, nil
 }

@@ -11,6 +11,9 @@ type shard struct {
 	mu sync.Mutex
 	// slots has a slot per key that anyone holds, reserves or waits for.
 	slots map[registry.ID]*slot
+	// spare is a slot that was given up, if any, for the next key to use: keys
+	// come and go all the time.
+	spare *slot
 	// claims has a claim per key and client id with at least one place.
 	claims map[pair]*claim
 	// commits numbers the commits, so that holders have an age.
@@ -23,8 +26,8 @@ type shard struct {
 type pair struct{ key, client registry.ID }
 
 // newcomer looks up what s finds.
-func (sh *shard) newcomer(s *registry.Stream, rule registry.Rule) newcomer {
-	n := newcomer{stream: s, rule: rule, slot: sh.slots[s.Key]}
+func (sh *shard) newcomer(s *registry.Stream, t terms) newcomer {
+	n := newcomer{stream: s, terms: t, slot: sh.slots[s.Key]}
 	if n.slot != nil && !s.Client.IsZero() {
 		n.claim = sh.claims[pair{s.Key, s.Client}]
 	}
@@ -36,7 +39,7 @@ func (sh *shard) newcomer(s *registry.Stream, rule registry.Rule) newcomer {
 func (sh *shard) reserve(e *entry) {
 	s := e.stream
 	if e.slot == nil {
-		e.slot = new(slot)
+		e.slot = sh.newSlot()
 		sh.slots[s.Key] = e.slot
 	}
 	e.slot.reservations++
@@ -122,13 +125,24 @@ func (sh *shard) unhold(e *entry) {
 func (sh *shard) tidy(key registry.ID, sl *slot) {
 	if sl.holders+sl.reservations+len(sl.waiters) == 0 {
 		delete(sh.slots, key)
+		*sl = slot{}
+		sh.spare = sl
 	}
+}
+
+// newSlot returns an empty slot.
+func (sh *shard) newSlot() *slot {
+	if sl := sh.spare; sl != nil {
+		sh.spare = nil
+		return sl
+	}
+	return new(slot)
 }
 
 // holder returns the entry with which s holds its key, or nil. It looks at the
 // oldest first, since those are the ones that go.
 func (sh *shard) holder(s *registry.Stream) *entry {
-	n := sh.newcomer(s, registry.Rule{})
+	n := sh.newcomer(s, terms{})
 	if n.slot == nil {
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 type waiter struct {
 	in     *Registry
 	stream *registry.Stream
-	rule   registry.Rule
+	terms  terms
 	free   chan struct{}
 }
 
@@ -27,8 +27,8 @@ func (r *Registry) Wait(s *registry.Stream, rule registry.Rule) (registry.Waiter
 	sh := r.shard(s.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	w := &waiter{in: r, stream: s, rule: rule, free: make(chan struct{})}
-	n := sh.newcomer(s, rule)
+	w := &waiter{in: r, stream: s, terms: termsOf(rule), free: make(chan struct{})}
+	n := sh.newcomer(s, w.terms)
 	switch {
 	case n.admitted():
 		close(w.free)
@@ -68,7 +68,7 @@ func (sl *slot) tell(places int) {
 		return
 	}
 	sl.waiters = slices.DeleteFunc(sl.waiters, func(w *waiter) bool {
-		n := w.in.shard(w.stream.Key).newcomer(w.stream, w.rule)
+		n := w.in.shard(w.stream.Key).newcomer(w.stream, w.terms)
 		if !n.admitted() {
 			return false
 		}

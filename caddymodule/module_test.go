@@ -1,0 +1,132 @@
+package caddymodule
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+func TestKeyFromRequest_KnowsWhatAResponseMayAdd(t *testing.T) {
+	for name, test := range map[string]struct {
+		parts []string
+		want  bool
+	}{
+		"default key":               {nil, true},
+		"words only":                {[]string{"orders", "a b"}, true},
+		"of the request":            {[]string{"{http.request.host}", "{http.request.header.X-User}"}, true},
+		"variables":                 {[]string{"{http.vars.tenant}"}, true},
+		"verified user":             {[]string{"{http.auth.user.id}"}, true},
+		"capture group":             {[]string{"{http.regexp.user.1}"}, true},
+		"the guard's own":           {[]string{"{sse_guard.token}", "{sse_guard.client}"}, true},
+		"environment":               {[]string{"{env.REGION}", "{system.hostname}", "{file./etc/region}"}, true},
+		"of the response":           {[]string{"{http.reverse_proxy.header.X-User}"}, false},
+		"request and response":      {[]string{"{http.request.host}", "{http.reverse_proxy.header.X-User}"}, false},
+		"both in one part":          {[]string{"{http.request.host}-{http.reverse_proxy.header.X-User}"}, false},
+		"response, then request":    {[]string{"{http.reverse_proxy.header.X-User}-{http.request.host}"}, false},
+		"response inside words":     {[]string{"user {http.reverse_proxy.header.X-User} here"}, false},
+		"unknown":                   {[]string{"{my.plugin.user}"}, false},
+		"only looks like a request": {[]string{"{http.requests.total}"}, false},
+		"a shorthand of Caddyfiles": {[]string{"{path}"}, false},
+		"an empty placeholder":      {[]string{"{}"}, false},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, keyFromRequest(test.parts)) })
+	}
+}
+
+func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
+	c := newConfiguration(t, storageIn(t.TempDir()))
+
+	g := c.handler(t, `{}`).guard
+	require.Equal(t, "default", g.Zone)
+	require.True(t, g.KeyFromRequest)
+	require.True(t, g.Early)
+	require.False(t, g.DenyMissing)
+	require.Equal(t, registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams}, g.Rule)
+	require.Equal(t, guard.RejectEvent, g.OnReject)
+	require.Equal(t, 5*time.Second, g.Retry, "rejected newcomers are told when to come back")
+	require.Zero(t, g.Stream.OpenRetry, "others are not, unless that is configured")
+	require.Equal(t, time.Second, g.Stream.EndTimeout)
+	require.Equal(t, 1<<20, g.Stream.MaxEventSize)
+
+	g = c.handler(t, `{
+		"zone": "z", "key": ["{http.reverse_proxy.header.X-User}"], "missing_key": "deny",
+		"limit": 3, "limit_unit": "clients", "policy": "reject", "takeover": "response",
+		"require_token": true, "on_reject": "park", "retry": "2s", "end_timeout": "3s",
+		"max_event_size": 100, "events": {"superseded": "KICKED"}
+	}`).guard
+	require.Equal(t, "z", g.Zone)
+	require.Equal(t, []string{"{http.reverse_proxy.header.X-User}"}, g.Key)
+	require.False(t, g.KeyFromRequest)
+	require.False(t, g.Early)
+	require.True(t, g.DenyMissing)
+	require.True(t, g.RequireToken)
+	require.Equal(t, registry.Rule{Policy: registry.Reject, Limit: 3, Unit: registry.Clients}, g.Rule)
+	require.Equal(t, guard.RejectPark, g.OnReject)
+	require.Equal(t, 2*time.Second, g.Retry)
+	require.Equal(t, 2*time.Second, g.Stream.OpenRetry)
+	require.Equal(t, 3*time.Second, g.Stream.EndTimeout)
+	require.Equal(t, 100, g.Stream.MaxEventSize)
+	require.Equal(t, map[registry.Reason]string{registry.Superseded: "KICKED"}, g.Names)
+}
+
+func TestServeHTTP_PassesWhatIsNoStream(t *testing.T) {
+	h := newConfiguration(t, storageIn(t.TempDir())).handler(t, `{}`)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)
+	err := h.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusTeapot)
+		return nil
+	}))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusTeapot, w.Code)
+}
+
+func TestServeHTTP_NeedsCaddyAroundIt(t *testing.T) {
+	h := newConfiguration(t, storageIn(t.TempDir())).handler(t, `{}`)
+	err := h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), nil)
+	require.ErrorContains(t, err, "replacer")
+}
+
+// The fields' comments become the documentation on Caddy's website.
+func TestHandler_EveryFieldIsDocumented(t *testing.T) {
+	for file, structs := range map[string][]string{
+		"module.go":          {"Handler"},
+		"identity/source.go": {"TokenSource", "ClientSource"},
+	} {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		require.NoError(t, err)
+		found := 0
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			fields, ok := spec.Type.(*ast.StructType)
+			if !ok || !slices.Contains(structs, spec.Name.Name) {
+				return true
+			}
+			found++
+			for _, field := range fields.Fields.List {
+				if field.Tag != nil && strings.Contains(field.Tag.Value, "json:") {
+					require.NotEmpty(t, field.Doc.Text(), "%s.%s", spec.Name, field.Names)
+				}
+			}
+			return true
+		})
+		require.Equal(t, len(structs), found, file)
+	}
+}
