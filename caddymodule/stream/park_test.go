@@ -1,0 +1,67 @@
+package stream
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// fakeWaiter is told when the test says so.
+type fakeWaiter struct {
+	free    chan struct{}
+	stopped atomic.Bool
+}
+
+func (w *fakeWaiter) Free() <-chan struct{} { return w.free }
+func (w *fakeWaiter) Stop()                 { w.stopped.Store(true) }
+
+func park(ctx context.Context, t testing.TB, heartbeat time.Duration, free func() bool) (rec *httptest.ResponseRecorder, waiter *fakeWaiter, done chan struct{}) {
+	t.Helper()
+	rec, waiter, done = httptest.NewRecorder(), &fakeWaiter{free: make(chan struct{})}, make(chan struct{})
+	go func() {
+		defer close(done)
+		Park(rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), Parking{
+			Notice:    []byte("event: DUPLICATE_SESSION\ndata: {}\n\n"),
+			Waiter:    waiter,
+			Free:      free,
+			Heartbeat: heartbeat,
+			Return:    500 * time.Millisecond,
+		})
+	}()
+	return rec, waiter, done
+}
+
+func TestPark_TellsTheClientToComeBackWhenTheKeyIsFree(t *testing.T) {
+	rec, waiter, done := park(t.Context(), t, time.Hour, nil)
+	close(waiter.free)
+	<-done
+	assert.Equal(t, "event: DUPLICATE_SESSION\ndata: {}\n\nretry: 500\n\n", rec.Body.String())
+	assert.Equal(t, "text/event-stream", rec.Header().Get("Content-Type"))
+	assert.True(t, waiter.stopped.Load())
+}
+
+// TestPark_HeartbeatsAndAsksAgain: whoever was told first may not have come
+// back, so that the key is free and nobody else is told.
+func TestPark_HeartbeatsAndAsksAgain(t *testing.T) {
+	var asked atomic.Int32
+	rec, waiter, done := park(t.Context(), t, time.Millisecond, func() bool { return asked.Add(1) == 4 })
+	<-done
+	assert.Equal(t, 3, strings.Count(rec.Body.String(), ":\n\n"))
+	assert.True(t, strings.HasSuffix(rec.Body.String(), "retry: 500\n\n"))
+	assert.True(t, waiter.stopped.Load())
+}
+
+func TestPark_EndsWhenTheClientLeaves(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	rec, waiter, done := park(ctx, t, time.Hour, nil)
+	leave()
+	<-done
+	assert.NotContains(t, rec.Body.String(), "retry")
+	assert.True(t, waiter.stopped.Load())
+}
