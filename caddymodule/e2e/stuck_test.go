@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	quichttp3 "github.com/quic-go/quic-go/http3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -206,4 +207,36 @@ func (c freezingConn) Read(p []byte) (int, error) {
 func (d *freezingDialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	return freezingConn{conn, d}, err
+}
+
+// TestStuckStream_OnHTTP3 is reset; QUIC's connection goes on with others.
+func TestStuckStream_OnHTTP3(t *testing.T) {
+	upstream := startFlood(t)
+	server := startCaddyTLS(t, stuckSite+upstream.URL)
+	transport := &quichttp3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true}
+	defer transport.Close()
+	ask := func(path, token string) *http.Response {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+		require.NoError(t, err)
+		request.Header.Set("Accept", "text/event-stream")
+		request.Header.Set("Authorization", "Bearer "+token)
+		response, err := transport.RoundTrip(request)
+		require.NoError(t, err)
+		t.Cleanup(func() { response.Body.Close() })
+		return response
+	}
+	healthy := ask("/ticks", "bob")
+	line := make([]byte, 12)
+	_, err := io.ReadFull(healthy.Body, line)
+	require.NoError(t, err)
+	stuck := ask("/flood", "alice") // whose body nobody reads: its flow control window fills
+	upstream.waitStuck(t)
+
+	supersedeStuck(t, upstream, server)
+	_, err = io.Copy(io.Discard, stuck.Body)
+	require.Error(t, err, "what was cut off must not look whole")
+	for range 20 {
+		_, err := io.ReadFull(healthy.Body, line)
+		require.NoError(t, err)
+	}
 }

@@ -111,6 +111,9 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	v.response = stream.New(ctx, w, r, env.Conn(), v, &g.Stream)
 	sum, err := v.response.Relay(next)
 	v.logEnding(sum)
+	if sum.Cut {
+		panic(http.ErrAbortHandler)
+	}
 	if sum.Refused && v.refusal != nil {
 		restore(w.Header(), v.entry)
 		return v.answer(w, v.refusal)

@@ -135,6 +135,11 @@ type Summary struct {
 	Ending *registry.Ending
 	// Delivered tells whether the notice was handed to the connection.
 	Delivered bool
+	// Cut is set if the response was cut off, perhaps in mid-frame. The caller
+	// of Relay panics with http.ErrAbortHandler: HTTP/3 would else finish it as
+	// if it were whole, which clients must treat as the connection's failure
+	// (RFC 9114 section 7.1).
+	Cut bool
 	// Events and Bytes count what was relayed.
 	Events uint64
 	Bytes  int64
@@ -208,6 +213,7 @@ func (s *Response) summary() Summary {
 		Refused:   s.phase == discarding && !s.left,
 		Ending:    s.ending.Load(),
 		Delivered: s.delivered,
+		Cut:       s.wasReset,
 		Events:    s.scanner.Events(),
 		Bytes:     s.bytes,
 	}
