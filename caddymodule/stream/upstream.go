@@ -37,8 +37,11 @@ func newUpstreamContext(parent context.Context) (ctx context.Context, end func(e
 	u := &upstreamContext{Context: context.WithoutCancel(parent)}
 	ctx, cancel := context.WithCancel(u)
 	return ctx, func(err error) {
-		u.end(err)
-		cancel()
+		// A second call, at the same time, must not cancel: it might overtake
+		// the first one's error.
+		if u.end(err) {
+			cancel()
+		}
 	}
 }
 
@@ -66,12 +69,13 @@ func (u *upstreamContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// end makes the context done with err. Only the first call counts.
-func (u *upstreamContext) end(err error) {
+// end makes the context done with err. Only the first call counts, and reports
+// true.
+func (u *upstreamContext) end(err error) bool {
 	u.mu.Lock()
 	if u.err != nil {
 		u.mu.Unlock()
-		return
+		return false
 	}
 	u.err = err
 	after := u.after
@@ -80,4 +84,5 @@ func (u *upstreamContext) end(err error) {
 	if after != nil {
 		after()
 	}
+	return true
 }
