@@ -183,3 +183,18 @@ func TestEventNames(t *testing.T) {
 	notice := requireEnded(t, older, "kicked", "superseded")
 	assert.Equal(t, duplicated, noticeOf(t, notice).Code)
 }
+
+// TestTwoGuards_OfOneKeyAreOne: a guard in the site and again in a block.
+func TestTwoGuards_OfOneKeyAreOne(t *testing.T) {
+	app := startFastAPI(t)
+	server := startCaddy(t, "sse_guard\nhandle {\nsse_guard\nreverse_proxy "+app.URL+"\n}")
+	client := newSSEClient(t, http1)
+	older := client.open(t, server.URL+"/raw", withBearer("alice"))
+	older.next(t)
+	older.next(t)
+	newer := client.open(t, server.URL+"/raw", withBearer("alice"))
+	newer.next(t)
+	requireEnded(t, older, duplicated, "superseded")
+	newer.next(t)
+	app.waitOpen(t, 1)
+}

@@ -158,6 +158,8 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 		return v.refuse(missingKey())
 	case !v.keyed():
 		return stream.Untracked
+	case v.heldOutside():
+		return stream.Pass
 	case v.entombed():
 		return v.refuse(entombed())
 	}
@@ -166,6 +168,17 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 		v.cors = corsHeader(header)
 	}
 	return v.reserve()
+}
+
+// heldOutside reports whether a guard further out holds the same key of the
+// same zone for this very request: a second place would end, or refuse, itself.
+func (v *visit) heldOutside() bool {
+	for o := v.outer; o != nil; o = o.outer {
+		if o.guard.Zone == v.guard.Zone && o.stream.Key == v.stream.Key {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *visit) reserve() stream.Verdict {
