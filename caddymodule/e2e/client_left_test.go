@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func TestClientLeft_BeforeTheHeader(t *testing.T) {
 // startRequest sends a request that is not answered, and returns what cancels it.
 func startRequest(t testing.TB, client *sseClient, url, token string) (leave func(), failed <-chan error) {
 	t.Helper()
-	ctx, cancel := contextWithCancel(t)
+	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error, 1)
 	go func() {
 		s, err := client.connect(ctx, url, "", withBearer(token))

@@ -262,7 +262,3 @@ func (s *sseStream) retry() *time.Duration {
 	defer s.mu.Unlock()
 	return s.parser.retry
 }
-
-func contextWithCancel(t testing.TB) (context.Context, context.CancelFunc) {
-	return context.WithCancel(t.Context())
-}

@@ -154,8 +154,9 @@ func (s *Response) Relay(next func(http.ResponseWriter, *http.Request) error) (s
 		p := recover()
 		stop()
 		quiet := s.finish()
-		s.endUpstream(context.Canceled)                                             // releases what still hangs on the context
-		if aborted := p == http.ErrAbortHandler; p != nil && (!quiet || !aborted) { //nolint:errorlint // a panic's value, never wrapped
+		s.endUpstream(context.Canceled)      // releases what still hangs on the context
+		aborted := p == http.ErrAbortHandler //nolint:errorlint // a panic's value, never wrapped
+		if p != nil && (!quiet || !aborted) {
 			panic(p)
 		}
 		if quiet {
