@@ -53,6 +53,12 @@ func recordOf(zone string) *record {
 	return r.(*record)
 }
 
+// freshRecord forgets what earlier tests did with a zone.
+func freshRecord(zone string) *record {
+	records.Delete(zone)
+	return recordOf(zone)
+}
+
 type closing struct {
 	*memory.Registry
 	record *record
@@ -94,7 +100,7 @@ func TestZone_IsSharedWhateverTheSpelling(t *testing.T) {
 func TestZone_LivesUntilItsLastGuardIsGone(t *testing.T) {
 	const config = `{"zone": "living", "registry": {"module": "recording"}}`
 	storage := storageIn(t.TempDir())
-	record := recordOf("living")
+	record := freshRecord("living")
 
 	old := newConfiguration(t, storage)
 	first, second := old.handler(t, config), old.handler(t, config)
@@ -124,11 +130,11 @@ func TestZone_LivesUntilItsLastGuardIsGone(t *testing.T) {
 }
 
 func TestZone_IsFreedWhenCaddyUnloadsTheConfiguration(t *testing.T) {
+	record := freshRecord("unloaded")
 	c := newConfiguration(t, storageIn(t.TempDir()))
 	c.handler(t, `{"zone": "unloaded", "registry": {"module": "recording"}}`)
 	c.handler(t, `{"zone": "unloaded", "registry": {"module": "recording"}}`)
 	c.unload()
-	record := recordOf("unloaded")
 	require.EqualValues(t, 1, record.opened.Load())
 	require.EqualValues(t, 1, record.closed.Load())
 }
@@ -137,7 +143,7 @@ func TestZone_IsFreedWhenCaddyUnloadsTheConfiguration(t *testing.T) {
 // from the others.
 func TestZone_IsNotHeldByAGuardThatFailed(t *testing.T) {
 	c := newConfiguration(t, storageIn(t.TempDir()))
-	record := recordOf("failing")
+	record := freshRecord("failing")
 	for _, broken := range []string{`"limit": -1`, `"secret": "short"`, `"policy": "first"`} {
 		_, err := c.handlerOrErr(`{"zone": "failing", "registry": {"module": "recording"}, ` + broken + `}`)
 		require.Error(t, err, broken)

@@ -126,7 +126,8 @@ type Victim struct {
 // Place is a newcomer's reserved, then held, place.
 type Place interface {
 	// Commit makes the reserved place a held one, ends the holders that are now
-	// too many and returns them. It is called at most once, and not after Release.
+	// too many and returns them, oldest first. It is called at most once, and
+	// not after Release: then it changes nothing and returns an error.
 	Commit(ctx context.Context) ([]Victim, error)
 	// Release gives the place back, whether reserved, held or already taken
 	// away by another's commit. It may be called any number of times.
@@ -155,10 +156,13 @@ type Registry interface {
 	// address by goes into their Ending.
 	Evict(ctx context.Context, victims []Victim, by string) ([]Victim, error)
 	// EndAll ends every holder that index knows under id, and returns how many.
+	// It does not end reserved places: who commits one checks afterwards that
+	// its token or client is still welcome.
 	EndAll(ctx context.Context, index Index, id ID, e Ending) (int, error)
 	// Wait enlists s, a refused newcomer, to be told when it would be admitted
-	// under rule. It reports false if too many already wait for the key. One
-	// waiter is told per place that comes free, the longest waiting first.
+	// under rule; at once if that is now. It reports false if too many already
+	// wait for the key. One waiter is told per place that comes free, the longest
+	// waiting first.
 	Wait(s *Stream, rule Rule) (Waiter, bool)
 }
 

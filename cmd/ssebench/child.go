@@ -26,14 +26,14 @@ type child struct {
 const childGrace = 5 * time.Second
 
 // startChild starts this program again as a role and waits until it listens.
-// The role finds nothing of the user's: its home is dir.
-func startChild(ctx context.Context, stderr io.Writer, dir, role string, args ...string) (*child, error) {
+// Its environment is this process's and env.
+func startChild(ctx context.Context, stderr io.Writer, env []string, role string, args ...string) (*child, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program to start the %s: %w", role, err)
 	}
 	cmd := exec.CommandContext(ctx, exe, append([]string{role}, args...)...)
-	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

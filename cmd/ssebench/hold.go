@@ -86,6 +86,7 @@ func (b *bench) recordMemory(s side, before, after memory) {
 	}
 	b.res.rss.add(s, perStream(after.settled.RSS, before.settled.RSS)/1024)
 	b.res.rssAsIs.add(s, perStream(after.asIs.RSS, before.asIs.RSS)/1024)
+	b.res.heap.add(s, perStream(after.settled.Heap, before.settled.Heap)/1024)
 	b.res.stacks.add(s, perStream(after.settled.Stacks, before.settled.Stacks)/1024)
 	b.res.goroutines.add(s, perStream(int64(after.settled.Goroutines), int64(before.settled.Goroutines)))
 }

@@ -43,6 +43,7 @@ func readUsage() (usage, error) {
 	return usage{
 		CPU:        time.Duration(ru.Utime.Nano() + ru.Stime.Nano()),
 		RSS:        rss,
+		Heap:       int64(mem.HeapAlloc),
 		Stacks:     int64(mem.StackInuse),
 		Goroutines: runtime.NumGoroutine(),
 	}, nil

@@ -57,7 +57,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.BoolVar(&o.quick, "quick", false, "a short run that shows that everything works; its numbers mean nothing")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the Caddys that relay and answer to this `directory` (and measure slower)")
-	fs.StringVar(&o.memProfile, "memprofile", "", "write heap profiles of the Caddys that hold streams to this `directory`")
+	fs.StringVar(&o.memProfile, "memprofile", "", "write exact heap profiles of the Caddys that hold streams to this `directory` (and measure slower)")
 	fs.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this `time`")
 	if err := fs.Parse(args); err != nil {
 		return o, err

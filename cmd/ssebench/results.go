@@ -7,14 +7,14 @@ import (
 
 // results are all measurements of a run, in the units of their rows.
 type results struct {
-	relayCPU           pairs // per slice
-	requestCPU         pairs
-	requestRate        pairs
-	rss, rssAsIs       pairs // per round
-	stacks, goroutines pairs
-	openCPU, openTime  pairs
-	takeover           latencies
-	firstByte          [2]latencies // by side
+	relayCPU                 pairs // per slice
+	requestCPU               pairs
+	requestRate              pairs
+	rss, rssAsIs             pairs // per round
+	heap, stacks, goroutines pairs
+	openCPU, openTime        pairs
+	takeover                 latencies
+	firstByte                [2]latencies // by side
 }
 
 // rows are the lines of the report.
@@ -26,6 +26,7 @@ func (r *results) rows(o options) []row {
 		ratioRow("CPU per relayed event", "µs", &r.relayCPU).atMost(1.05),
 		differenceRow("RSS per idle stream", "KB", &r.rss).atMost(2),
 		differenceRow("RSS per idle stream, garbage included", "KB", &r.rssAsIs),
+		differenceRow("heap per idle stream", "KB", &r.heap),
 		differenceRow("goroutine stacks per idle stream", "KB", &r.stacks),
 		differenceRow("goroutines per idle stream", "", &r.goroutines),
 		ratioRow("CPU per opened stream", "µs", &r.openCPU),

@@ -24,7 +24,7 @@ func (b *bench) onStage(ctx context.Context, scene string, sides []side, act fun
 	s := &stage{caddys: map[side]*child{}, dir: dir}
 	defer func() { err = errors.Join(err, s.clear()) }()
 
-	if s.upstream, err = startChild(ctx, b.stderr, dir, roleUpstream); err != nil {
+	if s.upstream, err = startChild(ctx, b.stderr, nil, roleUpstream); err != nil {
 		return err
 	}
 	for _, side := range sides {
@@ -49,7 +49,12 @@ func (b *bench) startCaddy(ctx context.Context, s *stage, scene string, side sid
 	if dir := b.opts.cpuProfile; dir != "" {
 		args = append(args, b.profile(dir, scene, side))
 	}
-	c, err := startChild(ctx, b.stderr, s.dir, roleCaddy, args...)
+	// It finds nothing of the user's.
+	env := []string{"HOME=" + s.dir, "XDG_DATA_HOME=" + s.dir, "XDG_CONFIG_HOME=" + s.dir}
+	if b.opts.memProfile != "" {
+		env = append(env, "GODEBUG=memprofilerate=1") // each allocation, not a sample
+	}
+	c, err := startChild(ctx, b.stderr, env, roleCaddy, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", side, err)
 	}

@@ -13,6 +13,8 @@ type usage struct {
 	CPU time.Duration `json:"cpu_ns"`
 	// RSS is its resident memory in bytes (VmRSS of /proc/self/status).
 	RSS int64 `json:"rss"`
+	// Heap is the memory of the objects on its heap in bytes.
+	Heap int64 `json:"heap"`
 	// Stacks is the memory of its goroutine stacks in bytes.
 	Stacks int64 `json:"stacks"`
 	// Goroutines is how many it runs.

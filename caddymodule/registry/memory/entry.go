@@ -56,7 +56,6 @@ func (e *entry) commit() ([]registry.Victim, error) {
 		return nil, ErrNotReserved
 	}
 	ds := newcomer{stream: e.stream, terms: e.terms, slot: e.slot, claim: e.claim}.departures()
-	// Hold before dropping, or a waiter would be told of a place that is taken.
 	sh.hold(e)
 	for _, d := range ds {
 		sh.drop(d.entry)

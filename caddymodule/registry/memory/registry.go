@@ -3,6 +3,10 @@
 // Keys are spread over shards, each with its own lock; so are the indices by
 // token and by client. Locks are taken in one order: a key's shard, then a
 // token's or a client's. There is no lock over all.
+//
+// If guards with different policies share a key, a place reserved under Reject
+// stays promised while a newcomer under Supersede takes the key over. The key is
+// then held once too often, until the next takeover or departure.
 package memory
 
 import (

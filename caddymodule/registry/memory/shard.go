@@ -125,8 +125,7 @@ func (sh *shard) unhold(e *entry) {
 func (sh *shard) tidy(key registry.ID, sl *slot) {
 	if sl.holders+sl.reservations+len(sl.waiters) == 0 {
 		delete(sh.slots, key)
-		*sl = slot{}
-		sh.spare = sl
+		sh.spare = sl // with nobody left in it, it is as good as new
 	}
 }
 

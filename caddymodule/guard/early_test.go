@@ -1,0 +1,368 @@
+package guard
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+func named(name string) func(*client) { return field("X-Name", name) }
+
+func TestEarlyTakeover_EndsTheOlderStreamBeforeTheBackendSeesTheNewer(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(token("ann"), named("older"))
+		newer := s.open(token("ann"), named("newer"))
+		require.Equal(t, []string{"older in", "older out", "newer in"}, s.backend.read())
+		require.True(t, older.over())
+		require.Equal(t, hello, newer.text())
+		require.Equal(t, 1, s.backend.say("more"))
+		require.Equal(t, hello+"data: more\n\n", newer.text())
+	})
+}
+
+func TestEarlyTakeover_TellsTheOlderOneWhy(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(token("ann"))
+		now := time.Now().UTC()
+		s.open(token("ann"))
+		e := older.lastEvent(t)
+		require.Equal(t, "DUPLICATED_CONNECTION", e.Name)
+		require.NotEmpty(t, e.ID)
+		require.Empty(t, e.Retry, "it must not come back")
+		require.Equal(t, "DUPLICATED_CONNECTION", e.Data.Code)
+		require.Equal(t, "superseded", e.Data.Reason)
+		require.NotEmpty(t, e.Data.Message)
+		require.Equal(t, now.Format(time.RFC3339), e.Data.Time)
+		require.Equal(t, "7", e.Data.LastEventID, "so that the page can resume there")
+	})
+}
+
+func TestEvents_AreRenamed(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(token("ann"))
+		s.open(token("ann"))
+		require.Equal(t, "KICKED", older.lastEvent(t).Name)
+		require.Equal(t, "DUPLICATED_CONNECTION", older.lastEvent(t).Data.Code, "programs rely on the code")
+	}, func(g *Guard) { g.Names = map[registry.Reason]string{registry.Superseded: "KICKED"} })
+}
+
+// stubborn lets the backend keep the request named older until released,
+// canceled or not.
+func stubborn(s *site) (release func()) {
+	held := make(chan struct{})
+	s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+		err := s.backend.stream(w, r)
+		if r.Header.Get("X-Name") == "older" {
+			<-held
+		}
+		return err
+	}
+	return func() { close(held) }
+}
+
+func TestEarlyTakeover_WaitsUntilTheOlderRequestIsGone(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		release := stubborn(s)
+		older := s.open(token("ann"), named("older"))
+		newer := s.open(token("ann"), named("newer"))
+		require.Equal(t, "superseded", older.lastEvent(t).Data.Reason, "the client is told at once")
+		require.Equal(t, []string{"older in"}, s.backend.read())
+
+		release()
+		s.settle()
+		require.Equal(t, []string{"older in", "older out", "newer in"}, s.backend.read())
+		require.Equal(t, hello, newer.text())
+	})
+}
+
+func TestEarlyTakeover_WaitsNoLongerThanEndTimeout(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		release := stubborn(s)
+		defer release()
+		s.open(token("ann"), named("older"))
+		asked := time.Now()
+		var forwarded time.Duration
+		stubbornAnswer := s.backend.answer
+		s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+			forwarded = time.Since(asked)
+			return stubbornAnswer(w, r)
+		}
+		newer := s.open(token("ann"), named("newer"))
+		s.pass(3 * time.Second)
+		require.Equal(t, []string{"older in", "newer in"}, s.backend.read())
+		require.Equal(t, 3*time.Second, forwarded)
+		require.Equal(t, hello, newer.text())
+	}, func(g *Guard) { g.Stream.EndTimeout = 3 * time.Second })
+}
+
+func TestEarlyTakeover_WaitsNoLongerThanItsClient(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		release := stubborn(s)
+		defer release()
+		s.open(token("ann"), named("older"))
+		newer := s.open(token("ann"), named("newer"))
+		require.False(t, newer.over())
+		newer.leave()
+		s.settle()
+		require.True(t, newer.over())
+	}, func(g *Guard) { g.Stream.EndTimeout = time.Hour })
+}
+
+// A stranger's request ends a stream only once the backend has let it in.
+func TestTakeover_OfAnotherTokenIsDecidedAtTheHeader(t *testing.T) {
+	for name, configure := range map[string]func(*Guard){
+		"auto":     keyedBy("everyone"),
+		"response": all(keyedBy("everyone"), atHeader),
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				holder := s.open(token("ann"))
+
+				s.backend.answer = answering(http.StatusUnauthorized, "text/plain", "who are you?")
+				stranger := s.open(token("mallory"))
+				status, _, body := stranger.got()
+				require.Equal(t, http.StatusUnauthorized, status)
+				require.Equal(t, "who are you?", body)
+				require.False(t, holder.over())
+
+				letIn := make(chan struct{})
+				s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+					<-letIn
+					return s.backend.stream(w, r)
+				}
+				bob := s.open(token("bob"))
+				require.False(t, holder.over(), "the backend has not answered yet")
+				close(letIn)
+				s.settle()
+				require.True(t, holder.over())
+				require.Equal(t, hello, bob.text())
+			}, configure)
+		})
+	}
+}
+
+func TestTakeoverResponse_EndsNothingForANewcomerThatFails(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(token("ann"))
+		s.backend.answer = answering(http.StatusBadGateway, "text/plain", "down")
+		require.Equal(t, "down", s.open(token("ann")).text())
+		require.False(t, holder.over())
+		s.backend.answer = nil
+		s.open(token("ann"))
+		require.True(t, holder.over())
+	}, atHeader)
+}
+
+func TestTakeoverResponse_DecidesAtTheHeaderOnly(t *testing.T) {
+	t.Run("supersede", func(t *testing.T) {
+		atSite(t, func(t *testing.T, s *site) {
+			older := s.open(token("ann"), named("older"))
+			s.open(token("ann"), named("newer"))
+			require.Equal(t, []string{"older in", "newer in"}, s.backend.read()[:2])
+			require.Equal(t, "superseded", older.lastEvent(t).Data.Reason)
+		}, atHeader)
+	})
+	t.Run("reject", func(t *testing.T) {
+		atSite(t, func(t *testing.T, s *site) {
+			holder := s.open(token("ann"))
+			newcomer := s.open(token("ann"))
+			require.Equal(t, 2, s.backend.asked())
+			require.Equal(t, "rejected", newcomer.lastEvent(t).Data.Reason)
+			require.NotContains(t, newcomer.text(), "hello")
+			require.False(t, holder.over())
+		}, all(rejecting, atHeader))
+	})
+}
+
+func TestEarlyReject_LeavesTheBackendAlone(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(token("ann"))
+		newcomer := s.open(token("ann"))
+		require.Equal(t, 1, s.backend.asked())
+		require.True(t, newcomer.over())
+		require.Equal(t, "rejected", newcomer.lastEvent(t).Data.Reason)
+		s.backend.say("more")
+		require.Equal(t, hello+"data: more\n\n", holder.text(), "the holder notices nothing")
+
+		holder.leave()
+		s.settle()
+		require.Equal(t, hello, s.open(token("ann")).text(), "the key is free")
+	}, rejecting)
+}
+
+// The backend has never authorised this token for the key.
+func TestEarlyReject_OfAnotherTokenAsksTheBackend(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("ann"))
+		stranger := s.open(token("mallory"))
+		require.Equal(t, 2, s.backend.asked())
+		require.Equal(t, "rejected", stranger.lastEvent(t).Data.Reason)
+
+		s.backend.answer = answering(http.StatusUnauthorized, "text/plain", "who are you?")
+		require.Equal(t, "who are you?", s.open(token("mallory")).text(), "it learns nothing of the holder")
+	}, all(keyedBy("everyone"), rejecting))
+}
+
+func TestEarly_NotWithoutAToken(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open()
+		require.Equal(t, "rejected", s.open().lastEvent(t).Data.Reason)
+		require.Equal(t, 2, s.backend.asked(), "no backend has authorised nobody")
+	}, all(keyedBy("everyone"), rejecting))
+}
+
+func TestEarly_NotForRequestsThatDoNotAsk(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(token("ann"))
+		s.backend.answer = answering(http.StatusOK, "text/html", "a page")
+		require.Equal(t, "a page", s.open(token("ann"), notAsking).text())
+		require.False(t, holder.over())
+	})
+}
+
+// Another site can make a browser navigate here, cookies and all.
+func TestNavigation_NeverSupersedes(t *testing.T) {
+	for name, configure := range map[string]func(*Guard){"early": func(*Guard) {}, "at the header": atHeader} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				holder := s.open(token("ann"))
+				c := s.open(token("ann"), navigating, notAsking)
+				require.Equal(t, http.StatusConflict, problemOf(t, c).Status)
+				asking := s.open(token("ann"), navigating)
+				require.Equal(t, "rejected", asking.lastEvent(t).Data.Reason)
+				require.False(t, holder.over())
+
+				holder.leave()
+				s.settle()
+				first := s.open(token("ann"), navigating, notAsking)
+				require.Equal(t, hello, first.text(), "a key that is free is had")
+				script := s.open(token("ann"), field("Sec-Fetch-Dest", "empty"))
+				require.True(t, first.over())
+				require.False(t, script.over())
+			}, configure)
+		})
+	}
+}
+
+func TestTab_ReplacesItsOwnStreamAlways(t *testing.T) {
+	for name, policy := range map[string]func(*Guard){"supersede": func(*Guard) {}, "reject": rejecting} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				older := s.open(token("ann"), query("tab=1"), named("older"))
+				newer := s.open(token("ann"), query("tab=1"), named("newer"))
+				require.Equal(t, "replaced", older.lastEvent(t).Data.Reason)
+				require.NotEmpty(t, older.lastEvent(t).ID)
+				require.False(t, newer.over())
+				require.Equal(t, []string{"older in", "older out", "newer in"}, s.backend.read())
+			}, all(policy, func(g *Guard) {
+				x, err := identity.NewExtractor(nil, []identity.ClientSource{{From: identity.Query, Name: "tab", Scope: identity.Tab}})
+				require.NoError(t, err)
+				g.Identity = x
+			}))
+		})
+	}
+}
+
+func TestDevice_UnderRejectIsANewcomerLikeAnyOther(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(token("ann"), field("X-Client-Id", "laptop"))
+		newcomer := s.open(token("ann"), field("X-Client-Id", "laptop"))
+		require.False(t, holder.over())
+		require.Equal(t, "rejected", newcomer.lastEvent(t).Data.Reason)
+	}, rejecting)
+}
+
+func TestLimit_EndsTheOldest(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		var streams []*client
+		for range 5 {
+			streams = append(streams, s.open(token("ann")))
+		}
+		for i, c := range streams {
+			require.Equal(t, i < 3, c.over(), i)
+		}
+		require.Equal(t, 2, s.holders(0))
+	}, func(g *Guard) { g.Rule.Limit = 2 })
+}
+
+func TestLimitZero_OnlyTracks(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		for range 5 {
+			s.open(token("ann"))
+		}
+		require.Equal(t, 5, s.holders(0))
+		require.Equal(t, 5, s.backend.say("more"))
+	}, func(g *Guard) { g.Rule.Limit = 0 })
+}
+
+func TestReject_AdmitsOneOfThirtyAtOnce(t *testing.T) {
+	const newcomers = 30
+	for name, test := range map[string]struct {
+		configure func(*Guard)
+		token     func(i int) string
+	}{
+		"one token":             {func(*Guard) {}, func(int) string { return "ann" }},
+		"one token, at header":  {atHeader, func(int) string { return "ann" }},
+		"many tokens":           {keyedBy("everyone"), func(i int) string { return "token" + string(rune('A'+i)) }},
+		"key from the response": {keyedBy("{resp.X-User}"), func(int) string { return "ann" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.backend.header = http.Header{"X-User": {"ann"}}
+				letIn := make(chan struct{})
+				s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+					<-letIn
+					return s.backend.stream(w, r)
+				}
+				clients := make([]*client, newcomers)
+				for i := range clients {
+					clients[i] = s.send(token(test.token(i)))
+				}
+				s.settle() // all are with the backend
+				require.Equal(t, newcomers, s.backend.asked())
+				close(letIn)
+				s.settle()
+
+				admitted := slices.DeleteFunc(slices.Clone(clients), (*client).over)
+				require.Len(t, admitted, 1)
+				require.Equal(t, hello, admitted[0].text())
+				require.Equal(t, 1, s.holders(0))
+				for _, c := range clients {
+					if c.over() {
+						require.Equal(t, "rejected", c.lastEvent(t).Data.Reason)
+						require.NotContains(t, c.text(), "hello")
+					}
+				}
+				require.Equal(t, 1, s.backend.say("more"))
+			}, all(rejecting, test.configure))
+		})
+	}
+}
+
+func TestSupersede_LeavesOneOfThirtyAtOnce(t *testing.T) {
+	for name, configure := range map[string]func(*Guard){"early": func(*Guard) {}, "at the header": atHeader} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				clients := make([]*client, 30)
+				for i := range clients {
+					clients[i] = s.send(token("ann"))
+				}
+				s.settle()
+				left := slices.DeleteFunc(slices.Clone(clients), (*client).over)
+				require.Len(t, left, 1)
+				require.Equal(t, 1, s.holders(0))
+				for _, c := range clients {
+					if c.over() {
+						require.Equal(t, "superseded", c.lastEvent(t).Data.Reason)
+					}
+				}
+			}, configure)
+		})
+	}
+}

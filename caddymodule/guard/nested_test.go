@@ -1,0 +1,241 @@
+package guard
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+const outer, inner = 0, 1
+
+// perStore and perUser are the two guards of a site: so many streams in a
+// store, so many of a user in it.
+func perStore(configure ...func(*Guard)) func(*Guard) {
+	return all(append(configure, keyedBy("{req.X-Store}"), func(g *Guard) { g.Zone = "stores" })...)
+}
+
+func perUser(configure ...func(*Guard)) func(*Guard) {
+	return all(append(configure, keyedBy("{req.X-User}"), func(g *Guard) { g.Zone = "users" })...)
+}
+
+func limited(n int) func(*Guard) { return func(g *Guard) { g.Rule.Limit = n } }
+
+func in(store, user string) func(*client) {
+	return both(field("X-Store", store), field("X-User", user), token("token of "+user))
+}
+
+// requireUnchanged: the holder streams on, and both guards hold it only.
+func requireUnchanged(t *testing.T, s *site, holder *client) {
+	t.Helper()
+	require.False(t, holder.over())
+	require.Equal(t, 1, s.backend.say("more"))
+	require.Equal(t, hello+"data: more\n\n", holder.text())
+	require.Equal(t, 1, s.holders(outer))
+	require.Equal(t, 1, s.holders(inner))
+	require.Empty(t, s.logs.FilterMessage("stream ended").All())
+	require.Empty(t, s.logs.FilterMessage("stream superseded").All())
+}
+
+func TestNested_InnerRefusesAndTheOuterHasChangedNothing(t *testing.T) {
+	for name, guards := range map[string][]func(*Guard){
+		"early":                       {perStore(), perUser(rejecting)},
+		"outer at the header":         {perStore(atHeader), perUser(rejecting)},
+		"inner at the header":         {perStore(), perUser(rejecting, atHeader)},
+		"both at the header":          {perStore(atHeader), perUser(rejecting, atHeader)},
+		"inner with status":           {perStore(), perUser(withStatus, atHeader)},
+		"both reject, outer has room": {perStore(rejecting, limited(2)), perUser(rejecting, atHeader)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				holder := s.open(in("books", "ann"))
+				newcomer := s.open(in("books", "ann"))
+				if status, _, _ := newcomer.got(); status == http.StatusOK {
+					requireRejectedEvent(t, newcomer, "5000")
+				} else {
+					requireConflict(t, newcomer, "5")
+				}
+				requireUnchanged(t, s, holder)
+				rejections := s.logs.FilterMessage("newcomer rejected").All()
+				require.Len(t, rejections, 1)
+				require.Equal(t, "users", rejections[0].ContextMap()["zone"])
+			}, guards...)
+		})
+	}
+}
+
+func TestNested_OuterRefusesAndTheInnerHasChangedNothing(t *testing.T) {
+	for name, guards := range map[string][]func(*Guard){
+		"early":               {perStore(rejecting), perUser()},
+		"outer at the header": {perStore(rejecting, atHeader), perUser(atHeader)},
+		"both at the header":  {perStore(rejecting, atHeader), perUser(atHeader)},
+		"outer with status":   {perStore(withStatus, atHeader), perUser(atHeader)},
+		"inner rejects too":   {perStore(rejecting, atHeader), perUser(rejecting, atHeader, limited(2))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.backend.header = http.Header{"Set-Cookie": {"session=1"}}
+				holder := s.open(in("books", "ann"))
+				newcomer := s.open(in("books", "ann"))
+				status, h, body := newcomer.got()
+				if status == http.StatusOK {
+					requireRejectedEvent(t, newcomer, "5000")
+				} else {
+					requireConflict(t, newcomer, "5")
+				}
+				require.Empty(t, h.Get("Set-Cookie"))
+				require.NotContains(t, body, "hello")
+				requireUnchanged(t, s, holder)
+				rejections := s.logs.FilterMessage("newcomer rejected").All()
+				require.Len(t, rejections, 1)
+				require.Equal(t, "stores", rejections[0].ContextMap()["zone"])
+			}, guards...)
+		})
+	}
+}
+
+func TestNested_OuterRefusesAnotherUser(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(in("books", "ann"))
+		newcomer := s.open(in("books", "bob"))
+		requireRejectedEvent(t, newcomer, "5000")
+		requireUnchanged(t, s, holder)
+	}, perStore(rejecting), perUser())
+}
+
+func TestNested_EachEndsWhatIsTooMuchForIt(t *testing.T) {
+	for name, guards := range map[string][]func(*Guard){
+		"early":         {perStore(limited(3)), perUser()},
+		"at the header": {perStore(limited(3), atHeader), perUser(atHeader)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				ann := s.open(in("books", "ann"))
+				bob := s.open(in("books", "bob"))
+				annAgain := s.open(in("books", "ann"))
+				require.True(t, ann.over(), "by the user's guard")
+				require.Equal(t, "superseded", ann.lastEvent(t).Data.Reason)
+				require.False(t, bob.over())
+				require.Equal(t, 2, s.holders(outer), "ann's older place there is given back")
+				require.Equal(t, 2, s.holders(inner))
+
+				eve, joe := s.open(in("books", "eve")), s.open(in("books", "joe"))
+				require.True(t, bob.over(), "by the store's guard")
+				for _, c := range []*client{annAgain, eve, joe} {
+					require.False(t, c.over())
+				}
+				require.Equal(t, 3, s.holders(outer))
+				require.Equal(t, 3, s.holders(inner), "bob's place there is given back")
+
+				ended := s.logs.FilterMessage("stream ended").All()
+				require.Len(t, ended, 2, "one line per stream")
+				require.Equal(t, "users", ended[0].ContextMap()["zone"])
+				require.Equal(t, "stores", ended[1].ContextMap()["zone"])
+				for _, c := range []*client{ann, bob} {
+					require.Equal(t, 1, strings.Count(c.text(), "event: DUPLICATED_CONNECTION\n"), c.text())
+				}
+			}, guards...)
+		})
+	}
+}
+
+// A stream that is too much for both guards is ended by both.
+func TestNested_BothEndOneStream(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		id := s.entombedClient(in("books", "ann"))
+		require.Equal(t, 1, s.holders(outer))
+		require.Equal(t, 1, s.holders(inner))
+		for _, zone := range []string{"stores", "users"} {
+			lines := s.logs.FilterMessage("stream ended").FilterField(zap.String("zone", zone)).Len()
+			require.LessOrEqual(t, lines, 1, zone)
+		}
+		status, _, _ := s.open(in("books", "ann"), field("Last-Event-ID", id)).got()
+		require.Equal(t, http.StatusNoContent, status, "whose ever tombstone it was")
+	}, perStore(atHeader), perUser(atHeader))
+}
+
+// What the inner guard writes as an answer is not the backend's stream.
+func TestNested_InnersRefusalIsNoStreamToTheOuter(t *testing.T) {
+	for name, configure := range map[string]func(*Guard){"event": rejecting, "park": parking} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				holder := s.open(in("books", "ann"))
+				s.open(in("books", "ann"))
+				require.Equal(t, 1, s.holders(outer))
+				holder.leave()
+				s.settle()
+				require.Zero(t, s.holders(outer))
+			}, perStore(limited(1)), perUser(configure))
+		})
+	}
+}
+
+func TestNested_ParkedInsideIsLetIn(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(in("books", "ann"))
+		parked := s.open(in("books", "ann"))
+		require.False(t, parked.over())
+		s.pass(parkHeartbeat)
+		require.True(t, strings.HasSuffix(parked.text(), "\n\n:\n\n"), "heartbeats get through: %q", parked.text())
+		holder.leave()
+		s.settle()
+		require.True(t, parked.over())
+		require.Equal(t, "500", parked.lastEvent(t).Retry)
+
+		waiting := s.open(in("books", "ann"))
+		require.Equal(t, hello, waiting.text())
+		gone := s.open(in("books", "ann"))
+		gone.leave()
+		s.settle()
+		require.True(t, gone.over(), "a parked client that leaves is noticed through the outer guard")
+	}, perStore(), perUser(parking))
+}
+
+func TestNested_TombstoneReachesTheGuardItIsFor(t *testing.T) {
+	for name, guards := range map[string][]func(*Guard){
+		"of the inner":                {perStore(limited(9)), perUser()},
+		"of the inner, at the header": {perStore(limited(9)), perUser(atHeader, func(g *Guard) { g.KeyFromRequest = false })},
+		"of the outer":                {perStore(), perUser(limited(9))},
+		"of the outer, at the header": {perStore(atHeader, func(g *Guard) { g.KeyFromRequest = false }), perUser(limited(9))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				id := s.entombedClient(in("books", "ann"))
+				for _, present := range []func(*client){field("Last-Event-ID", id), query("lastEventId=" + id)} {
+					c := s.open(in("books", "ann"), present)
+					status, _, body := c.got()
+					require.Equal(t, http.StatusNoContent, status)
+					require.Empty(t, body)
+					last := s.backend.last()
+					require.NotContains(t, last.Header, "Last-Event-Id")
+					require.Empty(t, last.URL.RawQuery)
+				}
+				require.Equal(t, 1, s.backend.say("more"))
+				require.Equal(t, 1, s.holders(outer))
+				require.Equal(t, 1, s.holders(inner))
+			}, guards...)
+		})
+	}
+}
+
+func TestNested_PlaceholdersAreTheInnermostOnes(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(in("books", "ann"))
+		require.Equal(t, s.heldKey(inner), c.published("sse_guard.key"))
+		require.NotEqual(t, s.heldKey(outer), s.heldKey(inner))
+	}, perStore(), perUser())
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(in("books", "ann"))
+		require.Equal(t, s.heldKey(outer), c.published("sse_guard.key"), "a guard that does not govern shows nothing")
+	}, perStore())
+}
+
+// heldKey is the short hash of the key in the admission's line of the i-th
+// guard.
+func (s *site) heldKey(i int) string {
+	lines := s.logs.FilterMessage("stream admitted").FilterField(zap.String("zone", s.guards[i].Zone)).All()
+	require.Len(s.t, lines, 1)
+	return lines[0].ContextMap()["key"].(string)
+}
