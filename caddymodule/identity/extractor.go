@@ -68,13 +68,13 @@ func NewExtractor(tokens []TokenSource, clients []ClientSource) (*Extractor, err
 	return x, nil
 }
 
-// Token returns the hash of the token that r carries, or the zero Hash if it
-// carries none. A value that is empty, or just the word Bearer, is none.
+// Token returns the token that r carries, or the zero Token if it carries none.
+// A value that is empty, or just the word Bearer, is none.
 //
 // The error is ErrTokensDiffer (test with errors.Is) if the configured places
 // hold two different tokens, or one token that backends read as two different
-// ones. The Hash is then zero, but the request is not one without a token.
-func (x *Extractor) Token(r *http.Request) (Hash, error) {
+// ones. The Token is then zero, but the request is not one without a token.
+func (x *Extractor) Token(r *http.Request) (Token, error) {
 	var found tokens
 	for _, h := range x.headers {
 		for _, value := range r.Header[h.name] {
@@ -101,9 +101,9 @@ func (x *Extractor) Token(r *http.Request) (Hash, error) {
 		}
 	}
 	if found.err != nil {
-		return Hash{}, found.err
+		return Token{}, found.err
 	}
-	return found.hash, nil
+	return found.token, nil
 }
 
 // Client returns the hash of the client id that r carries in the first
@@ -165,21 +165,21 @@ func hashClient(scope Hash, value string, tab bool) Hash {
 
 // tokens collects the tokens of one request.
 type tokens struct {
-	hash Hash
-	err  error
+	token Token
+	err   error
 }
 
-func (t *tokens) add(token string) {
-	if token == "" || t.err != nil {
+func (t *tokens) add(text string) {
+	if text == "" || t.err != nil {
 		return
 	}
-	hash, agreed := hashToken(token)
+	hash, agreed := hashToken(text)
 	switch {
 	case !agreed:
 		t.err = errDecodersDisagree
-	case t.hash.IsZero():
-		t.hash = hash
-	case t.hash != hash:
+	case t.token.Hash.IsZero():
+		t.token = Token{hash, text}
+	case t.token.Hash != hash:
 		t.err = ErrTokensDiffer
 	}
 }

@@ -68,9 +68,9 @@ func TestToken_IsFoundWhereBackendsFindIt(t *testing.T) {
 		"an empty Bearer in a cookie beside": request("/?token="+jwt, `Cookie: access_token="Bearer "`),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := newExtractor(t, nil, nil).Token(r)
+			token, err := newExtractor(t, nil, nil).Token(r)
 			require.NoError(t, err)
-			require.Equal(t, want, got)
+			require.Equal(t, want, token.Hash)
 		})
 	}
 }
@@ -96,9 +96,9 @@ func TestToken_IsNone(t *testing.T) {
 		"a name inside another's cookie": request("/", "Cookie: a=access_token=b"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := newExtractor(t, nil, nil).Token(r)
+			token, err := newExtractor(t, nil, nil).Token(r)
 			require.NoError(t, err)
-			require.True(t, got.IsZero())
+			require.True(t, token.IsZero())
 		})
 	}
 }
@@ -120,11 +120,11 @@ func TestToken_TwoDifferentTokensAreAnError(t *testing.T) {
 		"three, and the third is first": request("/?token="+a+"&token="+b, "Authorization: Bearer "+a),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := newExtractor(t, nil, nil).Token(r)
+			token, err := newExtractor(t, nil, nil).Token(r)
 			require.ErrorIs(t, err, ErrTokensDiffer)
 			require.NotContains(t, err.Error(), "secret")
 			require.NotContains(t, err.Error(), jwt)
-			require.True(t, got.IsZero())
+			require.True(t, token.IsZero())
 		})
 	}
 }
@@ -144,21 +144,21 @@ func TestToken_IsFoundInConfiguredPlacesOnly(t *testing.T) {
 		"not the defaults":   request("/?token=x", "X-Api-Key: abc", "Authorization: Bearer y", "Cookie: access_token=z"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := x.Token(r)
+			token, err := x.Token(r)
 			require.NoError(t, err)
-			require.Equal(t, want, got)
+			require.Equal(t, want, token.Hash)
 		})
 	}
 
 	t.Run("a header's quotes are part of the token", func(t *testing.T) {
-		got, err := x.Token(request("/", `X-Api-Key: "abc"`))
+		token, err := x.Token(request("/", `X-Api-Key: "abc"`))
 		require.NoError(t, err)
-		require.Equal(t, mustHash(t, `"abc"`), got)
+		require.Equal(t, mustHash(t, `"abc"`), token.Hash)
 	})
 	t.Run("a token may begin like the scheme", func(t *testing.T) {
-		got, err := x.Token(request("/", "X-Api-Key: bearer-abc"))
+		token, err := x.Token(request("/", "X-Api-Key: bearer-abc"))
 		require.NoError(t, err)
-		require.Equal(t, mustHash(t, "bearer-abc"), got)
+		require.Equal(t, mustHash(t, "bearer-abc"), token.Hash)
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 	"encoding/hex"
 )
 
-// Hash is a SHA-256 that stands for a token, a client id or a key. The zero
+// Hash is a SHA-256 that stands for a token, a client id, a key or a subject. The zero
 // Hash means "none".
 type Hash [sha256.Size]byte
 
@@ -36,11 +36,13 @@ func (h Hash) Short() string {
 // used for two purposes give two hashes. The NUL ends the name: no domain is
 // the beginning of another.
 const (
-	jwtDomain    = "sse_guard jwt\x00"
-	opaqueDomain = "sse_guard opaque token\x00"
-	deviceDomain = "sse_guard client device\x00"
-	tabDomain    = "sse_guard client tab\x00"
-	keyDomain    = "sse_guard key\x00"
+	jwtDomain     = "sse_guard jwt\x00"
+	opaqueDomain  = "sse_guard opaque token\x00"
+	deviceDomain  = "sse_guard client device\x00"
+	tabDomain     = "sse_guard client tab\x00"
+	keyDomain     = "sse_guard key\x00"
+	subjectDomain = "sse_guard subject\x00"
+	sessionDomain = "sse_guard session\x00"
 )
 
 // lengthSize is the number of bytes in which a part's length is written.

@@ -8,6 +8,22 @@ import (
 	"strings"
 )
 
+// Token is a token that a request carries. Its text is for a Verifier only.
+type Token struct {
+	// Hash stands for the token, however it is spelled; zero: none.
+	Hash Hash
+	text string
+}
+
+// IsZero reports whether there is no token.
+func (t Token) IsZero() bool { return t.Hash.IsZero() }
+
+// String keeps the text out of logs and errors.
+func (t Token) String() string { return t.Hash.Short() }
+
+// GoString is String, for %#v.
+func (t Token) GoString() string { return t.Hash.Short() }
+
 // A JWT is three segments when signed (RFC 7515 section 7.1) and five when
 // encrypted (RFC 7516 section 7.1).
 const (

@@ -15,14 +15,20 @@
 //   - A refused Reserve changes nothing.
 //   - Handle.End is called at most once per stream, outside of any lock, and
 //     only after the stream has stopped counting as a holder.
-//   - Ending by key, token or client costs the streams it ends, not the
+//   - Ending by key, token, client or subject costs the streams it ends, not the
 //     streams there are.
+//   - Who is denied holds nothing: Deny, then EndAll, leaves no stream that the
+//     denial names, also none that was being admitted meanwhile.
 package registry
 
-import "context"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
-// ID names a key, a token or a client: a SHA-256, never the thing itself. The
-// zero ID means "none".
+// ID names a key, a token, a client or a subject: a SHA-256, never the thing
+// itself. The zero ID means "none".
 type ID [32]byte
 
 // IsZero reports whether id names nothing.
@@ -35,7 +41,13 @@ type Stream struct {
 	Key ID
 	// Token is the hash of the token that the request carried; zero: none.
 	Token ID
-	// Client is the hash of the client id within its token; zero: none.
+	// Subject is the hash of whom the token was verified to be issued to; zero:
+	// not known.
+	Subject ID
+	// IssuedAt is when the token was issued; zero: not known.
+	IssuedAt time.Time
+	// Client is the hash of the client id within its token or subject; zero:
+	// none.
 	Client ID
 	// Tab says that Client names one browser tab, not a device: a newcomer
 	// with the same Client then always replaces the older stream.
@@ -75,6 +87,10 @@ const (
 	Parked Reason = "parked"
 	// Rejected: the key was full and the policy protects its holders.
 	Rejected Reason = "rejected"
+	// Logout: the user logged out.
+	Logout Reason = "logout"
+	// Expired: the token's life is over.
+	Expired Reason = "expired"
 )
 
 // Policy decides who yields when a key is full.
@@ -123,11 +139,34 @@ type Victim struct {
 	Reason Reason
 }
 
+// Denial says who is no longer welcome: one token, one token with one client id,
+// or a subject's older tokens.
+type Denial struct {
+	// Token is denied; with a Client, only where it comes with that client id.
+	Token, Client ID
+	// Subject is denied with all its tokens that were issued before IssuedBefore.
+	// A token that does not tell when is not denied by this. Either Token or
+	// Subject is set.
+	Subject      ID
+	IssuedBefore time.Time
+	// Until is when the denial may be forgotten: no such token is valid any more.
+	Until time.Time
+}
+
+// ErrDenied is returned for a stream that a Denial names.
+var ErrDenied = errors.New("the stream's token is no longer welcome")
+
+// ErrManyDenials is returned by Deny when it had to forget denials before their
+// time, those first that would have been forgotten soonest.
+var ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
+
 // Place is a newcomer's reserved, then held, place.
 type Place interface {
 	// Commit makes the reserved place a held one, ends the holders that are now
 	// too many and returns them, oldest first. It is called at most once, and
-	// not after Release: then it changes nothing and returns an error.
+	// not after Release: then it changes nothing and returns an error. If the
+	// stream is denied, the place is given back, nobody is ended, and the error is
+	// ErrDenied.
 	Commit(ctx context.Context) ([]Victim, error)
 	// Release gives the place back, whether reserved, held or already taken
 	// away by another's commit. It may be called any number of times.
@@ -138,9 +177,10 @@ type Place interface {
 type Index string
 
 const (
-	ByKey    Index = "key"
-	ByToken  Index = "token"
-	ByClient Index = "client"
+	ByKey     Index = "key"
+	ByToken   Index = "token"
+	ByClient  Index = "client"
+	BySubject Index = "subject"
 )
 
 // Registry keeps who holds what, for one zone. All methods may be called
@@ -155,10 +195,19 @@ type Registry interface {
 	// Evict ends those victims that still hold their key, and returns them. The
 	// address by goes into their Ending.
 	Evict(ctx context.Context, victims []Victim, by string) ([]Victim, error)
-	// EndAll ends every holder that index knows under id, and returns how many.
-	// It does not end reserved places: who commits one checks afterwards that
-	// its token or client is still welcome.
-	EndAll(ctx context.Context, index Index, id ID, e Ending) (int, error)
+	// EndAll ends every holder that index knows under id, and returns them, oldest
+	// first. It does not end reserved places: Commit asks once more whether its
+	// stream is denied.
+	EndAll(ctx context.Context, index Index, id ID, e Ending) ([]*Stream, error)
+	// Holds reports whether index knows a holder under id.
+	Holds(ctx context.Context, index Index, id ID) (bool, error)
+	// Deny keeps whom the denials name from being admitted, from now on. It ends
+	// nobody: that is for EndAll, afterwards. The error is ErrManyDenials if room
+	// had to be made; the denials given are in force all the same.
+	Deny(ctx context.Context, denials ...Denial) error
+	// Denied reports whether a denial in force names s. Commit asks the same, so
+	// this only spares a newcomer the way to there.
+	Denied(ctx context.Context, s *Stream) (bool, error)
 	// Wait enlists s, a refused newcomer, to be told when it would be admitted
 	// under rule; at once if that is now. It reports false if too many already
 	// wait for the key. One waiter is told per place that comes free, the longest

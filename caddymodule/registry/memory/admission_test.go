@@ -355,6 +355,7 @@ func TestRegistry_KeepsNothingOfThoseWhoLeft(t *testing.T) {
 		s.Tab = i%2 == 0
 		s.Key = registry.ID{byte(i), byte(i % 11), 1}
 		s.Token = registry.ID{byte(i), 1}
+		s.Subject = registry.ID{byte(i), byte(i % 3), 2}
 		rule := supersede(1+i%3, registry.Streams)
 		if i%2 == 0 {
 			rule.Unit = registry.Clients

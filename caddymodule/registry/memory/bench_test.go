@@ -3,9 +3,11 @@ package memory_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
@@ -101,19 +103,126 @@ func BenchmarkEndByToken_100kHeld(b *testing.B) {
 	for i := 0; i < benchHeld; i += 2 {
 		streams[i+1].Token = streams[i].Token
 	}
+	benchEndAll(b, streams, registry.ByToken, func(s *registry.Stream) registry.ID { return s.Token })
+}
+
+// BenchmarkEndBySubject_100kHeld does the same with one of 50,000 subjects.
+func BenchmarkEndBySubject_100kHeld(b *testing.B) {
+	streams := manyStreams(benchHeld)
+	rnd := rand.NewChaCha8([32]byte{4})
+	for i := 0; i < benchHeld; i += 2 {
+		streams[i].Subject = randomID(rnd)
+		streams[i+1].Subject = streams[i].Subject
+	}
+	benchEndAll(b, streams, registry.BySubject, func(s *registry.Stream) registry.ID { return s.Subject })
+}
+
+// benchEndAll ends pairs of streams which have the same id.
+func benchEndAll(b *testing.B, streams []*registry.Stream, index registry.Index, id func(*registry.Stream) registry.ID) {
 	r := fullRegistry(b, streams)
-	logout := registry.Ending{Reason: "logout"}
+	logout := registry.Ending{Reason: registry.Logout}
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		n, _ := r.EndAll(context.Background(), registry.ByToken, streams[i].Token, logout)
+		ended, _ := r.EndAll(context.Background(), index, id(streams[i]), logout)
 		b.StopTimer()
-		if n != 2 {
-			b.Fatalf("ended %d streams, not 2", n)
+		if len(ended) != 2 {
+			b.Fatalf("ended %d streams, not 2", len(ended))
 		}
 		admit(r, streams[i])
 		admit(r, streams[i+1])
-		i = (i + 2) % benchHeld
+		i = (i + 2) % len(streams)
 		b.StartTimer()
+	}
+}
+
+const benchDenials = 100_000
+
+// denyMany puts denials in force, a third of each kind.
+func denyMany(b *testing.B, r *memory.Registry, n int) {
+	rnd := rand.NewChaCha8([32]byte{5})
+	until := time.Now().Add(time.Hour)
+	ds := make([]registry.Denial, n)
+	for i := range ds {
+		ds[i] = registry.Denial{Until: until.Add(time.Duration(rnd.Uint64() % uint64(time.Hour)))}
+		switch i % 3 {
+		case 0:
+			ds[i].Token = randomID(rnd)
+		case 1:
+			ds[i].Token, ds[i].Client = randomID(rnd), randomID(rnd)
+		default:
+			ds[i].Subject, ds[i].IssuedBefore = randomID(rnd), until
+		}
+	}
+	deny(b, r, ds...)
+}
+
+// BenchmarkAdmitRelease_100kKeys100kDenials opens and closes streams that are
+// not denied, though many are.
+func BenchmarkAdmitRelease_100kKeys100kDenials(b *testing.B) {
+	r := fullRegistry(b, manyStreams(benchHeld))
+	denyMany(b, r, benchDenials)
+	rnd, s := rand.NewChaCha8([32]byte{2}), &registry.Stream{Handle: deaf{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Key, s.Token = randomID(rnd), randomID(rnd)
+		admit(r, s).Release()
+	}
+}
+
+// BenchmarkDenied asks about streams with everything that could be denied.
+func BenchmarkDenied(b *testing.B) {
+	for _, n := range []int{0, 1, benchDenials} {
+		b.Run(fmt.Sprintf("%dDenials", n), func(b *testing.B) {
+			r := memory.New()
+			denyMany(b, r, n)
+			streams := strangers(1 << 12)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if found, _ := r.Denied(context.Background(), streams[i%len(streams)]); found {
+					b.Fatal("a stranger is denied")
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkDenied_100kDenialsParallel does the same on all cores.
+func BenchmarkDenied_100kDenialsParallel(b *testing.B) {
+	r := memory.New()
+	denyMany(b, r, benchDenials)
+	streams := strangers(1 << 12)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			_, _ = r.Denied(context.Background(), streams[i%len(streams)])
+		}
+	})
+}
+
+// strangers returns n streams that have everything that could be denied.
+func strangers(n int) []*registry.Stream {
+	rnd := rand.NewChaCha8([32]byte{6})
+	streams := manyStreams(n)
+	for _, s := range streams {
+		s.Client, s.Subject, s.IssuedAt = randomID(rnd), randomID(rnd), time.Now()
+	}
+	return streams
+}
+
+// BenchmarkDeny_100kDenials denies one token after the other. There are soon too
+// many, so that each makes another go.
+func BenchmarkDeny_100kDenials(b *testing.B) {
+	r := memory.New()
+	denyMany(b, r, benchDenials)
+	rnd := rand.NewChaCha8([32]byte{7})
+	until := time.Now().Add(time.Hour)
+	b.ReportAllocs()
+	for b.Loop() {
+		until = until.Add(time.Millisecond)
+		_ = r.Deny(context.Background(), registry.Denial{Token: randomID(rnd), Until: until})
 	}
 }

@@ -101,6 +101,7 @@ func (s schedule) stream(rnd *rand.Rand, name string) *registry.Stream {
 	out := anon(name)
 	out.Key = someKeys[rnd.IntN(len(someKeys))]
 	out.Token = someTokens[rnd.IntN(len(someTokens))]
+	out.Subject = someSubjects[rnd.IntN(len(someSubjects))]
 	k := s.kind
 	if k == mixed {
 		k = []kind{anons, devices, tabs}[rnd.IntN(3)]
@@ -287,24 +288,26 @@ func (s schedule) churn(rnd *rand.Rand, name string) []*arrival {
 	var mine []*arrival
 	for i := range 60 {
 		stream := s.stream(rnd, fmt.Sprintf("%s.%d", name, i))
-		switch rnd.IntN(12) {
+		switch rnd.IntN(13) {
 		case 0:
-			_, _ = s.real.EndAll(ctx, registry.ByToken, stream.Token, registry.Ending{Reason: "logout"})
+			_, _ = s.real.EndAll(ctx, registry.ByToken, stream.Token, registry.Ending{Reason: registry.Logout})
 		case 1:
-			_, _ = s.real.EndAll(ctx, registry.ByClient, stream.Client, registry.Ending{Reason: "logout"})
+			_, _ = s.real.EndAll(ctx, registry.ByClient, stream.Client, registry.Ending{Reason: registry.Logout})
 		case 2:
-			_, _ = s.real.EndAll(ctx, registry.ByKey, stream.Key, registry.Ending{Reason: "logout"})
+			_, _ = s.real.EndAll(ctx, registry.ByKey, stream.Key, registry.Ending{Reason: registry.Logout})
 		case 3:
+			_, _ = s.real.EndAll(ctx, registry.BySubject, stream.Subject, registry.Ending{Reason: registry.Logout})
+		case 4:
 			if j, _ := s.real.Judge(ctx, stream, s.rule); len(j.Ends) > 0 {
 				runtime.Gosched()
 				_, _ = s.real.Evict(ctx, j.Ends, stream.Addr)
 			}
-		case 4:
+		case 5:
 			if w, ok := s.real.Wait(stream, s.rule); ok {
 				runtime.Gosched()
 				w.Stop()
 			}
-		case 5, 6:
+		case 6, 7:
 			if len(mine) > 0 {
 				if a := mine[rnd.IntN(len(mine))]; a.place != nil {
 					a.release()

@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,7 +12,9 @@ import (
 )
 
 func TestEndAll_EndsTheStreamsOfOneID(t *testing.T) {
-	mine := func(s *registry.Stream) { s.Key, s.Token, s.Client = id("my key"), id("my token"), id("my client") }
+	mine := func(s *registry.Stream) {
+		s.Key, s.Token, s.Client, s.Subject = id("my key"), id("my token"), id("my client"), id("my subject")
+	}
 	tests := []struct {
 		index registry.Index
 		id    registry.ID
@@ -23,8 +26,10 @@ func TestEndAll_EndsTheStreamsOfOneID(t *testing.T) {
 		{registry.ByToken, id("my token"), func(s *registry.Stream) { s.Token = registry.ID{} }},
 		{registry.ByClient, id("my client"), func(s *registry.Stream) { s.Client = id("another") }},
 		{registry.ByClient, id("my client"), func(s *registry.Stream) { s.Client = registry.ID{} }},
+		{registry.BySubject, id("my subject"), func(s *registry.Stream) { s.Subject = id("another") }},
+		{registry.BySubject, id("my subject"), func(s *registry.Stream) { s.Subject = registry.ID{} }},
 	}
-	logout := registry.Ending{Reason: "logout", By: "192.0.2.1"}
+	logout := registry.Ending{Reason: registry.Logout, By: "192.0.2.1"}
 	for _, test := range tests {
 		t.Run(string(test.index), func(t *testing.T) {
 			r := memory.New()
@@ -45,9 +50,10 @@ func TestEndAll_EndsTheStreamsOfOneID(t *testing.T) {
 			mine(leftBefore)
 			hold(t, r, leftBefore, track).Release()
 
-			n, err := r.EndAll(context.Background(), test.index, test.id, logout)
+			require.True(t, holds(t, r, test.index, test.id))
+			ended, err := r.EndAll(context.Background(), test.index, test.id, logout)
 			require.NoError(t, err)
-			require.Equal(t, 3, n)
+			require.Equal(t, ours, ended, "oldest first")
 			for _, s := range ours {
 				require.Equal(t, []registry.Ending{logout}, endings(s))
 			}
@@ -56,14 +62,43 @@ func TestEndAll_EndsTheStreamsOfOneID(t *testing.T) {
 			}
 			require.Equal(t, 3, r.Len())
 
-			n, err = r.EndAll(context.Background(), test.index, test.id, logout)
+			require.False(t, holds(t, r, test.index, test.id), "a reservation holds nothing")
+			ended, err = r.EndAll(context.Background(), test.index, test.id, logout)
 			require.NoError(t, err)
-			require.Zero(t, n, "nobody is ended twice")
+			require.Empty(t, ended, "nobody is ended twice")
 
 			commit(t, p)
-			n, err = r.EndAll(context.Background(), test.index, test.id, logout)
+			require.True(t, holds(t, r, test.index, test.id))
+			ended, err = r.EndAll(context.Background(), test.index, test.id, logout)
 			require.NoError(t, err)
-			require.Equal(t, 1, n, "a reservation is found once it is held")
+			require.Equal(t, []*registry.Stream{reserved}, ended, "a reservation is found once it is held")
+		})
+	}
+}
+
+func TestEndAll_EndsOldestFirstAcrossKeys(t *testing.T) {
+	for _, index := range []registry.Index{registry.ByToken, registry.ByClient, registry.BySubject} {
+		t.Run(string(index), func(t *testing.T) {
+			r := memory.New()
+			var want, told []string
+			for i := range 20 {
+				s := device(fmt.Sprint(i), "my client")
+				s.Key, s.Subject = id(fmt.Sprint("key", i%7)), id("my subject")
+				s.Handle.(*spy).onEnd = func() { told = append(told, s.Addr) }
+				p := hold(t, r, s, track)
+				if i%3 == 0 {
+					p.Release()
+				} else {
+					want = append(want, s.Addr)
+				}
+			}
+			ids := map[registry.Index]registry.ID{
+				registry.ByToken: id("token"), registry.ByClient: id("my client"), registry.BySubject: id("my subject"),
+			}
+			ended, err := r.EndAll(context.Background(), index, ids[index], registry.Ending{})
+			require.NoError(t, err)
+			require.Equal(t, want, names(ended))
+			require.Equal(t, want, told)
 		})
 	}
 }
@@ -73,18 +108,21 @@ func TestEndAll_ZeroIDNamesNobody(t *testing.T) {
 	s := anon("a")
 	s.Token = registry.ID{}
 	hold(t, r, s, track)
-	for _, index := range []registry.Index{registry.ByKey, registry.ByToken, registry.ByClient} {
-		n, err := r.EndAll(context.Background(), index, registry.ID{}, registry.Ending{})
+	for _, index := range someIndices {
+		ended, err := r.EndAll(context.Background(), index, registry.ID{}, registry.Ending{})
 		require.NoError(t, err)
-		require.Zero(t, n)
+		require.Empty(t, ended)
+		require.False(t, holds(t, r, index, registry.ID{}))
 	}
 	require.Empty(t, endings(s))
 }
 
-func TestEndAll_UnknownIndexIsAnError(t *testing.T) {
+func TestUnknownIndex_IsAnError(t *testing.T) {
 	r := memory.New()
-	_, err := r.EndAll(context.Background(), "subject", id("x"), registry.Ending{})
-	require.ErrorContains(t, err, `unknown index "subject"`)
+	_, err := r.EndAll(context.Background(), "colour", id("x"), registry.Ending{})
+	require.ErrorContains(t, err, `ending streams: unknown index "colour"`)
+	_, err = r.Holds(context.Background(), "colour", id("x"))
+	require.ErrorContains(t, err, `looking for holders: unknown index "colour"`)
 }
 
 func TestEvict_EndsThoseWhoStillHold(t *testing.T) {

@@ -16,9 +16,10 @@ type entry struct {
 	terms  terms
 
 	// These are guarded by the lock of the key's shard.
-	state state
-	// age is the number of the commit; a lower one is older.
-	age  uint64
+
+	// age is the number of the commit, 0 before; a lower one is older.
+	age uint64
+	// slot is nil once the place is gone.
 	slot *slot
 	// claim is nil for a stream without a client id.
 	claim *claim
@@ -35,13 +36,27 @@ const (
 	gone
 )
 
+// state follows from the other fields: one more would not fit into 128 bytes, and
+// there is an entry per stream.
+func (e *entry) state() state {
+	switch {
+	case e.slot == nil:
+		return gone
+	case e.age == 0:
+		return reserved
+	default:
+		return held
+	}
+}
+
 // ErrNotReserved is returned by Commit for a place that was released or
 // committed before.
 var ErrNotReserved = errors.New("the place is not reserved any more; reserve another")
 
 // Commit makes the reserved place a held one, ends the holders that are now too
 // many and returns them, oldest first. After Release, or a second time, it
-// changes nothing and returns ErrNotReserved.
+// changes nothing and returns ErrNotReserved. If the stream is denied, it gives
+// the place back and returns registry.ErrDenied.
 func (e *entry) Commit(context.Context) ([]registry.Victim, error) {
 	ended, err := e.commit()
 	end(ended, e.stream.Addr)
@@ -52,11 +67,17 @@ func (e *entry) commit() ([]registry.Victim, error) {
 	sh := e.in.shard(e.stream.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if e.state != reserved {
+	if e.state() != reserved {
 		return nil, ErrNotReserved
 	}
 	ds := newcomer{stream: e.stream, terms: e.terms, slot: e.slot, claim: e.claim}.departures()
+	// Held first, then asked: who denies does the opposite, so either finds the
+	// other.
 	sh.hold(e)
+	if e.in.denials.name(e.stream) {
+		sh.drop(e)
+		return nil, registry.ErrDenied
+	}
 	for _, d := range ds {
 		sh.drop(d.entry)
 	}
@@ -69,7 +90,7 @@ func (e *entry) Release() {
 	sh := e.in.shard(e.stream.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if e.state != gone {
+	if e.state() != gone {
 		sh.drop(e)
 	}
 }
@@ -79,7 +100,7 @@ func (e *entry) dropIfHeld() bool {
 	sh := e.in.shard(e.stream.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if e.state != held {
+	if e.state() != held {
 		return false
 	}
 	sh.drop(e)
@@ -90,10 +111,11 @@ func (e *entry) dropIfHeld() bool {
 type via uint8
 
 const (
-	viaKey    via = iota // the holders of a key
-	viaClaim             // the holders of a key with one client id
-	viaToken             // the holders with one token
-	viaClient            // the holders with one client id
+	viaKey     via = iota // the holders of a key
+	viaClaim              // the holders of a key with one client id
+	viaToken              // the holders with one token
+	viaClient             // the holders with one client id
+	viaSubject            // the holders with one subject
 	vias
 )
 

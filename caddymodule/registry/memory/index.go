@@ -6,8 +6,8 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// index finds the holders that carry one token or one client id. Its locks are
-// taken after a key's, and no other lock is taken under them.
+// index finds the holders that carry one token, one client id or one subject. Its
+// locks are taken after a key's, and no other lock is taken under them.
 type index struct {
 	via    via
 	id     func(*registry.Stream) registry.ID
@@ -73,6 +73,14 @@ func (x *index) under(id registry.ID) []*entry {
 		es = append(es, e)
 	}
 	return es
+}
+
+// knows tells whether anyone carries id.
+func (x *index) knows(id registry.ID) bool {
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.heads[id] != nil
 }
 
 func (x *index) shard(id registry.ID) *indexShard { return &x.shards[id[0]%shards] }

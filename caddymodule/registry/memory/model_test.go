@@ -1,10 +1,12 @@
 package memory_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -20,6 +22,7 @@ type model struct {
 	held     []*modelPlace
 	waiters  []*modelWaiter
 	endings  map[*registry.Stream][]registry.Ending
+	denials  []*modelDenial
 }
 
 type modelPlace struct {
@@ -31,6 +34,13 @@ type modelWaiter struct {
 	stream *registry.Stream
 	rule   registry.Rule
 	told   bool
+}
+
+// modelDenial is of one token, one client or one subject.
+type modelDenial struct {
+	registry.Denial
+	// given tells that the Deny at work was given it.
+	given bool
 }
 
 func newModel() *model { return &model{endings: make(map[*registry.Stream][]registry.Ending)} }
@@ -211,6 +221,70 @@ func (m *model) end(s *registry.Stream, e registry.Ending) {
 	m.leave(s)
 }
 
+// deny does as Deny, and reports whether any were forgotten before their time. No
+// two denials may have the same Until.
+func (m *model) deny(given []registry.Denial, limit int, now time.Time) bool {
+	m.denials = slices.DeleteFunc(m.denials, func(d *modelDenial) bool { return !d.Until.After(now) })
+	for _, d := range m.denials {
+		d.given = false
+	}
+	for _, g := range given {
+		if g.Until.After(now) {
+			m.denyOne(g)
+		}
+	}
+	many := false
+	for len(m.denials) > limit {
+		many = true
+		goes := slices.MinFunc(m.denials, func(a, b *modelDenial) int {
+			return cmp.Or(goesLast(a)-goesLast(b), a.Until.Compare(b.Until))
+		})
+		m.denials = slices.DeleteFunc(m.denials, func(d *modelDenial) bool { return d == goes })
+	}
+	return many
+}
+
+// goesLast is 1 for a denial that others make room for, else 0.
+func goesLast(d *modelDenial) int {
+	if d.given {
+		return 1
+	}
+	return 0
+}
+
+func (m *model) denyOne(g registry.Denial) {
+	if g.Token.IsZero() && (g.Subject.IsZero() || g.IssuedBefore.IsZero()) {
+		return
+	}
+	for _, d := range m.denials {
+		if d.Token != g.Token || d.Subject != g.Subject || !d.Token.IsZero() && d.Client != g.Client {
+			continue
+		}
+		d.given = true
+		if g.Until.After(d.Until) {
+			d.Until = g.Until
+		}
+		if g.IssuedBefore.After(d.IssuedBefore) {
+			d.IssuedBefore = g.IssuedBefore
+		}
+		return
+	}
+	m.denials = append(m.denials, &modelDenial{g, true})
+}
+
+func (m *model) denied(s *registry.Stream, now time.Time) bool {
+	return slices.ContainsFunc(m.denials, func(d *modelDenial) bool {
+		switch {
+		case !d.Until.After(now):
+			return false
+		case !d.Token.IsZero():
+			return d.Token == s.Token && (d.Client.IsZero() || d.Client == s.Client)
+		default:
+			return d.Subject == s.Subject && !s.IssuedAt.IsZero() && s.IssuedAt.Before(d.IssuedBefore)
+		}
+	})
+}
+
 func (m *model) waiting(key registry.ID) int {
 	n := 0
 	for _, w := range m.waiters {
@@ -245,6 +319,8 @@ func (m *model) forget(w *modelWaiter) {
 type pairing struct {
 	real    *memory.Registry
 	model   *model
+	clock   *clock
+	denials int // how many were drawn
 	streams []*registry.Stream
 	places  []placePair
 	waiters []waiterPair
@@ -266,10 +342,28 @@ var (
 	someTokens  = []registry.ID{{}, id("t1"), id("t2")}
 	someClients = []registry.ID{{}, id("c1"), id("c2"), id("c3")}
 	someReasons = []registry.Reason{registry.Superseded, registry.Replaced}
-	someIndices = []registry.Index{registry.ByKey, registry.ByToken, registry.ByClient}
+	someIndices = []registry.Index{registry.ByKey, registry.ByToken, registry.ByClient, registry.BySubject}
 	somePolicy  = []registry.Policy{registry.Supersede, registry.Reject}
 	someUnits   = []registry.Unit{registry.Streams, registry.Clients}
+
+	someSubjects = []registry.ID{{}, id("u1"), id("u2")}
+	someIssued   = []time.Time{{}, noon.Add(-2 * time.Hour), noon.Add(-time.Hour), noon}
+	someIDs      = map[registry.Index][]registry.ID{
+		registry.ByKey: someKeys, registry.ByToken: someTokens,
+		registry.ByClient: someClients, registry.BySubject: someSubjects,
+	}
 )
+
+// fewDenials are soon too many.
+const fewDenials = 4
+
+// under tells whether index must know s under id, if s holds.
+func under(index registry.Index, id registry.ID, s *registry.Stream) bool {
+	has := map[registry.Index]registry.ID{
+		registry.ByKey: s.Key, registry.ByToken: s.Token, registry.ByClient: s.Client, registry.BySubject: s.Subject,
+	}[index]
+	return has == id && !id.IsZero()
+}
 
 func (p *pairing) drawStream(t *rapid.T) *registry.Stream {
 	s := &registry.Stream{
@@ -277,6 +371,10 @@ func (p *pairing) drawStream(t *rapid.T) *registry.Stream {
 		Token:  rapid.SampledFrom(someTokens).Draw(t, "token"),
 		Client: rapid.SampledFrom(someClients).Draw(t, "client"),
 		Tab:    rapid.Bool().Draw(t, "tab"),
+
+		Subject:  rapid.SampledFrom(someSubjects).Draw(t, "subject"),
+		IssuedAt: rapid.SampledFrom(someIssued).Draw(t, "issued at"),
+
 		Addr:   fmt.Sprintf("s%d", len(p.streams)),
 		Handle: new(spy),
 	}
@@ -317,14 +415,23 @@ func (p *pairing) commit(t *rapid.T) {
 	if !ok {
 		return
 	}
+	p.commitPlace(t, place)
+}
+
+func (p *pairing) commitPlace(t *rapid.T, place placePair) {
 	victims, err := place.real.Commit(context.Background())
-	if !p.model.isReserved(place.model) {
+	switch {
+	case !p.model.isReserved(place.model):
 		require.ErrorIs(t, err, memory.ErrNotReserved)
 		require.Empty(t, victims)
-		return
+	case p.model.denied(place.model.stream, p.clock.now):
+		require.ErrorIs(t, err, registry.ErrDenied)
+		require.Empty(t, victims)
+		p.model.leave(place.model.stream)
+	default:
+		require.NoError(t, err)
+		require.Equal(t, told(p.model.commit(place.model)), told(victims))
 	}
-	require.NoError(t, err)
-	require.Equal(t, told(p.model.commit(place.model)), told(victims))
 }
 
 // admit reserves and commits in one go.
@@ -332,8 +439,47 @@ func (p *pairing) admit(t *rapid.T) {
 	n := len(p.places)
 	p.reserve(t)
 	for _, place := range p.places[n:] {
-		require.Equal(t, told(p.model.commit(place.model)), told(commit(t, place.real)))
+		p.commitPlace(t, place)
 	}
+}
+
+func (p *pairing) deny(t *rapid.T) {
+	given := make([]registry.Denial, rapid.SampledFrom([]int{1, 1, 1, 2, 3, fewDenials + 1}).Draw(t, "denials"))
+	for i := range given {
+		given[i] = p.drawDenial(t)
+	}
+	many := p.model.deny(given, fewDenials, p.clock.now)
+	err := p.real.Deny(context.Background(), given...)
+	if many {
+		require.ErrorIs(t, err, registry.ErrManyDenials)
+	} else {
+		require.NoError(t, err)
+	}
+	require.Equal(t, len(p.model.denials), p.real.Denials())
+}
+
+func (p *pairing) drawDenial(t *rapid.T) registry.Denial {
+	p.denials++
+	d := registry.Denial{
+		// The nanoseconds tell it from others.
+		Until:        p.clock.now.Add(drawMinutes(t, -1, 30)).Add(time.Duration(p.denials)),
+		IssuedBefore: rapid.SampledFrom(someIssued).Draw(t, "issued before"),
+	}
+	if rapid.Bool().Draw(t, "by subject") {
+		d.Subject = rapid.SampledFrom(someSubjects).Draw(t, "subject")
+	} else {
+		d.Token = rapid.SampledFrom(someTokens).Draw(t, "token")
+		d.Client = rapid.SampledFrom(someClients).Draw(t, "client")
+	}
+	return d
+}
+
+func (p *pairing) later(t *rapid.T) {
+	p.clock.now = p.clock.now.Add(drawMinutes(t, 1, 20))
+}
+
+func drawMinutes(t *rapid.T, least, most int) time.Duration {
+	return time.Duration(rapid.IntRange(least, most).Draw(t, "minutes")) * time.Minute
 }
 
 func (p *pairing) release(t *rapid.T) {
@@ -367,24 +513,18 @@ func (p *pairing) evict(t *rapid.T) {
 
 func (p *pairing) endAll(t *rapid.T) {
 	index := rapid.SampledFrom(someIndices).Draw(t, "index")
-	ids := map[registry.Index][]registry.ID{
-		registry.ByKey: someKeys, registry.ByToken: someTokens, registry.ByClient: someClients,
-	}[index]
-	id := rapid.SampledFrom(ids).Draw(t, "id")
+	id := rapid.SampledFrom(someIDs[index]).Draw(t, "id")
 	e := registry.Ending{Reason: "revoked", By: "admin"}
-	n, err := p.real.EndAll(context.Background(), index, id, e)
+	ended, err := p.real.EndAll(context.Background(), index, id, e)
 	require.NoError(t, err)
-	ended := 0
+	var want []*registry.Stream
 	for _, h := range slices.Clone(p.model.held) {
-		has := map[registry.Index]registry.ID{
-			registry.ByKey: h.stream.Key, registry.ByToken: h.stream.Token, registry.ByClient: h.stream.Client,
-		}[index]
-		if has == id && !id.IsZero() {
+		if under(index, id, h.stream) {
 			p.model.end(h.stream, e)
-			ended++
+			want = append(want, h.stream)
 		}
 	}
-	require.Equal(t, ended, n)
+	require.Equal(t, names(want), names(ended))
 }
 
 func (p *pairing) wait(t *rapid.T) {
@@ -430,6 +570,13 @@ func (p *pairing) check(t *rapid.T) {
 	require.Equal(t, len(p.model.held), p.real.Len())
 	for _, s := range p.streams {
 		require.Equal(t, p.model.endings[s], endings(s), "endings of %s", s.Addr)
+		require.Equal(t, p.model.denied(s, p.clock.now), denied(t, p.real, s), "denied %s", s.Addr)
+	}
+	for index, ids := range someIDs {
+		for _, id := range ids {
+			held := slices.ContainsFunc(p.model.held, func(h *modelPlace) bool { return under(index, id, h.stream) })
+			require.Equal(t, held, holds(t, p.real, index, id), "holds by %s", index)
+		}
 	}
 	for _, w := range p.waiters {
 		require.Equal(t, w.model.told, free(w.real), "waiter %s", w.model.stream.Addr)
@@ -444,7 +591,9 @@ func requireSameJudgement(t *rapid.T, want, got registry.Judgement) {
 
 func TestRegistry_DoesAsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := &pairing{real: memory.New(), model: newModel()}
+		r, clock := registryAtNoon()
+		r.SetMaxDenials(fewDenials)
+		p := &pairing{real: r, model: newModel(), clock: clock}
 		for range rapid.IntRange(0, 20).Draw(t, "arrivals") {
 			p.admit(t)
 		}
@@ -456,6 +605,8 @@ func TestRegistry_DoesAsItsModel(t *testing.T) {
 			"release": p.release,
 			"evict":   p.evict,
 			"end all": p.endAll,
+			"deny":    p.deny,
+			"later":   p.later,
 			"wait":    p.wait,
 			"stop":    p.stop,
 			"":        p.check,
@@ -467,5 +618,8 @@ func TestRegistry_DoesAsItsModel(t *testing.T) {
 			w.real.Stop()
 		}
 		require.Zero(t, p.real.Size(), "nothing is left behind")
+		clock.now = clock.now.Add(time.Hour)
+		deny(t, p.real)
+		require.Zero(t, p.real.Denials(), "no denial is left behind")
 	})
 }

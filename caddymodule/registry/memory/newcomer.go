@@ -2,6 +2,7 @@ package memory
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -18,17 +19,20 @@ type newcomer struct {
 	claim *claim
 }
 
-// terms is a registry.Rule in less than half its size. What is not Reject is
+// terms is a registry.Rule in a fifth of its size. What is not Reject is
 // Supersede, and what is not Clients is Streams.
 type terms struct {
-	// limit is the number of holders; 0 or less: no limit.
-	limit           int
+	most            int32
 	reject, clients bool
 }
 
 func termsOf(rule registry.Rule) terms {
-	return terms{rule.Limit, rule.Policy == registry.Reject, rule.Unit == registry.Clients}
+	most := min(max(rule.Limit, 0), math.MaxInt32)
+	return terms{int32(most), rule.Policy == registry.Reject, rule.Unit == registry.Clients}
 }
+
+// limit is the number of holders; 0: no limit.
+func (t terms) limit() int { return int(t.most) }
 
 // judgement says whether the newcomer is admitted, and at whose cost.
 func (n newcomer) judgement() registry.Judgement {
@@ -46,12 +50,12 @@ func (n newcomer) judgement() registry.Judgement {
 // newcomers could both be promised the last one.
 func (n newcomer) admitted() bool {
 	switch {
-	case n.slot == nil, !n.terms.reject, n.terms.limit <= 0:
+	case n.slot == nil, !n.terms.reject, n.terms.limit() == 0:
 		return true
 	case n.terms.clients:
-		return n.claim != nil || n.slot.taking < n.terms.limit
+		return n.claim != nil || n.slot.taking < n.terms.limit()
 	default:
-		return n.slot.holders+n.slot.reservations-n.replaced() < n.terms.limit
+		return n.slot.holders+n.slot.reservations-n.replaced() < n.terms.limit()
 	}
 }
 
@@ -93,7 +97,7 @@ func (n newcomer) departures() []departure {
 		}
 	}
 	switch {
-	case n.terms.reject, n.terms.limit <= 0:
+	case n.terms.reject, n.terms.limit() == 0:
 	case n.terms.clients:
 		out = n.supersedeClients(out)
 	default:
@@ -106,7 +110,7 @@ func (n newcomer) departures() []departure {
 // supersedeStreams adds to out the holders that are too many: the newcomer's
 // own older streams first, then the oldest.
 func (n newcomer) supersedeStreams(out []departure) []departure {
-	excess := n.slot.holders - len(out) + 1 - n.terms.limit
+	excess := n.slot.holders - len(out) + 1 - n.terms.limit()
 	if !n.stream.Tab { // a tab's are all in out already
 		for e := range ring(viaClaim, n.claim.oldest()) {
 			if excess <= 0 {
@@ -132,7 +136,7 @@ func (n newcomer) supersedeStreams(out []departure) []departure {
 // supersedeClients adds to out all streams of the clients that are too many:
 // those whose youngest stream is oldest, never the newcomer's own.
 func (n newcomer) supersedeClients(out []departure) []departure {
-	excess := n.slot.holding - n.terms.limit
+	excess := n.slot.holding - n.terms.limit()
 	if n.claim.oldest() == nil {
 		excess++
 	}

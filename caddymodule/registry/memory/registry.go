@@ -1,8 +1,9 @@
 // Package memory keeps who holds what for one process.
 //
 // Keys are spread over shards, each with its own lock; so are the indices by
-// token and by client. Locks are taken in one order: a key's shard, then a
-// token's or a client's. There is no lock over all.
+// token, by client and by subject, and the denials. Locks are taken in one order:
+// a key's shard, then one of an index or of the denials. There is no lock over
+// all, but for one that lets one at a time deny.
 //
 // If guards with different policies share a key, a place reserved under Reject
 // stays promised while a newcomer under Supersede takes the key over. The key is
@@ -20,9 +21,11 @@ import (
 // Registry is a registry.Registry for one process and one zone. No method
 // waits for anything but a short lock, so contexts are not looked at.
 type Registry struct {
-	keys    [shards]shard
-	tokens  index
-	clients index
+	keys     [shards]shard
+	tokens   index
+	clients  index
+	subjects index
+	denials  denials
 }
 
 // ErrNoKey is returned for a stream whose Key is zero. Were it accepted, all
@@ -42,6 +45,8 @@ func New() *Registry {
 	}
 	r.tokens.init(viaToken, func(s *registry.Stream) registry.ID { return s.Token })
 	r.clients.init(viaClient, func(s *registry.Stream) registry.ID { return s.Client })
+	r.subjects.init(viaSubject, func(s *registry.Stream) registry.ID { return s.Subject })
+	r.denials.init()
 	return r
 }
 
@@ -101,27 +106,62 @@ func (r *Registry) dropHolder(s *registry.Stream) bool {
 	return true
 }
 
-// EndAll ends every holder that index knows under id, and returns how many. It
-// does not end reserved places, nor streams that commit while it runs: their
-// owner must check, once committed, that the token or client is still welcome.
-// Its error is nil, unless index is unknown.
-func (r *Registry) EndAll(_ context.Context, index registry.Index, id registry.ID, e registry.Ending) (int, error) {
+// EndAll ends every holder that index knows under id, and returns them, oldest
+// first. It does not end reserved places, nor streams that commit while it runs:
+// those that are denied before EndAll do not get that far. Its error is nil,
+// unless index is unknown.
+func (r *Registry) EndAll(_ context.Context, index registry.Index, id registry.ID, e registry.Ending) ([]*registry.Stream, error) {
 	var ended []*registry.Stream
-	switch index {
-	case registry.ByKey:
+	if index == registry.ByKey {
 		ended = r.dropKey(id)
-	case registry.ByToken:
-		ended = dropHeld(r.tokens.under(id))
-	case registry.ByClient:
-		ended = dropHeld(r.clients.under(id))
-	default:
-		return 0, fmt.Errorf("ending streams: unknown index %q; use %q, %q or %q",
-			index, registry.ByKey, registry.ByToken, registry.ByClient)
+	} else {
+		x, err := r.index(index)
+		if err != nil {
+			return nil, fmt.Errorf("ending streams: %w", err)
+		}
+		ended = dropHeld(x.under(id))
 	}
 	for _, s := range ended {
 		s.Handle.End(e)
 	}
-	return len(ended), nil
+	return ended, nil
+}
+
+// Holds reports whether index knows a holder under id. Its error is nil, unless
+// index is unknown.
+func (r *Registry) Holds(_ context.Context, index registry.Index, id registry.ID) (bool, error) {
+	if index == registry.ByKey {
+		return r.holdsKey(id), nil
+	}
+	x, err := r.index(index)
+	if err != nil {
+		return false, fmt.Errorf("looking for holders: %w", err)
+	}
+	return x.knows(id), nil
+}
+
+// index returns the index of that name, but for the one by key, which the shards
+// are.
+func (r *Registry) index(name registry.Index) (*index, error) {
+	switch name {
+	case registry.ByToken:
+		return &r.tokens, nil
+	case registry.ByClient:
+		return &r.clients, nil
+	case registry.BySubject:
+		return &r.subjects, nil
+	}
+	return nil, fmt.Errorf("unknown index %q; use %q, %q, %q or %q", name,
+		registry.ByKey, registry.ByToken, registry.ByClient, registry.BySubject)
+}
+
+// holdsKey tells whether anyone holds key.
+func (r *Registry) holdsKey(key registry.ID) bool {
+	sh := r.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sl := sh.slots[key]
+	return sl != nil && sl.holders > 0
 }
 
 // dropKey takes away the places of all who hold key, oldest first.

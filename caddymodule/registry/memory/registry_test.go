@@ -120,3 +120,19 @@ func hold(t require.TestingT, r *memory.Registry, s *registry.Stream, rule regis
 	commit(t, p)
 	return p
 }
+
+func holds(t require.TestingT, r *memory.Registry, index registry.Index, id registry.ID) bool {
+	found, err := r.Holds(context.Background(), index, id)
+	require.NoError(t, err)
+	return found
+}
+
+func deny(t require.TestingT, r *memory.Registry, denials ...registry.Denial) {
+	require.NoError(t, r.Deny(context.Background(), denials...))
+}
+
+func denied(t require.TestingT, r *memory.Registry, s *registry.Stream) bool {
+	found, err := r.Denied(context.Background(), s)
+	require.NoError(t, err)
+	return found
+}

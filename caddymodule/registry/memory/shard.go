@@ -61,7 +61,6 @@ func (sh *shard) reserve(e *entry) {
 func (sh *shard) hold(e *entry) {
 	sh.commits++
 	e.age = sh.commits
-	e.state = held
 	sh.holders++
 
 	sl := e.slot
@@ -79,11 +78,12 @@ func (sh *shard) hold(e *entry) {
 	}
 	e.in.tokens.add(e)
 	e.in.clients.add(e)
+	e.in.subjects.add(e)
 }
 
 // drop takes away the place of e, reserved or held, and tells a waiter.
 func (sh *shard) drop(e *entry) {
-	if e.state == held {
+	if e.state() == held {
 		sh.unhold(e)
 	} else {
 		e.slot.reservations--
@@ -92,7 +92,7 @@ func (sh *shard) drop(e *entry) {
 		}
 	}
 	s, sl, c := e.stream, e.slot, e.claim
-	e.state, e.slot, e.claim = gone, nil, nil
+	e.slot, e.claim = nil, nil
 	if c != nil && c.holders+c.reservations == 0 {
 		delete(sh.claims, pair{s.Key, s.Client})
 		sl.taking--
@@ -119,6 +119,7 @@ func (sh *shard) unhold(e *entry) {
 	}
 	e.in.tokens.remove(e)
 	e.in.clients.remove(e)
+	e.in.subjects.remove(e)
 }
 
 // tidy forgets the slot of key if nobody is left in it.

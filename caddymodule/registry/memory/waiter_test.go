@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -76,6 +77,25 @@ func TestWait_IsToldWhateverFreesThePlace(t *testing.T) {
 				require.NoError(t, err)
 			}
 		}},
+		{"HolderIsEndedBySubject", func(r *memory.Registry) func() {
+			s := anon("a")
+			s.Subject = id("subject")
+			hold(t, r, s, rule)
+			return func() {
+				_, err := r.EndAll(context.Background(), registry.BySubject, s.Subject, registry.Ending{})
+				require.NoError(t, err)
+			}
+		}},
+		{"ReservationIsDenied", func(r *memory.Registry) func() {
+			s := anon("a")
+			s.Token = id("denied token")
+			p := reserve(t, r, s, rule)
+			deny(t, r, registry.Denial{Token: s.Token, Until: time.Now().Add(time.Hour)})
+			return func() {
+				_, err := p.Commit(context.Background())
+				require.ErrorIs(t, err, registry.ErrDenied)
+			}
+		}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -122,9 +142,9 @@ func TestWait_EndingAllTellsOnePerPlace(t *testing.T) {
 	}
 	rule := reject(2, registry.Streams)
 	first, second, third := wait(t, r, anon("1"), rule), wait(t, r, anon("2"), rule), wait(t, r, anon("3"), rule)
-	n, err := r.EndAll(context.Background(), registry.ByKey, id("key"), registry.Ending{})
+	ended, err := r.EndAll(context.Background(), registry.ByKey, id("key"), registry.Ending{})
 	require.NoError(t, err)
-	require.Equal(t, 3, n)
+	require.Len(t, ended, 3)
 	require.Equal(t, []bool{true, true, false}, freed(first, second, third))
 }
 
