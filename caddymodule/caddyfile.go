@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -38,7 +39,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    missing_key    pass|deny
 //	    limit          <n> [streams|clients]
 //	    policy         supersede|reject
-//	    takeover       auto|response
+//	    takeover       auto|response|request
 //	    require_token
 //	    on_reject      event|park|status
 //	    retry          <duration>
@@ -46,10 +47,26 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    max_event_size <size>
 //	    event          <reason> <name>
 //	    secret         <placeholder>
+//	    jwt {
+//	        hmac_secret <placeholder or file> [<kid>]
+//	        public_key  <PEM file> [<kid>]
+//	        jwks        <url> [<refresh>]
+//	        algorithms  <name...>
+//	        issuer      <name...>
+//	        audience    <name...>
+//	        leeway      <duration>
+//	        require     <claim...>
+//	        optional
+//	        unverified
+//	    }
+//	    on_expiry      renew|end|keep
+//	    logout         [<method>] <path> [client|user|token] [<status...>]
+//	    shared_account <addresses> <window>|off
 //	    registry       <module> { ... }
 //	}
 //
-// The options token, client and event may be repeated.
+// The options token, client, event, logout, hmac_secret, public_key and jwks may
+// be repeated.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	if d.NextArg() {
@@ -58,56 +75,75 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		name := d.Val()
-		if name == "registry" {
-			if err := h.unmarshalRegistry(d); err != nil {
-				return err
-			}
-			continue
+		var err error
+		switch name {
+		case "registry":
+			err = h.unmarshalRegistry(d)
+		case "jwt":
+			err = h.unmarshalJWT(d)
+		default:
+			err = unmarshalOption(d, h, "sse_guard", options, seen, "jwt", "registry")
 		}
-		option, ok := options[name]
-		if !ok {
-			return d.Errf("unknown option %q of sse_guard; the options are: %s", name, optionNames())
-		}
-		if seen[name] && !option.repeats {
-			return d.Errf("option %s is given twice, expected once", name)
-		}
-		seen[name] = true
-		usage := strings.TrimSpace(name + " " + option.syntax)
-		args := d.RemainingArgs()
-		if len(args) < option.least || option.most >= 0 && len(args) > option.most {
-			return d.Errf("option %s does not take %d arguments; write: %s", name, len(args), usage)
-		}
-		if err := option.set(h, args); err != nil {
-			return d.WrapErr(err)
+		if err != nil {
+			return err
 		}
 		// Asked after each option, so that the error names the line of the one
 		// that contradicts an earlier one.
 		if err := h.validateContradictions(); err != nil {
 			return d.WrapErr(err)
 		}
-		if d.NextBlock(d.Nesting()) {
-			d.Prev() // to the brace: it is on the option's line
-			return d.Errf("option %s takes no block; write: %s", name, usage)
-		}
+	}
+	if err := h.validateWhole(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// unmarshalOption reads one of the options of owner's block into target; others
+// are the names of those that are read elsewhere.
+func unmarshalOption[T any](d *caddyfile.Dispenser, target T, owner string, options map[string]option[T], seen map[string]bool, others ...string) error {
+	name := d.Val()
+	option, ok := options[name]
+	if !ok {
+		names := append(slices.Collect(maps.Keys(options)), others...)
+		slices.Sort(names)
+		return d.Errf("unknown option %q of %s; the options are: %s", name, owner, strings.Join(names, ", "))
+	}
+	if seen[name] && !option.repeats {
+		return d.Errf("option %s is given twice, expected once", name)
+	}
+	seen[name] = true
+	usage := strings.TrimSpace(name + " " + option.syntax)
+	args := d.RemainingArgs()
+	if len(args) < option.least || option.most >= 0 && len(args) > option.most {
+		return d.Errf("option %s does not take %d arguments; write: %s", name, len(args), usage)
+	}
+	if err := option.set(target, args); err != nil {
+		return d.WrapErr(err)
+	}
+	if d.NextBlock(d.Nesting()) {
+		d.Prev() // to the brace: it is on the option's line
+		return d.Errf("option %s takes no block; write: %s", name, usage)
 	}
 	return nil
 }
 
 // option is a Caddyfile option that is one line.
-type option struct {
+type option[T any] struct {
 	syntax      string
 	least, most int // arguments; most -1: any number
 	repeats     bool
-	set         func(h *Handler, args []string) error
+	set         func(target T, args []string) error
 }
 
-// options by name; registry, which has a block, is apart.
-var options = map[string]option{
+// options by name; jwt and registry, which have a block, are apart.
+var options = map[string]option[*Handler]{
 	"zone":        text("zone", "<name>", func(h *Handler) *string { return &h.Zone }),
 	"secret":      text("secret", "<placeholder>", func(h *Handler) *string { return &h.Secret }),
 	"missing_key": word("missing_key", func(h *Handler) *string { return &h.MissingKey }, missingKeyPass, missingKeyDeny),
 	"policy":      word("policy", func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
-	"takeover":    word("takeover", func(h *Handler) *string { return &h.Takeover }, takeoverAuto, takeoverResponse),
+	"takeover":    word("takeover", func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
+	"on_expiry":   word("on_expiry", func(h *Handler) *guard.OnExpiry { return &h.OnExpiry }, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
 	"on_reject":   word("on_reject", func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 	"retry":       duration("retry", func(h *Handler) *caddy.Duration { return &h.Retry }),
 	"end_timeout": duration("end_timeout", func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
@@ -121,17 +157,13 @@ var options = map[string]option{
 	"limit":          {syntax: "<n> [streams|clients]", least: 1, most: 2, set: setLimit},
 	"max_event_size": {syntax: "<size>", least: 1, most: 1, set: setMaxEventSize},
 	"event":          {syntax: "<reason> <name>", least: 2, most: 2, repeats: true, set: setEvent},
-}
-
-func optionNames() string {
-	names := append(slices.Collect(maps.Keys(options)), "registry")
-	slices.Sort(names)
-	return strings.Join(names, ", ")
+	"logout":         {syntax: "[<method>] <path> [client|user|token] [<status...>]", least: 1, most: -1, repeats: true, set: setLogout},
+	"shared_account": {syntax: "<addresses> <window>|off", least: 1, most: 2, set: setSharedAccount},
 }
 
 // text is an option of one word or quoted text.
-func text(name, syntax string, field func(*Handler) *string) option {
-	return option{syntax: syntax, least: 1, most: 1, set: func(h *Handler, args []string) error {
+func text(name, syntax string, field func(*Handler) *string) option[*Handler] {
+	return option[*Handler]{syntax: syntax, least: 1, most: 1, set: func(h *Handler, args []string) error {
 		if strings.TrimSpace(args[0]) == "" {
 			return fmt.Errorf("%s: %q is not allowed; write: %s %s", name, args[0], name, syntax)
 		}
@@ -141,27 +173,31 @@ func text(name, syntax string, field func(*Handler) *string) option {
 }
 
 // word is an option with a fixed set of values.
-func word[T ~string](name string, field func(*Handler) *T, allowed ...T) option {
+func word[T ~string](name string, field func(*Handler) *T, allowed ...T) option[*Handler] {
 	values := make([]string, len(allowed))
 	for i, a := range allowed {
 		values[i] = string(a)
 	}
-	return option{syntax: strings.Join(values, "|"), least: 1, most: 1, set: func(h *Handler, args []string) error {
+	return option[*Handler]{syntax: strings.Join(values, "|"), least: 1, most: 1, set: func(h *Handler, args []string) error {
 		*field(h) = T(args[0])
 		return oneOf(name, T(args[0]), allowed...)
 	}}
 }
 
 // duration is an option of a duration, which is never zero.
-func duration(name string, field func(*Handler) *caddy.Duration) option {
-	return option{syntax: "<duration>", least: 1, most: 1, set: func(h *Handler, args []string) error {
-		value, err := caddy.ParseDuration(args[0])
-		if err != nil || value < leastDuration {
-			return fmt.Errorf("%s: %q is not allowed; it is a duration of at least %s, such as 500ms or 5s", name, args[0], leastDuration)
-		}
-		*field(h) = caddy.Duration(value)
-		return nil
+func duration(name string, field func(*Handler) *caddy.Duration) option[*Handler] {
+	return option[*Handler]{syntax: "<duration>", least: 1, most: 1, set: func(h *Handler, args []string) (err error) {
+		*field(h), err = parseDuration(name, args[0], leastDuration)
+		return err
 	}}
+}
+
+func parseDuration(name, given string, least time.Duration) (caddy.Duration, error) {
+	value, err := caddy.ParseDuration(given)
+	if err != nil || value < least {
+		return 0, fmt.Errorf("%s: %q is not allowed; it is a duration of at least %s, such as 500ms or 5s", name, given, least)
+	}
+	return caddy.Duration(value), nil
 }
 
 func setToken(h *Handler, args []string) error {
@@ -215,6 +251,122 @@ func setEvent(h *Handler, args []string) error {
 	}
 	h.Events[reason] = args[1]
 	return h.validateEvents()
+}
+
+func setLogout(h *Handler, args []string) error {
+	var l Logout
+	if !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "*") && len(args) > 1 {
+		l.Method, args = args[0], args[1:]
+	}
+	l.Path, args = args[0], args[1:]
+	if len(args) > 0 && (args[0] == "" || args[0][0] > '9') {
+		if args[0] == "" {
+			return fmt.Errorf("logout: %q is not allowed; it is client, user, token or a status", args[0])
+		}
+		l.Scope, args = guard.LogoutScope(args[0]), args[1:]
+	}
+	for _, arg := range args {
+		status, err := strconv.Atoi(strings.TrimSuffix(arg, "xx"))
+		if err != nil || strings.HasSuffix(arg, "xx") != (status < 10) {
+			return fmt.Errorf("logout: the status %q is not allowed; it is a code such as 302, or a class such as 2xx", arg)
+		}
+		l.Status = append(l.Status, status)
+	}
+	h.Logout = append(h.Logout, l)
+	return l.validate()
+}
+
+func setSharedAccount(h *Handler, args []string) (err error) {
+	h.SharedAccount = new(SharedAccount)
+	if len(args) == 1 && args[0] == "off" {
+		return nil
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n == 0 || len(args) != 2 {
+		return fmt.Errorf("shared_account: %q is not allowed; write: shared_account <addresses> <window>, or: shared_account off", strings.Join(args, " "))
+	}
+	h.SharedAccount.Addresses = n
+	if h.SharedAccount.Window, err = parseDuration("shared_account", args[1], time.Second); err != nil {
+		return err
+	}
+	return h.SharedAccount.validate()
+}
+
+// jwtOptions by name.
+var jwtOptions = map[string]option[*JWT]{
+	"hmac_secret": {syntax: "<placeholder or file> [<kid>]", least: 1, most: 2, repeats: true, set: func(j *JWT, args []string) error {
+		s := HMACSecret{KeyID: kid(args)}
+		if strings.Contains(args[0], "{") {
+			s.Secret = args[0]
+		} else {
+			s.File = args[0]
+		}
+		j.HMACSecrets = append(j.HMACSecrets, s)
+		return nil
+	}},
+	"public_key": {syntax: "<PEM file> [<kid>]", least: 1, most: 2, repeats: true, set: func(j *JWT, args []string) error {
+		j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid(args)})
+		return nil
+	}},
+	"jwks": {syntax: "<url> [<refresh>]", least: 1, most: 2, repeats: true, set: func(j *JWT, args []string) (err error) {
+		s := KeySet{URL: args[0]}
+		if len(args) == 2 {
+			s.Refresh, err = parseDuration("jwks", args[1], leastRefresh)
+		}
+		j.JWKS = append(j.JWKS, s)
+		return err
+	}},
+	"algorithms": words("<name...>", func(j *JWT) *[]string { return &j.Algorithms }),
+	"issuer":     words("<name...>", func(j *JWT) *[]string { return &j.Issuers }),
+	"audience":   words("<name...>", func(j *JWT) *[]string { return &j.Audiences }),
+	"require":    words("<claim...>", func(j *JWT) *[]string { return &j.Require }),
+	"leeway": {syntax: "<duration>", least: 1, most: 1, set: func(j *JWT, args []string) (err error) {
+		j.Leeway, err = parseDuration("leeway", args[0], 0)
+		return err
+	}},
+	"optional": {set: func(j *JWT, _ []string) error {
+		j.Optional = true
+		return nil
+	}},
+	"unverified": {set: func(j *JWT, _ []string) error {
+		j.Unverified = true
+		return nil
+	}},
+}
+
+// kid is the optional second argument of a key.
+func kid(args []string) string {
+	if len(args) == 2 {
+		return args[1]
+	}
+	return ""
+}
+
+func words(syntax string, field func(*JWT) *[]string) option[*JWT] {
+	return option[*JWT]{syntax: syntax, least: 1, most: -1, set: func(j *JWT, args []string) error {
+		*field(j) = args
+		return nil
+	}}
+}
+
+func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser) error {
+	if h.JWT != nil {
+		return d.Errf("option jwt is given twice, expected once")
+	}
+	if d.NextArg() {
+		return d.Errf("option jwt takes no argument, got %q; its options go in a block", d.Val())
+	}
+	h.JWT = new(JWT)
+	seen := make(map[string]bool)
+	for d.NextBlock(1) {
+		if err := unmarshalOption(d, h.JWT, "jwt", jwtOptions, seen); err != nil {
+			return err
+		}
+	}
+	if err := h.JWT.validate(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
 }
 
 func (h *Handler) unmarshalRegistry(d *caddyfile.Dispenser) error {

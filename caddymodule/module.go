@@ -5,13 +5,16 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
@@ -82,12 +85,36 @@ type Handler struct {
 	// When to decide: `auto` decides before the backend is asked if the key
 	// can be computed from the request and the present holder carries the
 	// same token, else when the backend has answered; `response` always
-	// waits for the backend's answer. Default: `auto`.
-	Takeover string `json:"takeover,omitempty"`
+	// waits for the backend's answer. `request` ends the older streams of a
+	// user before the backend is asked even if they carry another token, for
+	// backends that count connections themselves and would refuse the newcomer
+	// because of the older one; it needs `jwt`. A newcomer that the backend then
+	// refuses has cost the older stream all the same. Default: `auto`.
+	Takeover guard.Takeover `json:"takeover,omitempty"`
 
 	// Refuse streams without a token with 401, which stops `EventSource` from
 	// asking again.
 	RequireToken bool `json:"require_token,omitempty"`
+
+	// How tokens are verified. Default: they are not; the guard knows a token by
+	// its hash only.
+	JWT *JWT `json:"jwt,omitempty"`
+
+	// What becomes of a stream at the end of its token's life (`exp`): `renew`
+	// ends it with a `TOKEN_EXPIRED` event, unless a later request through a
+	// guard of the zone has shown a good token of the same user (`sub`, and
+	// `sid` where there is one) with a later end; `end` ends it in any case;
+	// `keep` leaves it. It needs `jwt`. Default: `renew`.
+	OnExpiry guard.OnExpiry `json:"on_expiry,omitempty"`
+
+	// Requests that log out. They pass to the backend as always; when it answers
+	// with success, streams end with a `LOGGED_OUT` event before the answer goes
+	// out, and the token is not accepted any more.
+	Logout []Logout `json:"logout,omitempty"`
+
+	// When takeovers of one key look like a shared account, which is worth a
+	// line in the security log. Default: 5 addresses in 10 minutes.
+	SharedAccount *SharedAccount `json:"shared_account,omitempty"`
 
 	// What a rejected newcomer gets if it asked for a stream: `event`, a
 	// stream of one `DUPLICATE_SESSION` event that tells it when to come back;
@@ -111,7 +138,7 @@ type Handler struct {
 	MaxEventSize int64 `json:"max_event_size,omitempty"`
 
 	// Other names for the injected events, by reason: `superseded`,
-	// `replaced`, `parked`, `rejected`.
+	// `replaced`, `parked`, `rejected`, `logout`, `expired`.
 	Events map[registry.Reason]string `json:"events,omitempty"`
 
 	// The secret that tombstones are signed with, 16 bytes or more; usually a
@@ -132,11 +159,11 @@ const (
 	defaultRetry        = 5 * time.Second
 	defaultEndTimeout   = time.Second
 	defaultMaxEventSize = 1 << 20
+	defaultSharedAddrs  = 5
+	defaultSharedWindow = 10 * time.Minute
 
-	missingKeyPass   = "pass"
-	missingKeyDeny   = "deny"
-	takeoverAuto     = "auto"
-	takeoverResponse = "response"
+	missingKeyPass = "pass"
+	missingKeyDeny = "deny"
 )
 
 // CaddyModule returns the Caddy module information.
@@ -157,7 +184,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	reg, err := h.openZone(ctx)
+	zone, err := h.openZone(ctx)
+	if err != nil {
+		return err
+	}
+	app, err := appOf(ctx)
 	if err != nil {
 		return err
 	}
@@ -171,13 +202,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	logger := ctx.Logger()
 	h.guard = &guard.Guard{
-		Zone:           h.Zone,
+		Zone:           zone,
 		Identity:       extractor,
 		Key:            h.Key,
-		KeyFromRequest: keyFromRequest(h.Key),
+		KeyFromRequest: h.keyFromRequest(),
 		DenyMissing:    h.MissingKey == missingKeyDeny,
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
-		Early:          h.Takeover == takeoverAuto,
+		Takeover:       h.Takeover,
 		RequireToken:   h.RequireToken,
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
@@ -187,7 +218,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			MaxEventSize: int(h.MaxEventSize),
 			OpenRetry:    time.Duration(h.Retry),
 		},
-		Registry: reg,
+		OnExpiry: h.OnExpiry,
+		Sharing:  guard.Sharing{Addrs: h.SharedAccount.Addresses, Window: time.Duration(h.SharedAccount.Window)},
 		Signer:   secret.signer,
 		Logger:   logger,
 		Security: logger.Named("security"),
@@ -195,6 +227,32 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.Retry == 0 {
 		h.guard.Retry = defaultRetry
 	}
+	if h.guard.Logouts, err = h.logouts(ctx); err != nil {
+		return err
+	}
+	return h.identify(app)
+}
+
+// identify lets the guard verify tokens, and the matchers find it.
+func (h *Handler) identify(app *App) error {
+	if h.JWT != nil {
+		verifier, err := app.verifier(h.JWT)
+		if err != nil {
+			return err
+		}
+		h.guard.Verifier = verifier
+		h.guard.Unverified, h.guard.Optional = h.JWT.Unverified, h.JWT.Optional
+		h.guard.Leeway = time.Duration(h.JWT.Leeway)
+		if h.JWT.Unverified {
+			h.guard.Logger.Warn("jwt unverified: tokens are believed once the backend has answered with a stream; a backend that does not check them lets anybody end anybody's streams",
+				zap.String("zone", h.Zone))
+		}
+	}
+	fingerprint, err := h.fingerprint()
+	if err != nil {
+		return err
+	}
+	app.join(h.Zone, member{h.guard, fingerprint})
 	return nil
 }
 
@@ -203,12 +261,16 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.MissingKey, missingKeyPass)
 	setDefault(&h.LimitUnit, registry.Streams)
 	setDefault(&h.Policy, registry.Supersede)
-	setDefault(&h.Takeover, takeoverAuto)
+	setDefault(&h.Takeover, guard.TakeoverAuto)
+	setDefault(&h.OnExpiry, guard.ExpiryRenew)
 	setDefault(&h.OnReject, guard.RejectEvent)
 	setDefault(&h.EndTimeout, caddy.Duration(defaultEndTimeout))
 	setDefault(&h.MaxEventSize, defaultMaxEventSize)
 	if h.Limit == nil {
 		h.Limit = new(1)
+	}
+	if h.SharedAccount == nil {
+		h.SharedAccount = &SharedAccount{defaultSharedAddrs, caddy.Duration(defaultSharedWindow)}
 	}
 	if len(h.Token) == 0 {
 		h.Token = identity.DefaultTokens()
@@ -232,26 +294,39 @@ var requestPlaceholders = []string{
 	"sse_guard.", "env.", "system.", "file.",
 }
 
+// claimsPlaceholder begins the placeholders of a token's claims.
+const claimsPlaceholder = "sse_guard.claims."
+
 // keyFromRequest reports whether the key can be computed before the upstream
 // has answered.
-func keyFromRequest(parts []string) bool {
-	for _, part := range parts {
-		for {
-			_, rest, found := strings.Cut(part, "{")
-			if !found {
-				break
-			}
-			known := false
-			for _, prefix := range requestPlaceholders {
-				known = known || strings.HasPrefix(rest, prefix)
-			}
-			if !known {
-				return false
-			}
-			part = rest
+func (h *Handler) keyFromRequest() bool {
+	for name := range placeholders(h.Key) {
+		if h.JWT != nil && h.JWT.Unverified && strings.HasPrefix(name, claimsPlaceholder) {
+			return false
+		}
+		if !slices.ContainsFunc(requestPlaceholders, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			return false
 		}
 	}
 	return true
+}
+
+// placeholders yields the beginnings of texts behind each opening brace.
+func placeholders(texts []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, text := range texts {
+			for {
+				_, rest, found := strings.Cut(text, "{")
+				if !found {
+					break
+				}
+				if !yield(rest) {
+					return
+				}
+				text = rest
+			}
+		}
+	}
 }
 
 // Cleanup gives the zone back. Streams that still run keep what they use.

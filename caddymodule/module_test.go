@@ -42,17 +42,27 @@ func TestKeyFromRequest_KnowsWhatAResponseMayAdd(t *testing.T) {
 		"a shorthand of Caddyfiles": {[]string{"{path}"}, false},
 		"an empty placeholder":      {[]string{"{}"}, false},
 	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, keyFromRequest(test.parts)) })
+		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, (&Handler{Key: test.parts}).keyFromRequest()) })
 	}
+
+	claims := []string{"{sse_guard.claims.sub}"}
+	require.True(t, (&Handler{Key: claims, JWT: new(JWT)}).keyFromRequest())
+	require.False(t, (&Handler{Key: claims, JWT: &JWT{Unverified: true}}).keyFromRequest(),
+		"the claims count when the backend has answered")
+	require.True(t, (&Handler{Key: []string{"{sse_guard.token}"}, JWT: &JWT{Unverified: true}}).keyFromRequest())
 }
 
 func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	c := newConfiguration(t, storageIn(t.TempDir()))
 
 	g := c.handler(t, `{}`).guard
-	require.Equal(t, "default", g.Zone)
+	require.Equal(t, "default", g.Zone.Name)
 	require.True(t, g.KeyFromRequest)
-	require.True(t, g.Early)
+	require.Equal(t, guard.TakeoverAuto, g.Takeover)
+	require.Equal(t, guard.ExpiryRenew, g.OnExpiry)
+	require.Equal(t, guard.Sharing{Addrs: 5, Window: 10 * time.Minute}, g.Sharing)
+	require.Nil(t, g.Verifier)
+	require.Empty(t, g.Logouts)
 	require.False(t, g.DenyMissing)
 	require.Equal(t, registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams}, g.Rule)
 	require.Equal(t, guard.RejectEvent, g.OnReject)
@@ -67,10 +77,10 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 		"require_token": true, "on_reject": "park", "retry": "2s", "end_timeout": "3s",
 		"max_event_size": 100, "events": {"superseded": "KICKED"}
 	}`).guard
-	require.Equal(t, "z", g.Zone)
+	require.Equal(t, "z", g.Zone.Name)
 	require.Equal(t, []string{"{http.reverse_proxy.header.X-User}"}, g.Key)
 	require.False(t, g.KeyFromRequest)
-	require.False(t, g.Early)
+	require.Equal(t, guard.TakeoverResponse, g.Takeover)
 	require.True(t, g.DenyMissing)
 	require.True(t, g.RequireToken)
 	require.Equal(t, registry.Rule{Policy: registry.Reject, Limit: 3, Unit: registry.Clients}, g.Rule)
@@ -80,6 +90,55 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, 3*time.Second, g.Stream.EndTimeout)
 	require.Equal(t, 100, g.Stream.MaxEventSize)
 	require.Equal(t, map[registry.Reason]string{registry.Superseded: "KICKED"}, g.Names)
+
+	t.Setenv("SSE_GUARD_JWT_SECRET", "0123456789abcdef0123456789abcdef")
+	g = c.handler(t, `{
+		"jwt": {"hmac_secrets": [{"secret": "{env.SSE_GUARD_JWT_SECRET}"}], "leeway": "3s", "optional": true},
+		"takeover": "request", "on_expiry": "end", "shared_account": {"addresses": 0},
+		"logout": [{"path": "/logout", "scope": "user"}]
+	}`).guard
+	require.NotNil(t, g.Verifier)
+	require.True(t, g.Optional)
+	require.False(t, g.Unverified)
+	require.Equal(t, 3*time.Second, g.Leeway)
+	require.Equal(t, guard.TakeoverRequest, g.Takeover)
+	require.Equal(t, guard.ExpiryEnd, g.OnExpiry)
+	require.Zero(t, g.Sharing.Addrs)
+	require.Len(t, g.Logouts, 1)
+	require.Equal(t, guard.LogoutUser, g.Logouts[0].Scope)
+}
+
+func TestLogouts_MatchMethodPathAndStatus(t *testing.T) {
+	c := newConfiguration(t, storageIn(t.TempDir()))
+	for name, test := range map[string]struct {
+		option, method, path string
+		matches              bool
+		succeeds, fails      []int
+	}{
+		"any method":  {`{"path": "/logout"}`, "DELETE", "/logout", true, []int{200, 204}, []int{199, 302, 403, 500}},
+		"method":      {`{"path": "/logout", "method": "POST"}`, "POST", "/logout", true, nil, nil},
+		"not method":  {`{"path": "/logout", "method": "POST"}`, "GET", "/logout", false, nil, nil},
+		"not path":    {`{"path": "/logout"}`, "POST", "/logout/all", false, nil, nil},
+		"wildcard":    {`{"path": "/auth/*/logout"}`, "POST", "/auth/a/logout", true, nil, nil},
+		"any case":    {`{"path": "/Logout"}`, "POST", "/logout", true, nil, nil},
+		"status":      {`{"path": "/logout", "status": [302]}`, "POST", "/logout", true, []int{302}, []int{200, 303}},
+		"class":       {`{"path": "/logout", "status": [2, 3]}`, "POST", "/logout", true, []int{200, 302}, []int{400}},
+		"merged //":   {`{"path": "/logout"}`, "POST", "//logout", true, nil, nil},
+		"not a query": {`{"path": "/logout"}`, "POST", "/?/logout", false, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := c.handler(t, `{"logout": [`+test.option+`]}`).guard.Logouts[0]
+			r := httptest.NewRequest(test.method, "http://example.com"+test.path, nil)
+			r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), nil)
+			require.Equal(t, test.matches, l.Matches(r))
+			for _, status := range test.succeeds {
+				require.True(t, l.Success(status), status)
+			}
+			for _, status := range test.fails {
+				require.False(t, l.Success(status), status)
+			}
+		})
+	}
 }
 
 func TestServeHTTP_PassesWhatIsNoStream(t *testing.T) {
@@ -105,6 +164,9 @@ func TestServeHTTP_NeedsCaddyAroundIt(t *testing.T) {
 func TestHandler_EveryFieldIsDocumented(t *testing.T) {
 	for file, structs := range map[string][]string{
 		"module.go":          {"Handler"},
+		"jwt.go":             {"JWT", "HMACSecret", "PublicKey", "KeySet"},
+		"logout.go":          {"Logout", "SharedAccount"},
+		"matchers.go":        {"MatchClaim", "MatchHolder"},
 		"identity/source.go": {"TokenSource", "ClientSource"},
 	} {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -23,7 +24,8 @@ func (h *Handler) Validate() error {
 		oneOf("missing_key", h.MissingKey, missingKeyPass, missingKeyDeny),
 		oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients),
 		oneOf("policy", h.Policy, registry.Supersede, registry.Reject),
-		oneOf("takeover", h.Takeover, takeoverAuto, takeoverResponse),
+		oneOf("takeover", h.Takeover, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
+		oneOf("on_expiry", h.OnExpiry, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
 		oneOf("on_reject", h.OnReject, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 		atLeast("retry", h.Retry, 0),
 		atLeast("end_timeout", h.EndTimeout, caddy.Duration(leastDuration)),
@@ -32,6 +34,10 @@ func (h *Handler) Validate() error {
 		h.validateKey(),
 		h.validateEvents(),
 		h.validateContradictions(),
+		h.JWT.validate(),
+		h.validateLogouts(),
+		h.SharedAccount.validate(),
+		h.validateWhole(),
 	} {
 		if check != nil {
 			return check
@@ -100,6 +106,36 @@ func (h *Handler) validateContradictions() error {
 	}
 	if *h.Limit == 0 && h.Policy == registry.Reject {
 		return fmt.Errorf("limit 0 only tracks and policy reject only matters at a limit; choose a limit of 1 or more, or leave out policy")
+	}
+	return nil
+}
+
+// validateWhole refuses options that need others which are not there.
+func (h *Handler) validateWhole() error {
+	verified := h.JWT != nil && !h.JWT.Unverified
+	switch {
+	case h.Takeover == guard.TakeoverRequest && !verified:
+		return errors.New("takeover request needs tokens that are verified here, or anybody could end anybody's streams; add a jwt block with keys, or write: takeover auto")
+	case h.Takeover == guard.TakeoverRequest && !h.keyFromRequest():
+		return errors.New("takeover request decides before the backend has answered, and the key has a part that is known only then; change the key, or write: takeover auto")
+	case h.JWT == nil && h.OnExpiry != "" && h.OnExpiry != guard.ExpiryRenew:
+		return fmt.Errorf("on_expiry %s needs a jwt block: without it nobody knows when a token expires", h.OnExpiry)
+	case h.JWT != nil && h.JWT.Optional && h.RequireToken:
+		return errors.New("require_token and jwt optional cannot both be meant; leave one out")
+	case h.JWT != nil && h.JWT.Unverified && len(h.Token) != 1:
+		return fmt.Errorf("jwt unverified needs exactly one token option, got %d: it names the one place where the backend reads the token; another one's claims would be anybody's", len(h.Token))
+	}
+	if h.JWT == nil {
+		for name := range placeholders(h.Key) {
+			if strings.HasPrefix(name, claimsPlaceholder) {
+				return fmt.Errorf("key: {%s needs a jwt block: without it a token has no claims", name)
+			}
+		}
+	}
+	for _, l := range h.Logout {
+		if l.Scope == guard.LogoutUser && !verified {
+			return fmt.Errorf("logout %s user needs tokens that are verified here, or anybody could log anybody out; add a jwt block with keys, or write: logout %[1]s token", l.Path)
+		}
 	}
 	return nil
 }

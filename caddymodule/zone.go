@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 )
@@ -30,27 +30,22 @@ func (Memory) CaddyModule() caddy.ModuleInfo {
 // Open implements registry.Opener.
 func (Memory) Open(string) (registry.Registry, error) { return memory.New(), nil }
 
-// zones keeps registries while guards use them, so that a stream that was
-// opened under an old configuration still counts under a new one.
+// zones keeps zones while guards use them, so that a stream that was opened under
+// an old configuration still counts under a new one.
 var zones = caddy.NewUsagePool()
 
 // zoneKey is what guards share holders by.
 type zoneKey struct{ name, registry string }
 
-// zone is a registry in the pool.
-type zone struct{ registry.Registry }
+// zone is a zone in the pool.
+type zone struct{ *guard.Zone }
 
 // Destruct implements caddy.Destructor.
-func (z zone) Destruct() error {
-	if c, ok := z.Registry.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
-}
+func (z zone) Destruct() error { return z.Close() }
 
 var memoryConfig = json.RawMessage(`{"module":"memory"}`)
 
-func (h *Handler) openZone(ctx caddy.Context) (registry.Registry, error) {
+func (h *Handler) openZone(ctx caddy.Context) (*guard.Zone, error) {
 	if len(h.RegistryRaw) == 0 {
 		h.RegistryRaw = memoryConfig
 	}
@@ -65,13 +60,16 @@ func (h *Handler) openZone(ctx caddy.Context) (registry.Registry, error) {
 	}
 	value, _, err := zones.LoadOrNew(key, func() (caddy.Destructor, error) {
 		reg, err := opener.Open(h.Zone)
-		return zone{reg}, err
+		if err != nil {
+			return nil, err
+		}
+		return zone{guard.NewZone(h.Zone, reg)}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("registry: opening zone %q: %w", h.Zone, err)
 	}
 	h.zone = key
-	return value.(zone).Registry, nil
+	return value.(zone).Zone, nil
 }
 
 // canonical spells a module's configuration without white space and with its

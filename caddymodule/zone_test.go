@@ -76,9 +76,9 @@ func TestZone_IsSharedByItsName(t *testing.T) {
 	other := c.handler(t, `{"zone": "other"}`)
 	nameless := c.handler(t, `{}`)
 
-	require.Same(t, a.guard.Registry, b.guard.Registry)
-	require.NotSame(t, a.guard.Registry, other.guard.Registry)
-	require.Same(t, nameless.guard.Registry, c.handler(t, `{"zone": "default"}`).guard.Registry)
+	require.Same(t, a.guard.Zone.Registry, b.guard.Zone.Registry)
+	require.NotSame(t, a.guard.Zone.Registry, other.guard.Zone.Registry)
+	require.Same(t, nameless.guard.Zone.Registry, c.handler(t, `{"zone": "default"}`).guard.Zone.Registry)
 }
 
 // The same options in another spelling are the same registry, or a reload
@@ -87,14 +87,14 @@ func TestZone_IsSharedWhateverTheSpelling(t *testing.T) {
 	c := newConfiguration(t, storageIn(t.TempDir()))
 	implied := c.handler(t, `{"zone": "spelled"}`)
 	spelled := c.handler(t, `{"zone": "spelled", "registry": { "module" : "memory" }}`)
-	require.Same(t, implied.guard.Registry, spelled.guard.Registry)
+	require.Same(t, implied.guard.Zone.Registry, spelled.guard.Zone.Registry)
 
 	a := c.handler(t, `{"zone": "spelled", "registry": {"module": "recording", "colour": "blue"}}`)
 	b := c.handler(t, `{"zone": "spelled", "registry": {"colour":"blue","module":"recording"}}`)
-	require.Same(t, a.guard.Registry, b.guard.Registry)
-	require.NotSame(t, a.guard.Registry, implied.guard.Registry, "another module keeps other holders")
+	require.Same(t, a.guard.Zone.Registry, b.guard.Zone.Registry)
+	require.NotSame(t, a.guard.Zone.Registry, implied.guard.Zone.Registry, "another module keeps other holders")
 	red := c.handler(t, `{"zone": "spelled", "registry": {"colour":"red","module":"recording"}}`)
-	require.NotSame(t, a.guard.Registry, red.guard.Registry)
+	require.NotSame(t, a.guard.Zone.Registry, red.guard.Zone.Registry)
 }
 
 func TestZone_LivesUntilItsLastGuardIsGone(t *testing.T) {
@@ -110,7 +110,7 @@ func TestZone_LivesUntilItsLastGuardIsGone(t *testing.T) {
 	reloaded := newConfiguration(t, storage)
 	third := reloaded.handler(t, config)
 	require.NoError(t, first.Cleanup())
-	require.Same(t, first.guard.Registry, third.guard.Registry, "a reload keeps the holders")
+	require.Same(t, first.guard.Zone.Registry, third.guard.Zone.Registry, "a reload keeps the holders")
 	require.EqualValues(t, 1, record.opened.Load())
 	require.Zero(t, record.closed.Load())
 
@@ -118,7 +118,7 @@ func TestZone_LivesUntilItsLastGuardIsGone(t *testing.T) {
 	require.EqualValues(t, 1, record.closed.Load())
 
 	fourth := reloaded.handler(t, config)
-	require.NotSame(t, third.guard.Registry, fourth.guard.Registry)
+	require.NotSame(t, third.guard.Zone.Registry, fourth.guard.Zone.Registry)
 	require.EqualValues(t, 2, record.opened.Load())
 
 	for _, h := range []*Handler{first, second, third} {

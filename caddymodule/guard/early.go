@@ -10,20 +10,23 @@ import (
 // upstream sees it, as far as the request alone allows. It returns nil if the
 // request may go on.
 func (v *visit) decideEarly() *refusal {
-	if v.keyed() && v.entombed() {
+	if v.entombed() {
 		return entombed()
 	}
-	if f := v.identify(); f != nil {
+	if f := v.admissible(); f != nil {
 		return f
+	}
+	if v.anonymous() {
+		return nil
 	}
 	if !v.keyed() && len(v.guard.Key) == 0 && v.guard.DenyMissing {
 		return missingKey() // the default key lacks its token, now and later
 	}
-	if !v.guard.Early || !v.keyed() || v.token.IsZero() {
+	if v.guard.Takeover == TakeoverResponse || !v.keyed() || v.token.IsZero() {
 		return nil
 	}
 
-	judgement, err := v.guard.Registry.Judge(v.r.Context(), &v.stream, v.rule())
+	judgement, err := v.guard.Zone.Registry.Judge(v.r.Context(), &v.stream, v.rule())
 	switch {
 	case err != nil:
 		return v.unreachable(err)
@@ -35,12 +38,13 @@ func (v *visit) decideEarly() *refusal {
 }
 
 // rejectEarly refuses a newcomer without asking the upstream, if the upstream
-// has authorised the same token before: for a holder. Backends often keep one
-// emitter per user, and the newcomer's would replace the holder's.
+// has authorised the same token before, for a holder, or the token was verified
+// here. Backends often keep one emitter per user, and the newcomer's would
+// replace the holder's.
 func (v *visit) rejectEarly(holders []*registry.Stream) *refusal {
 	f := rejected()
 	for _, h := range holders {
-		if h.Token != v.stream.Token {
+		if h.Token != v.stream.Token && !v.verified() {
 			continue
 		}
 		if !v.crossOrigin() {
@@ -59,12 +63,12 @@ func (v *visit) rejectEarly(holders []*registry.Stream) *refusal {
 }
 
 // takeOverEarly ends the older streams before the upstream sees the newcomer,
-// if they carry the same token, and waits until their upstream requests are
+// if that is safe for all of them, and waits until their upstream requests are
 // gone. Backends that keep emitters by user remove the newcomer's when the
 // older one is cleaned up after it.
 func (v *visit) takeOverEarly(victims []registry.Victim) *refusal {
 	for _, victim := range victims {
-		if victim.Stream.Token != v.stream.Token {
+		if !v.mayEndEarly(victim.Stream) {
 			return nil
 		}
 		// An inner guard may yet refuse the newcomer, and must then find that
@@ -76,23 +80,41 @@ func (v *visit) takeOverEarly(victims []registry.Victim) *refusal {
 	if len(victims) == 0 {
 		return nil
 	}
-	ended, err := v.guard.Registry.Evict(v.r.Context(), victims, v.stream.Addr)
+	ended, err := v.guard.Zone.Registry.Evict(v.r.Context(), victims, v.stream.Addr)
 	if err != nil {
 		return v.unreachable(err)
 	}
 	v.logSuperseded(ended)
-	v.waitGone(ended)
+	streams := make([]*registry.Stream, len(ended))
+	for i, victim := range ended {
+		streams[i] = victim.Stream
+	}
+	v.waitGone(streams)
 	return nil
+}
+
+// mayEndEarly reports whether the newcomer may end s before the upstream has
+// authorised it: s carries the same token, or, where the guard is told to, one
+// of the same verified user.
+func (v *visit) mayEndEarly(s *registry.Stream) bool {
+	if s.Token == v.stream.Token {
+		return true
+	}
+	return v.guard.Takeover == TakeoverRequest && v.verified() &&
+		!s.Subject.IsZero() && s.Subject == v.stream.Subject
 }
 
 // waitGone waits until the upstream requests of ended streams are gone, or
 // EndTimeout is over.
-func (v *visit) waitGone(ended []registry.Victim) {
+func (v *visit) waitGone(ended []*registry.Stream) {
+	if len(ended) == 0 {
+		return
+	}
 	timeout := time.NewTimer(v.guard.Stream.EndTimeout)
 	defer timeout.Stop()
-	for _, victim := range ended {
+	for _, s := range ended {
 		select {
-		case <-victim.Stream.Handle.Gone():
+		case <-s.Handle.Gone():
 		case <-timeout.C:
 			return
 		case <-v.r.Context().Done():

@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
@@ -260,11 +259,7 @@ func TestTab_ReplacesItsOwnStreamAlways(t *testing.T) {
 				require.NotEmpty(t, older.lastEvent(t).ID)
 				require.False(t, newer.over())
 				require.Equal(t, []string{"older in", "older out", "newer in"}, s.backend.read())
-			}, all(policy, func(g *Guard) {
-				x, err := identity.NewExtractor(nil, []identity.ClientSource{{From: identity.Query, Name: "tab", Scope: identity.Tab}})
-				require.NoError(t, err)
-				g.Identity = x
-			}))
+			}, all(policy, tabbed(t)))
 		})
 	}
 }

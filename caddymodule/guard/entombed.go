@@ -75,7 +75,8 @@ func tombstones(r *http.Request) []string {
 	return ids
 }
 
-// entombed reports whether the client presents a tombstone of this very key.
+// entombed reports whether the client presents a tombstone of this very token,
+// or, where the key is known, of this very key.
 func (v *visit) entombed() bool {
 	ids := tombstones(v.r)
 	if len(ids) == 0 {
@@ -92,7 +93,7 @@ func (v *visit) entombed() bool {
 			v.guard.Logger.Debug("tombstone not accepted", v.zone(), zap.Error(err))
 			continue
 		}
-		if t.Binds(tombstone.Key, v.guard.Zone, v.stream.Key) {
+		if v.bound(t) {
 			v.guard.Logger.Debug("ended client came back", v.zone(), v.key(), zap.String("reason", t.Reason))
 			return true
 		}
@@ -100,16 +101,27 @@ func (v *visit) entombed() bool {
 	return false
 }
 
+func (v *visit) bound(t tombstone.Tombstone) bool {
+	zone := v.guard.Zone.Name
+	return v.keyed() && t.Binds(tombstone.Key, zone, v.stream.Key) ||
+		!v.token.IsZero() && t.Binds(tombstone.Token, zone, v.stream.Token)
+}
+
 // entomb signs the id that an ended stream carries away; empty where the
 // client may come back.
 func (v *visit) entomb(reason registry.Reason) string {
-	if reason != registry.Superseded && reason != registry.Replaced {
+	kind, subject := tombstone.Key, v.stream.Key
+	switch reason {
+	case registry.Superseded, registry.Replaced:
+	case registry.Logout:
+		kind, subject = tombstone.Token, v.stream.Token
+	default:
 		return ""
 	}
 	signer, err := v.guard.Signer(context.WithoutCancel(v.r.Context()))
 	if err == nil {
 		var id string
-		if id, err = signer.Sign(tombstone.Key, v.guard.Zone, v.stream.Key, string(reason), time.Now()); err == nil {
+		if id, err = signer.Sign(kind, v.guard.Zone.Name, subject, string(reason), time.Now()); err == nil {
 			return id
 		}
 	}

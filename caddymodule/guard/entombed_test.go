@@ -113,7 +113,7 @@ func TestTombstone_ThatDoesNotCountIsANewClient(t *testing.T) {
 				atSite(t, func(t *testing.T, s *site) {
 					valid := s.entombedClient(token("ann"))
 					g := s.guards[0]
-					v := g.visit(s.open(token("ann")).r, &aroundRequest{c: &client{}, path: "/events"})
+					v := g.visit(s.open(token("ann")).r, &aroundRequest{c: &client{}, path: "/events"}, true)
 					id := carried(s, valid, v.stream.Key)
 
 					c := s.open(token("ann"), present(id))

@@ -22,10 +22,24 @@ import (
 // Guard governs the streams of one route. Its fields are set before first use
 // and not changed afterwards.
 type Guard struct {
-	// Zone is the namespace of keys; it is bound into tombstones.
-	Zone string
+	// Zone is what the guard shares with others.
+	Zone *Zone
 	// Identity finds token and client id in a request.
 	Identity *identity.Extractor
+	// Verifier tells what tokens say. Nil: they are known by their hash only.
+	Verifier identity.Verifier
+	// Unverified says that the Verifier believes every token. Its claims count
+	// only once the upstream has authorised the request.
+	Unverified bool
+	// Optional lets streams without a token through, untracked, although there is
+	// a Verifier.
+	Optional bool
+	// Leeway is how long after its end a token is still accepted.
+	Leeway time.Duration
+	// OnExpiry says what becomes of a stream at the end of its token.
+	OnExpiry OnExpiry
+	// Logouts describes the requests that log out.
+	Logouts []Logout
 	// Key lists the key's parts, with placeholders. Empty: token, host, path.
 	Key []string
 	// KeyFromRequest says that Key needs nothing of the response.
@@ -34,8 +48,8 @@ type Guard struct {
 	DenyMissing bool
 	// Rule says how a key may be held.
 	Rule registry.Rule
-	// Early allows decisions before the upstream is asked (takeover auto).
-	Early bool
+	// Takeover says when to decide.
+	Takeover Takeover
 	// RequireToken refuses requests without a token.
 	RequireToken bool
 	// OnReject says what a rejected newcomer gets.
@@ -47,14 +61,50 @@ type Guard struct {
 	// Stream is how streams are relayed and ended.
 	Stream stream.Config
 
-	// Registry keeps the holders of the zone.
-	Registry registry.Registry
+	// Sharing says when takeovers of one key look like a shared account.
+	Sharing Sharing
+
 	// Signer signs and verifies tombstones.
 	Signer func(context.Context) (*tombstone.Signer, error)
 	// Logger gets a line per ended stream, Security one per contested key.
 	Logger, Security *zap.Logger
 
 	warnEncoded sync.Once
+}
+
+// Takeover is when a guard decides about a newcomer.
+type Takeover string
+
+const (
+	// TakeoverAuto decides before the upstream is asked where that is safe: the
+	// holder carries the same token, which the upstream has authorised before, or
+	// the newcomer's was verified here and it is to be refused.
+	TakeoverAuto Takeover = "auto"
+	// TakeoverResponse decides when the upstream has answered.
+	TakeoverResponse Takeover = "response"
+	// TakeoverRequest is TakeoverAuto, and ends a verified user's older streams
+	// before the upstream is asked even if they carry another token.
+	TakeoverRequest Takeover = "request"
+)
+
+// OnExpiry is what becomes of a stream at the end of its token's life.
+type OnExpiry string
+
+const (
+	// ExpiryRenew ends it, unless the same user and session has shown a token with
+	// a later end by then.
+	ExpiryRenew OnExpiry = "renew"
+	// ExpiryEnd ends it.
+	ExpiryEnd OnExpiry = "end"
+	// ExpiryKeep leaves it.
+	ExpiryKeep OnExpiry = "keep"
+)
+
+// Sharing says that takeovers of one key from Addrs addresses within Window look
+// like a shared account. Addrs 0: nothing does.
+type Sharing struct {
+	Addrs  int
+	Window time.Duration
 }
 
 // OnReject is what a rejected newcomer gets.
@@ -92,11 +142,18 @@ type Next func(http.ResponseWriter, *http.Request) error
 // Serve takes r through the guard.
 func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env) error {
 	r = takeTombstones(r)
-	if !identity.Governed(r, len(g.Key) > 0) {
+	governed, logout := identity.Governed(r, len(g.Key) > 0), g.logoutOf(r)
+	if !governed && logout == nil && g.Verifier == nil {
 		return next(w, r)
 	}
 
-	v := g.visit(r, env)
+	v := g.visit(r, env, governed)
+	if !governed && logout == nil {
+		return next(w, r)
+	}
+	v.logout = logout
+	v.arrive()
+	defer v.arrived()
 	if v.asks {
 		if f := v.decideEarly(); f != nil {
 			return v.answer(w, f)

@@ -45,19 +45,25 @@ func newGuard(t testing.TB) *Guard {
 	signer, err := tombstone.NewSigner([]byte("0123456789abcdef"))
 	require.NoError(t, err)
 	return &Guard{
-		Zone:           "test",
+		Zone:           newZone(t, "test", memory.New()),
 		Identity:       extractor,
 		KeyFromRequest: true,
 		Rule:           registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams},
-		Early:          true,
+		Takeover:       TakeoverAuto,
 		OnReject:       RejectEvent,
 		Retry:          5 * time.Second,
 		Stream:         stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 20},
-		Registry:       memory.New(),
 		Signer:         func(context.Context) (*tombstone.Signer, error) { return signer, nil },
 		Logger:         zap.NewNop(),
 		Security:       zap.NewNop(),
 	}
+}
+
+// newZone is a zone that is closed when the test ends.
+func newZone(t testing.TB, name string, r registry.Registry) *Zone {
+	z := NewZone(name, r)
+	t.Cleanup(func() { require.NoError(t, z.Close()) })
+	return z
 }
 
 func request(token string) *http.Request {
@@ -139,7 +145,7 @@ func TestEarlyTakeover_WaitsForTheOlderUpstreamRequest(t *testing.T) {
 func TestRefusedAtTheHeader_RestoresTheHeader(t *testing.T) {
 	g := newGuard(t)
 	g.Rule.Policy = registry.Reject
-	g.Early = false
+	g.Takeover = TakeoverResponse
 	<-serve(t, g, request("alice")).open
 	refused := serve(t, g, request("alice"), "Set-Cookie", "a=b", "Etag", "x", "Vary", "Origin", "Access-Control-Allow-Origin", "*")
 	<-refused.done
@@ -164,9 +170,9 @@ func (deadRegistry) Reserve(context.Context, *registry.Stream, registry.Rule) (r
 }
 
 func TestRegistryUnreachable_IsATemporaryRefusal(t *testing.T) {
-	for _, early := range []bool{true, false} {
+	for _, takeover := range []Takeover{TakeoverAuto, TakeoverResponse} {
 		g := newGuard(t)
-		g.Registry, g.Early = deadRegistry{}, early
+		g.Zone.Registry, g.Takeover = deadRegistry{memory.New()}, takeover
 		asking := serve(t, g, request("alice"))
 		<-asking.done
 		assert.Equal(t, http.StatusOK, asking.rec.Code)
@@ -211,7 +217,7 @@ func TestPlaceholders_AreHashes(t *testing.T) {
 
 	r = request("alice")
 	r.Header.Set("X-Client-Id", "phone")
-	v := g.visit(r, fakeEnv{r})
+	v := g.visit(r, fakeEnv{r}, true)
 	assert.Len(t, v.placeholder("sse_guard.token"), 64)
 	assert.Len(t, v.placeholder("sse_guard.client"), 64)
 	assert.Len(t, v.placeholder("sse_guard.key"), 16)

@@ -9,8 +9,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-
-	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
 // visible are the lines that Caddy shows at its default level.
@@ -81,7 +79,7 @@ func TestLog_Rejection(t *testing.T) {
 				lines := s.visible()
 				require.Len(t, lines, 1, "no more: %v", lines)
 				requireLine(t, lines[0], "security", zap.WarnLevel, "newcomer rejected", map[string]any{
-					"zone": "default", "key": c.published("sse_guard.key"), "holder_ips": []any{"192.0.2.1"}, "newcomer_ip": "198.51.100.2",
+					"zone": "default", "key": c.published("sse_guard.key"), "holder_ips": []any{"192.0.2.1"}, "newcomer_ip": "198.51.100.2", "attempts": int64(1),
 				})
 			}, configure)
 		})
@@ -108,11 +106,7 @@ func TestLog_ReplacementIsNoSecurityMatter(t *testing.T) {
 		require.Len(t, lines, 1)
 		require.Equal(t, "stream ended", lines[0].Message)
 		require.Equal(t, "replaced", lines[0].ContextMap()["reason"])
-	}, func(g *Guard) {
-		x, err := identity.NewExtractor(nil, []identity.ClientSource{{From: identity.Query, Name: "tab", Scope: identity.Tab}})
-		require.NoError(t, err)
-		g.Identity = x
-	})
+	}, tabbed(t))
 }
 
 func TestLog_NothingElseIsVisible(t *testing.T) {

@@ -14,11 +14,11 @@ const outer, inner = 0, 1
 // perStore and perUser are the two guards of a site: so many streams in a
 // store, so many of a user in it.
 func perStore(configure ...func(*Guard)) func(*Guard) {
-	return all(append(configure, keyedBy("{req.X-Store}"), func(g *Guard) { g.Zone = "stores" })...)
+	return all(append(configure, keyedBy("{req.X-Store}"), func(g *Guard) { g.Zone.Name = "stores" })...)
 }
 
 func perUser(configure ...func(*Guard)) func(*Guard) {
-	return all(append(configure, keyedBy("{req.X-User}"), func(g *Guard) { g.Zone = "users" })...)
+	return all(append(configure, keyedBy("{req.X-User}"), func(g *Guard) { g.Zone.Name = "users" })...)
 }
 
 func limited(n int) func(*Guard) { return func(g *Guard) { g.Rule.Limit = n } }
@@ -235,7 +235,7 @@ func TestNested_PlaceholdersAreTheInnermostOnes(t *testing.T) {
 // heldKey is the short hash of the key in the admission's line of the i-th
 // guard.
 func (s *site) heldKey(i int) string {
-	lines := s.logs.FilterMessage("stream admitted").FilterField(zap.String("zone", s.guards[i].Zone)).All()
+	lines := s.logs.FilterMessage("stream admitted").FilterField(zap.String("zone", s.guards[i].Zone.Name)).All()
 	require.Len(s.t, lines, 1)
 	return lines[0].ContextMap()["key"].(string)
 }

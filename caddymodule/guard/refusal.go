@@ -2,6 +2,8 @@ package guard
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
@@ -46,6 +49,31 @@ func missingToken() *refusal {
 	}
 }
 
+// invalidToken is the answer to a token that is not accepted (RFC 6750 section 3.1).
+func invalidToken(why string) *refusal {
+	return &refusal{
+		status: http.StatusUnauthorized,
+		title:  "The token is not accepted",
+		detail: why,
+		header: http.Header{"Www-Authenticate": {
+			fmt.Sprintf(`Bearer realm="sse_guard", error="invalid_token", error_description="%s"`, why),
+		}},
+	}
+}
+
+// loggedOut is the answer to a token that was logged out.
+func loggedOut() *refusal { return invalidToken("The token was logged out") }
+
+// unverifiable is the answer to a token that the verifier did not accept.
+func (v *visit) unverifiable(err error) *refusal {
+	var invalid *identity.InvalidTokenError
+	if errors.As(err, &invalid) {
+		return invalidToken(invalid.Why)
+	}
+	v.guard.Logger.Debug("a token could not be verified", v.zone(), zap.Error(err))
+	return unavailable()
+}
+
 func missingKey() *refusal {
 	return &refusal{
 		status: http.StatusForbidden,
@@ -69,6 +97,11 @@ func rejected() *refusal {
 
 func (v *visit) unreachable(err error) *refusal {
 	v.guard.Logger.Error("asking the registry", v.zone(), zap.Error(err))
+	return unavailable()
+}
+
+// unavailable is the temporary refusal of a guard that cannot tell.
+func unavailable() *refusal {
 	return &refusal{
 		status:    http.StatusServiceUnavailable,
 		title:     "Streams cannot be admitted right now",
@@ -106,11 +139,11 @@ const (
 // answerStream answers with a stream of the guard's own.
 func (v *visit) answerStream(w http.ResponseWriter, f *refusal) error {
 	if f.reason != "" && v.guard.OnReject == RejectPark {
-		if waiter, ok := v.guard.Registry.Wait(&v.stream, v.rule()); ok {
+		if waiter, ok := v.guard.Zone.Registry.Wait(&v.stream, v.rule()); ok {
 			stream.Park(w, v.r, stream.Parking{
 				Notice:    v.notice(nil, stream.Notice{Reason: f.reason}),
 				Waiter:    waiter,
-				Free:      v.wouldBeAdmitted,
+				Free:      v.mayComeBack,
 				Heartbeat: parkHeartbeat,
 				Return:    parkReturn,
 			})
@@ -130,8 +163,13 @@ func (v *visit) answerStream(w http.ResponseWriter, f *refusal) error {
 	return nil
 }
 
-func (v *visit) wouldBeAdmitted() bool {
-	judgement, err := v.guard.Registry.Judge(v.r.Context(), &v.stream, v.rule())
+// mayComeBack tells a parked newcomer to ask again: it would be admitted, or it is
+// welcome no more and is to hear that.
+func (v *visit) mayComeBack() bool {
+	if v.denied() || v.claims != nil && v.guard.expired(v.claims) {
+		return true
+	}
+	judgement, err := v.guard.Zone.Registry.Judge(v.r.Context(), &v.stream, v.rule())
 	return err == nil && judgement.Admitted
 }
 

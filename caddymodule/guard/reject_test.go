@@ -353,7 +353,7 @@ func TestRegistryError_IsATemporaryRefusal(t *testing.T) {
 				require.Len(t, lines, 1)
 				require.Contains(t, lines[0].ContextMap()["error"], "connection refused")
 				require.NotContains(t, body, "10.0.0.1")
-			}, all(test.configure, func(g *Guard) { g.Registry = broken }))
+			}, all(test.configure, func(g *Guard) { g.Zone.Registry = broken }))
 		})
 	}
 }
@@ -376,7 +376,7 @@ func TestRegistryError_IsAStatusForOthers(t *testing.T) {
 				require.Equal(t, "5", h.Get("Retry-After"))
 				require.NotContains(t, body, "10.0.0.1")
 			}, all(test.configure, func(g *Guard) {
-				g.Registry = &failing{Registry: memory.New(), judge: true, reserve: true}
+				g.Zone.Registry = &failing{Registry: memory.New(), judge: true, reserve: true}
 			}))
 		})
 	}
@@ -388,7 +388,7 @@ func TestRegistryError_LeavesTheRestAlone(t *testing.T) {
 		require.Equal(t, hello, s.open().text(), "untracked")
 		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
 		require.Equal(t, "{}", s.open(token("ann"), notAsking).text())
-	}, func(g *Guard) { g.Registry = &failing{Registry: memory.New(), judge: true, reserve: true} })
+	}, func(g *Guard) { g.Zone.Registry = &failing{Registry: memory.New(), judge: true, reserve: true} })
 }
 
 func TestPass_WhatIsNoStream(t *testing.T) {

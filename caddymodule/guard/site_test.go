@@ -65,15 +65,14 @@ func plainGuard(t *testing.T, logger *zap.Logger) *Guard {
 	extractor, err := identity.NewExtractor(nil, nil)
 	require.NoError(t, err)
 	return &Guard{
-		Zone:           "default",
+		Zone:           newZone(t, "default", memory.New()),
 		Identity:       extractor,
 		KeyFromRequest: true,
 		Rule:           registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams},
-		Early:          true,
+		Takeover:       TakeoverAuto,
 		OnReject:       RejectEvent,
 		Retry:          5 * time.Second,
 		Stream:         stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 20},
-		Registry:       memory.New(),
 		Signer:         func(context.Context) (*tombstone.Signer, error) { return tombstone.NewSigner([]byte(secretOfSite)) },
 		Logger:         logger,
 		Security:       logger.Named("security"),
@@ -85,7 +84,7 @@ func plainGuard(t *testing.T, logger *zap.Logger) *Guard {
 func rejecting(g *Guard)  { g.Rule.Policy = registry.Reject }
 func parking(g *Guard)    { g.Rule.Policy, g.OnReject = registry.Reject, RejectPark }
 func withStatus(g *Guard) { g.Rule.Policy, g.OnReject = registry.Reject, RejectStatus }
-func atHeader(g *Guard)   { g.Early = false }
+func atHeader(g *Guard)   { g.Takeover = TakeoverResponse }
 
 // keyedBy makes the key of parts; "{req.X}" is a field of the request and
 // "{resp.X}" one of the backend's answer.
@@ -105,7 +104,7 @@ func all(configure ...func(*Guard)) func(*Guard) {
 }
 
 // holders counts the streams that hold a key of the i-th guard.
-func (s *site) holders(i int) int { return s.guards[i].Registry.(*memory.Registry).Len() }
+func (s *site) holders(i int) int { return s.guards[i].Zone.Registry.(*memory.Registry).Len() }
 
 // settle waits until every goroutine waits for something.
 func (*site) settle() { synctest.Wait() }

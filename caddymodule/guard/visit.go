@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/expiry"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -35,32 +37,37 @@ type visit struct {
 	bypass bool
 
 	asks     bool // for a stream
-	token    identity.Hash
+	governed bool
+	logout   *Logout // what the request logs out, if anything
+	token    identity.Token
 	tokenErr error
-	entry    http.Header     // as it was on entry, until the stream is admitted
-	stream   registry.Stream // Key is zero until known
-	response *stream.Response
-	refusal  *refusal
-	cors     http.Header // of the admitted stream, where its page is cross-origin
-	admitted time.Time
+	// claims is what a verified token says; with claimsErr, what it said once.
+	claims    *identity.Claims
+	claimsErr error
+	arriving  bool            // counted among the zone's arrivals
+	entry     http.Header     // as it was on entry, until the stream is admitted
+	stream    registry.Stream // Key is zero until known
+	response  *stream.Response
+	refusal   *refusal
+	cors      http.Header // of the admitted stream, where its page is cross-origin
+	admitted  time.Time
 
-	mu    sync.Mutex
-	place registry.Place
+	mu       sync.Mutex
+	place    registry.Place
+	deadline *expiry.Entry
+	isOver   bool
 }
 
 type visitKey struct{}
 
-func (g *Guard) visit(r *http.Request, env Env) *visit {
-	v := &visit{guard: g, r: r, env: env, asks: identity.AsksForStream(r)}
+func (g *Guard) visit(r *http.Request, env Env, governed bool) *visit {
+	v := &visit{guard: g, r: r, env: env, governed: governed, asks: governed && identity.AsksForStream(r)}
 	if v.outer, _ = r.Context().Value(visitKey{}).(*visit); v.outer != nil {
 		v.outer.nested = true
 	}
-	v.token, v.tokenErr = g.Identity.Token(r)
-	v.stream.Token = registry.ID(v.token)
-	client, tab := g.Identity.Client(r, v.token)
-	v.stream.Client, v.stream.Tab = registry.ID(client), tab
 	v.stream.Addr = env.ClientIP()
 	v.stream.Handle = v
+	v.identify()
 	if g.KeyFromRequest {
 		v.findKey()
 	}
@@ -80,7 +87,7 @@ func (v *visit) publish() {
 	}
 }
 
-// placeholder is the value of {sse_guard.*}: hashes only.
+// placeholder is the value of {sse_guard.*}: hashes, and what a good token says.
 func (v *visit) placeholder(name string) string {
 	full := func(id registry.ID) string {
 		if id.IsZero() {
@@ -95,10 +102,15 @@ func (v *visit) placeholder(name string) string {
 		return full(v.stream.Client)
 	case "sse_guard.token":
 		return full(v.stream.Token)
-	default:
-		return ""
 	}
+	if claim, ok := strings.CutPrefix(name, claimsPlaceholder); ok && v.claims != nil && v.claimsErr == nil {
+		return v.claims.Text(claim)
+	}
+	return ""
 }
+
+// claimsPlaceholder begins the placeholders of a token's claims.
+const claimsPlaceholder = "sse_guard.claims."
 
 func (v *visit) shortKey() string { return identity.Hash(v.stream.Key).Short() }
 
@@ -106,7 +118,7 @@ func (v *visit) shortKey() string { return identity.Hash(v.stream.Key).Short() }
 func (v *visit) findKey() {
 	var key identity.Hash
 	if len(v.guard.Key) == 0 {
-		key, _ = identity.DefaultKey(v.token, v.r.Host, v.env.Path())
+		key, _ = identity.DefaultKey(v.token.Hash, v.r.Host, v.env.Path())
 	} else {
 		parts := make([]string, len(v.guard.Key))
 		for i, template := range v.guard.Key {
@@ -130,25 +142,38 @@ func (v *visit) rule() registry.Rule {
 	return rule
 }
 
-// identify refuses a request without the identity that the guard demands.
-func (v *visit) identify() *refusal {
-	switch {
-	case v.tokenErr != nil:
-		return differingTokens()
-	case v.guard.RequireToken && v.token.IsZero():
-		return missingToken()
-	default:
-		return nil
+// arrive counts the request among those that may become streams, until it does
+// or is over.
+func (v *visit) arrive() {
+	if v.governed && v.claims == nil && !v.token.IsZero() {
+		v.arriving = true
+		v.guard.Zone.arrivals.enter(v.stream.Token)
+	}
+}
+
+func (v *visit) arrived() {
+	if v.arriving {
+		v.arriving = false
+		v.guard.Zone.arrivals.leave(v.stream.Token)
 	}
 }
 
 // Judge implements stream.Gate. The upstream has by now authorised the request.
 func (v *visit) Judge(status int, header http.Header) stream.Verdict {
-	if v.bypass || status != http.StatusOK || !identity.IsEventStream(header) {
+	if v.bypass {
 		return stream.Pass
 	}
-	if f := v.identify(); f != nil {
+	if v.logout != nil && v.logout.Success(status) {
+		v.logOut(v.logout)
+	}
+	if !v.governed || status != http.StatusOK || !identity.IsEventStream(header) {
+		return stream.Pass
+	}
+	if f := v.admissibleAtHeader(); f != nil {
 		return v.refuse(f)
+	}
+	if v.anonymous() {
+		return stream.Untracked
 	}
 	if !v.keyed() {
 		v.findKey()
@@ -174,7 +199,7 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 // same zone for this very request: a second place would end, or refuse, itself.
 func (v *visit) heldOutside() bool {
 	for o := v.outer; o != nil; o = o.outer {
-		if o.guard.Zone == v.guard.Zone && o.stream.Key == v.stream.Key {
+		if o.guard.Zone.Name == v.guard.Zone.Name && o.stream.Key == v.stream.Key {
 			return true
 		}
 	}
@@ -182,7 +207,7 @@ func (v *visit) heldOutside() bool {
 }
 
 func (v *visit) reserve() stream.Verdict {
-	place, judgement, err := v.guard.Registry.Reserve(v.r.Context(), &v.stream, v.rule())
+	place, judgement, err := v.guard.Zone.Registry.Reserve(v.r.Context(), &v.stream, v.rule())
 	switch {
 	case err != nil:
 		return v.refuse(v.unreachable(err))
@@ -211,10 +236,16 @@ func (v *visit) Commit() bool {
 	}
 	v.admitted, v.entry = time.Now(), nil
 	ended, err := v.place.Commit(v.r.Context())
+	v.arrived() // whoever logs the token out from now on finds the holder
+	if errors.Is(err, registry.ErrDenied) {
+		v.End(registry.Ending{Reason: registry.Logout})
+		return true
+	}
 	if err != nil {
 		v.guard.Logger.Debug("stream was over before it was admitted", v.zone(), zap.Error(err))
 		return true
 	}
+	v.expire()
 	v.logSuperseded(ended)
 	if c := v.guard.Logger.Check(zap.DebugLevel, "stream admitted"); c != nil {
 		c.Write(v.zone(), v.key(), zap.String("client_ip", v.stream.Addr))
@@ -222,11 +253,37 @@ func (v *visit) Commit() bool {
 	return true
 }
 
+// expire arranges for the stream's end at that of its token.
+func (v *visit) expire() {
+	if v.claims == nil {
+		return
+	}
+	at := v.guard.deadline(v.claims)
+	if at.IsZero() {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.isOver {
+		v.deadline = v.guard.Zone.deadlines.Add(&v.stream, v.session(), at)
+	}
+}
+
+// session is what a later token of the same user must share to move the deadline.
+func (v *visit) session() registry.ID {
+	if !v.verified() || v.guard.OnExpiry != ExpiryRenew {
+		return registry.ID{}
+	}
+	return registry.ID(v.claims.Session)
+}
+
 // Over implements stream.Gate: the key is given back.
 func (v *visit) Over() {
 	v.mu.Lock()
-	place := v.place
+	v.isOver = true
+	place, deadline := v.place, v.deadline
 	v.mu.Unlock()
+	deadline.Stop()
 	if place != nil {
 		place.Release()
 	}

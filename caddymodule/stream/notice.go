@@ -30,6 +30,8 @@ var codes = map[registry.Reason]struct{ code, message string }{
 	registry.Replaced:   {"DUPLICATED_CONNECTION", "This client opened a newer connection. This one has ended."},
 	registry.Parked:     {"DUPLICATED_CONNECTION", "Another connection holds this stream. This one waits until it is free."},
 	registry.Rejected:   {"DUPLICATE_SESSION", "Another connection holds this stream already. This one was refused."},
+	registry.Logout:     {"LOGGED_OUT", "The user logged out. This stream has ended."},
+	registry.Expired:    {"TOKEN_EXPIRED", "The token has expired. This stream has ended; a fresh token opens a new one."},
 }
 
 // Code is the machine-readable name of reason in a notice, for example
@@ -38,7 +40,9 @@ func Code(reason registry.Reason) string { return codes[reason].code }
 
 // Reasons lists the reasons that have an event.
 func Reasons() []registry.Reason {
-	return []registry.Reason{registry.Superseded, registry.Replaced, registry.Parked, registry.Rejected}
+	return []registry.Reason{
+		registry.Superseded, registry.Replaced, registry.Parked, registry.Rejected, registry.Logout, registry.Expired,
+	}
 }
 
 // payload is a notice's data, one line of JSON.

@@ -1,0 +1,140 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// App is what the guards and the matchers of one configuration share. It has no
+// options, and need not be configured.
+type App struct {
+	// verifiers by the options that they were made of: guards with the same ones
+	// share a verifier and what it remembers.
+	verifiers map[string]*jwtVerifier
+	// guards by zone; the matchers take the first.
+	guards map[string][]member
+	wants  []want
+	logger *zap.Logger
+}
+
+// member is a guard of a zone.
+type member struct {
+	guard       *guard.Guard
+	fingerprint string
+}
+
+// want is a matcher that needs a zone to exist.
+type want struct {
+	matcher, zone string
+	claims        bool // verified ones
+}
+
+const appName = "sse_guard"
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: appName, New: func() caddy.Module { return new(App) }}
+}
+
+// Provision sets up the app.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.verifiers = make(map[string]*jwtVerifier)
+	a.guards = make(map[string][]member)
+	a.logger = ctx.Logger()
+	return nil
+}
+
+// appOf returns the app of a configuration, which its first user makes.
+func appOf(ctx caddy.Context) (*App, error) {
+	app, err := ctx.App(appName)
+	if err != nil {
+		return nil, err
+	}
+	return app.(*App), nil
+}
+
+// verifier returns the one verifier for the options j.
+func (a *App) verifier(j *JWT) (*jwtVerifier, error) {
+	key, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
+	}
+	if v := a.verifiers[string(key)]; v != nil {
+		return v, nil
+	}
+	v, err := j.verifier(a.logger)
+	if err != nil {
+		return nil, err
+	}
+	a.verifiers[string(key)] = v
+	return v, nil
+}
+
+// join makes a guard known to the matchers.
+func (a *App) join(zone string, m member) { a.guards[zone] = append(a.guards[zone], m) }
+
+// guard returns the guard that answers for a zone; nil if there is none, which
+// Start has refused.
+func (a *App) guard(zone string) *guard.Guard {
+	if members := a.guards[zone]; len(members) > 0 {
+		return members[0].guard
+	}
+	return nil
+}
+
+// Start checks what can be checked only when all guards and matchers are known.
+func (a *App) Start() error {
+	for _, w := range a.wants {
+		if err := a.check(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) check(w want) error {
+	members := a.guards[w.zone]
+	if len(members) == 0 {
+		zones := slices.Sorted(maps.Keys(a.guards))
+		return fmt.Errorf("%s: zone %q has no guard; the zones are: %s", w.matcher, w.zone, strings.Join(zones, ", "))
+	}
+	for _, m := range members[1:] {
+		if m.fingerprint != members[0].fingerprint {
+			return fmt.Errorf("%s: the guards of zone %q have different options token, client, jwt or registry; give them the same, or zones of their own", w.matcher, w.zone)
+		}
+	}
+	if g := members[0].guard; w.claims && (g.Verifier == nil || g.Unverified) {
+		return fmt.Errorf("%s: the guards of zone %q do not verify tokens; give them a jwt block with keys", w.matcher, w.zone)
+	}
+	return nil
+}
+
+// Stop has nothing to stop.
+func (*App) Stop() error { return nil }
+
+// Cleanup gives back the key sets.
+func (a *App) Cleanup() error {
+	for _, v := range a.verifiers {
+		v.close()
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,353 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+)
+
+// loggingOut adds a logout at POST /logout that succeeds with 200.
+func loggingOut(scope LogoutScope) func(*Guard) {
+	return func(g *Guard) {
+		g.Logouts = append(g.Logouts, Logout{
+			Matches: func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == "/logout" },
+			Success: func(status int) bool { return status == http.StatusOK },
+			Scope:   scope,
+		})
+	}
+}
+
+func at(path string) func(*client) { return func(c *client) { c.r.URL.Path = path } }
+
+// logOut sends a logout that the backend answers with status.
+func (s *site) logOut(status int, edits ...func(*client)) *client {
+	stream := s.backend.answer
+	s.backend.answer = answering(status, "application/json", "{}")
+	defer func() { s.backend.answer = stream }()
+	return s.open(append([]func(*client){method(http.MethodPost), at("/logout"), notAsking}, edits...)...)
+}
+
+func requireLoggedOut(t *testing.T, c *client) {
+	t.Helper()
+	require.True(t, c.over())
+	e := c.lastEvent(t)
+	require.Equal(t, "LOGGED_OUT", e.Name)
+	require.Equal(t, "logout", e.Data.Reason)
+	require.NotEmpty(t, e.ID, "it must not come back by itself")
+}
+
+// many lets a user hold many streams of one key.
+var many = all(keyedBy("shop"), limited(100))
+
+func TestLogout_EndsThoseInItsScope(t *testing.T) {
+	device := func(name string) func(*client) { return field("X-Client-Id", name) }
+	type want struct{ phone, laptop, other, stranger bool } // ended
+	for name, test := range map[string]struct {
+		scope LogoutScope
+		edits []func(*client)
+		want  want
+	}{
+		"client":               {LogoutClient, []func(*client){token("sub=ann&n=1"), device("phone")}, want{phone: true}},
+		"default, with one":    {LogoutDefault, []func(*client){token("sub=ann&n=1"), device("phone")}, want{phone: true}},
+		"default, without":     {LogoutDefault, []func(*client){token("sub=ann&n=1")}, want{phone: true, laptop: true}},
+		"token":                {LogoutToken, []func(*client){token("sub=ann&n=1"), device("phone")}, want{phone: true, laptop: true}},
+		"user":                 {LogoutUser, []func(*client){token("sub=ann&n=1"), device("phone")}, want{phone: true, laptop: true, other: true}},
+		"client, no id":        {LogoutClient, []func(*client){token("sub=ann&n=1")}, want{}},
+		"a stranger's id":      {LogoutClient, []func(*client){token("sub=bob"), device("phone")}, want{}},
+		"no token":             {LogoutToken, nil, want{}},
+		"user, no good token":  {LogoutUser, []func(*client){token("bad=1&sub=ann")}, want{}},
+		"the user's new token": {LogoutClient, []func(*client){token("sub=ann&n=3"), device("phone")}, want{phone: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				phone := s.open(token("sub=ann&n=1"), device("phone"))
+				laptop := s.open(token("sub=ann&n=1"), device("laptop"))
+				other := s.open(token("sub=ann&n=2"), device("tablet"))
+				stranger := s.open(token("sub=bob"), device("desktop"))
+				out := s.logOut(http.StatusOK, test.edits...)
+				status, _, body := out.got()
+				require.Equal(t, http.StatusOK, status)
+				require.Equal(t, "{}", body)
+				require.Equal(t, test.want, want{phone.over(), laptop.over(), other.over(), stranger.over()})
+				for _, c := range []*client{phone, laptop, other} {
+					if c.over() {
+						requireLoggedOut(t, c)
+					}
+				}
+			}, all(verifying, many, loggingOut(test.scope)))
+		})
+	}
+}
+
+func TestLogout_ThatFailsChangesNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		edits  []func(*client)
+	}{
+		"refused":    {http.StatusForbidden, nil},
+		"redirected": {http.StatusFound, nil},
+		"broken":     {http.StatusBadGateway, nil},
+		"a GET":      {http.StatusOK, []func(*client){method(http.MethodGet)}},
+		"preflight":  {http.StatusOK, []func(*client){method(http.MethodOptions)}},
+		"elsewhere":  {http.StatusOK, []func(*client){at("/login")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				c := s.open(token("ann"))
+				s.logOut(test.status, append(test.edits, token("ann"))...)
+				require.False(t, c.over())
+				s.open(token("ann"))
+				require.Equal(t, "superseded", c.lastEvent(t).Data.Reason, "the token is as good as before")
+			}, loggingOut(LogoutToken))
+		})
+	}
+}
+
+func TestLogout_TheTokenIsNotAcceptedAnyMore(t *testing.T) {
+	for name, configure := range map[string]func(*Guard){"verified": verifying, "opaque": func(*Guard) {}} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				ended := s.open(token("sub=ann&n=1"))
+				s.logOut(http.StatusOK, token("sub=ann&n=1"))
+				require.Contains(t, challenge(t, s.open(token("sub=ann&n=1"))), "logged out")
+				require.Contains(t, challenge(t, s.open(token("sub=ann&n=1"), notAsking)), "logged out")
+				require.Equal(t, hello, s.open(token("sub=ann&n=2")).text(), "the next login is welcome at once")
+
+				back := s.open(token("sub=ann&n=1"), field("Last-Event-ID", ended.lastEvent(t).ID))
+				status, _, _ := back.got()
+				require.Equal(t, http.StatusNoContent, status)
+				again := s.open(token("sub=ann&n=3"), field("Last-Event-ID", ended.lastEvent(t).ID))
+				require.Equal(t, hello, again.text(), "the tombstone is the old token's")
+
+				s.pass(25 * time.Hour)
+				require.Equal(t, hello, s.open(token("sub=ann&n=1")).text(), "after a day it is forgotten")
+			}, all(configure, many, loggingOut(LogoutToken)))
+		})
+	}
+}
+
+func TestLogout_OfAClientLeavesTheTokenToOthers(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		phone, laptop := field("X-Client-Id", "phone"), field("X-Client-Id", "laptop")
+		s.open(token("ann"), phone)
+		s.logOut(http.StatusOK, token("ann"), phone)
+		challenge(t, s.open(token("ann"), phone))
+		require.Equal(t, hello, s.open(token("ann"), laptop).text())
+		require.Equal(t, hello, s.open(token("ben"), phone).text())
+	}, all(many, loggingOut(LogoutDefault)))
+}
+
+func TestLogout_OfAUserDeniesWhatWasIssuedOrSeenBefore(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		old, now := after(-time.Minute), after(0)
+		s.open(token("sub=ann&n=held"))
+		seen := s.open(token("sub=ann&n=seen"))
+		seen.leave()
+		fresh := s.open(token("sub=ann&n=fresh&iat=" + now))
+		fresh.leave()
+		s.settle()
+		s.logOut(http.StatusOK, token("sub=ann&n=asks"))
+
+		for _, denied := range []string{"n=held", "n=seen", "n=asks", "n=unseen&iat=" + old, "n=fresh&iat=" + now} {
+			require.Contains(t, challenge(t, s.open(token("sub=ann&"+denied))), "logged out", denied)
+		}
+		for _, good := range []string{"sub=ann&n=new", "sub=ann&n=new&iat=" + now, "sub=bob&iat=" + old} {
+			require.Equal(t, hello, s.open(token(good)).text(), good)
+		}
+	}, all(verifying, many, loggingOut(LogoutUser)))
+}
+
+// "log out here, be free there at once"
+func TestLogout_AnswersWhenTheStreamsAreGone(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("ann"), field("X-Name", "stream"))
+		s.logOut(http.StatusOK, token("ann"), field("X-Name", "logout"))
+		require.Equal(t, []string{"stream in", "logout in", "stream out", "logout out"}, s.backend.read())
+	}, loggingOut(LogoutToken))
+}
+
+func TestLogout_WaitsNoLongerThanEndTimeout(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.backend.answer = func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(http.StatusOK)
+			<-time.After(time.Minute) // deaf to its context
+			return nil
+		}
+		s.open(token("ann"))
+		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
+		out := s.send(method(http.MethodPost), at("/logout"), notAsking, token("ann"))
+		s.pass(900 * time.Millisecond)
+		require.False(t, out.over())
+		s.pass(200 * time.Millisecond)
+		require.True(t, out.over())
+		s.pass(time.Minute)
+	}, loggingOut(LogoutToken))
+}
+
+// The backend authorised the newcomer's request, then logged its user out, and
+// then answered the newcomer.
+func TestLogout_ANewcomerInFlightDoesNotSlipThrough(t *testing.T) {
+	for name, configure := range map[string]func(*Guard){
+		"verified": all(verifying, loggingOut(LogoutToken)),
+		"user":     all(verifying, loggingOut(LogoutUser)),
+		"opaque":   loggingOut(LogoutToken),
+		"client":   loggingOut(LogoutClient),
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				answer := make(chan struct{})
+				s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+					<-answer
+					return s.backend.stream(w, r)
+				}
+				c := s.open(token("sub=ann"), field("X-Client-Id", "phone"))
+				s.logOut(http.StatusOK, token("sub=ann"), field("X-Client-Id", "phone"))
+				close(answer)
+				s.settle()
+				require.Contains(t, challenge(t, c), "logged out")
+				require.Zero(t, s.holders(0))
+			}, configure)
+		})
+	}
+}
+
+// deniedAtCommit is a registry in which a logout comes between a newcomer's
+// reservation and its commit.
+type deniedAtCommit struct {
+	*memory.Registry
+	token registry.ID
+}
+
+func (d *deniedAtCommit) Reserve(ctx context.Context, s *registry.Stream, rule registry.Rule) (registry.Place, registry.Judgement, error) {
+	p, j, err := d.Registry.Reserve(ctx, s, rule)
+	if s.Token == d.token {
+		err = errors.Join(err, d.Deny(ctx, registry.Denial{Token: s.Token, Until: time.Now().Add(time.Hour)}))
+	}
+	return p, j, err
+}
+
+func TestLogout_BetweenReservationAndCommitEndsTheNewcomer(t *testing.T) {
+	reg := &deniedAtCommit{Registry: memory.New()}
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(token("ann"))
+		reg.token = older.visit(s).stream.Token
+		c := s.open(token("ann"))
+		requireLoggedOut(t, c)
+		require.False(t, older.over(), "the newcomer has ended nobody")
+	}, all(atHeader, func(g *Guard) { g.Zone.Registry = reg }))
+}
+
+// visit is the visit of a request like c's.
+func (c *client) visit(s *site) *visit {
+	r := c.r.Clone(context.Background())
+	return s.guards[len(s.guards)-1].visit(r, &aroundRequest{c, r, r.URL.Path}, true)
+}
+
+// A backend that answers every logout with success must not let anybody fill the
+// list.
+func TestLogout_RemembersNoStrangersToken(t *testing.T) {
+	reg := &counting{Registry: memory.New()}
+	atSite(t, func(t *testing.T, s *site) {
+		s.logOut(http.StatusOK, token("made up"))
+		require.Zero(t, reg.denials)
+		s.open(token("ann"))
+		s.logOut(http.StatusOK, token("ann"))
+		require.Equal(t, 1, reg.denials)
+	}, all(loggingOut(LogoutDefault), func(g *Guard) { g.Zone.Registry = reg }))
+}
+
+// counting counts the denials that it is given.
+type counting struct {
+	*memory.Registry
+	denials int
+}
+
+func (c *counting) Deny(ctx context.Context, ds ...registry.Denial) error {
+	c.denials += len(ds)
+	return c.Registry.Deny(ctx, ds...)
+}
+
+// The page refreshed its token: its stream was opened with another one than
+// logs out now.
+func TestLogout_EndsAStreamThatTheTokenRenewed(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(token("sub=ann&n=1&exp=" + after(10*time.Second)))
+		refreshed := token("sub=ann&n=2&exp=" + after(time.Hour))
+		s.logOut(http.StatusForbidden, refreshed) // any request does
+		s.pass(time.Minute)
+		require.False(t, c.over())
+		s.logOut(http.StatusOK, refreshed)
+		requireLoggedOut(t, c)
+	}, all(verifying, loggingOut(LogoutToken), func(g *Guard) { g.OnExpiry = ExpiryRenew }))
+}
+
+// A page may have an expired token when its user logs out.
+func TestLogout_WithAnExpiredTokenStillNamesTheUser(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(token("sub=ann&n=2"))
+		s.logOut(http.StatusOK, token("sub=ann&n=1&exp="+after(-time.Minute)))
+		requireLoggedOut(t, c)
+	}, all(verifying, many, loggingOut(LogoutUser)))
+}
+
+func TestLogout_RegistryErrorLetsTheAnswerPass(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		out := s.logOut(http.StatusOK, token("ann"))
+		status, _, body := out.got()
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, "{}", body)
+		require.Equal(t, 1, s.logs.FilterMessageSnippet("a logout may have left streams open").Len())
+	}, all(loggingOut(LogoutToken), func(g *Guard) { g.Zone.Registry = deafRegistry{memory.New()} }))
+}
+
+// deafRegistry ends nobody.
+type deafRegistry struct{ *memory.Registry }
+
+func (deafRegistry) EndAll(context.Context, registry.Index, registry.ID, registry.Ending) ([]*registry.Stream, error) {
+	return nil, errUnreachable
+}
+
+func TestLogout_OneLineSaysWhatItDid(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("sub=ann&n=1"))
+		s.open(token("sub=ann&n=2"))
+		s.logOut(http.StatusOK, token("sub=ann&n=1"), from("192.0.2.9"))
+		lines := s.logs.FilterMessage("logout").All()
+		require.Len(t, lines, 1)
+		fields := lines[0].ContextMap()
+		require.Equal(t, map[string]any{
+			"zone": "default", "sub": "ann", "scope": "user", "streams": int64(2), "client_ip": "192.0.2.9",
+		}, fields)
+	}, all(verifying, many, loggingOut(LogoutUser)))
+}
+
+// A parked newcomer holds nothing, but its user is gone all the same.
+func TestLogout_SendsAParkedNewcomerAway(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("sub=bob"))
+		parked := s.open(token("sub=ann"))
+		require.False(t, parked.over())
+		s.logOut(http.StatusOK, token("sub=ann"))
+		s.pass(parkHeartbeat)
+		require.True(t, parked.over(), "to ask again, and hear that it is logged out")
+		challenge(t, s.open(token("sub=ann")))
+	}, all(verifying, parking, keyedBy("shop"), loggingOut(LogoutToken)))
+}
+
+func TestExpiry_SendsAParkedNewcomerAway(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("sub=bob"))
+		parked := s.open(token("sub=ann&exp=" + after(10*time.Second)))
+		require.False(t, parked.over())
+		s.pass(parkHeartbeat)
+		require.True(t, parked.over())
+	}, all(verifying, parking, keyedBy("shop")))
+}

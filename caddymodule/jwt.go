@@ -1,0 +1,272 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/identity/verify"
+)
+
+// JWT says how tokens are verified. With it, streams need a good token, and what
+// the token says is known: `{sse_guard.claims.sub}` may be a key, a stream ends
+// at its token's `exp`, and a logout may end all streams of a user.
+//
+// A request that asks for a stream with a token that is not good gets 401, and
+// nothing reaches the backend. Other requests pass, and are judged only if the
+// answer proves to be a stream.
+type JWT struct {
+	// Secrets for tokens signed with HS256, HS384 or HS512.
+	HMACSecrets []HMACSecret `json:"hmac_secrets,omitempty"`
+
+	// Public keys for tokens signed with RS*, PS*, ES* or EdDSA.
+	PublicKeys []PublicKey `json:"public_keys,omitempty"`
+
+	// Key sets that the issuer publishes (RFC 7517).
+	JWKS []KeySet `json:"jwks,omitempty"`
+
+	// Narrows the signature algorithms that are accepted. Without it, each key
+	// is good for all algorithms of its kind, and never for those of another
+	// kind. `none` is never accepted.
+	Algorithms []string `json:"algorithms,omitempty"`
+
+	// Who must have issued the token: any of these (`iss`). Default: anybody who
+	// has the keys.
+	Issuers []string `json:"issuers,omitempty"`
+
+	// Whom the token must be for: any of these (`aud`). Default: not looked at.
+	Audiences []string `json:"audiences,omitempty"`
+
+	// How far the clocks of issuer and proxy may differ: for so long after its
+	// `exp` a token is accepted, and for so long before its `nbf`. A logout of
+	// all of a user's tokens spares those issued in that time before it, unless
+	// the proxy has seen them. Default: 0.
+	Leeway caddy.Duration `json:"leeway,omitempty"`
+
+	// Claims that a token must have, such as `exp` or `sub`.
+	Require []string `json:"require,omitempty"`
+
+	// Let streams without a token through, untracked.
+	Optional bool `json:"optional,omitempty"`
+
+	// Believe tokens without verifying them, where only the backend has the
+	// keys. Claims then count only when the backend has answered with a stream;
+	// exactly one `token` source must be named, the one that the backend reads;
+	// `takeover request` and a logout of a `user` are not possible.
+	Unverified bool `json:"unverified,omitempty"`
+}
+
+// HMACSecret is a secret shared with the issuer.
+type HMACSecret struct {
+	// The secret; usually a placeholder such as `{env.JWT_SECRET}`.
+	Secret string `json:"secret,omitempty"`
+	// Or the file that holds it. A final line break is not part of it.
+	File string `json:"file,omitempty"`
+	// The `kid` of the tokens it is for. Default: any.
+	KeyID string `json:"kid,omitempty"`
+}
+
+// PublicKey is a file with public keys or certificates.
+type PublicKey struct {
+	// The PEM file. Every key in it counts, and of a certificate its key.
+	File string `json:"file"`
+	// The `kid` of the tokens it is for. Default: any.
+	KeyID string `json:"kid,omitempty"`
+}
+
+// KeySet is a JSON Web Key Set that is fetched in the background, and kept while
+// its server cannot be reached.
+type KeySet struct {
+	// Where it is.
+	URL string `json:"url"`
+	// How often it is fetched. A token with an unknown `kid` has it fetched at
+	// once, but not more than every ten seconds. Default: 1h.
+	Refresh caddy.Duration `json:"refresh,omitempty"`
+}
+
+const (
+	defaultRefresh = time.Hour
+	leastRefresh   = time.Second
+	// hmacLeast is what RFC 7518 section 3.2 demands of an HS256 key, in bytes.
+	hmacLeast = 32
+)
+
+func (j *JWT) validate() error {
+	if j == nil {
+		return nil
+	}
+	given := len(j.HMACSecrets) + len(j.PublicKeys) + len(j.JWKS)
+	switch {
+	case given == 0 && !j.Unverified:
+		return errors.New("jwt: there is no key; give hmac_secret, public_key or jwks, or unverified if only the backend has the keys")
+	case given > 0 && j.Unverified:
+		return errors.New("jwt: unverified is not allowed together with hmac_secret, public_key or jwks; tokens that can be verified are")
+	case j.Unverified && len(j.Algorithms)+len(j.Issuers)+len(j.Audiences)+len(j.Require) > 0:
+		return errors.New("jwt: unverified is not allowed together with algorithms, issuer, audience or require; nothing is looked at")
+	}
+	for _, s := range j.HMACSecrets {
+		if (s.Secret == "") == (s.File == "") {
+			return errors.New("jwt: hmac_secret: expected either a secret, as a placeholder, or a file")
+		}
+	}
+	for _, k := range j.PublicKeys {
+		if k.File == "" {
+			return errors.New("jwt: public_key: \"\" is not allowed; it is a PEM file")
+		}
+	}
+	for _, k := range j.JWKS {
+		if k.Refresh != 0 && k.Refresh < caddy.Duration(leastRefresh) {
+			return fmt.Errorf("jwt: jwks: refresh %s is not allowed; it is at least %s", time.Duration(k.Refresh), leastRefresh)
+		}
+	}
+	return atLeast("jwt: leeway", j.Leeway, 0)
+}
+
+// keySets keeps what was fetched while verifiers use it, so that a reload during
+// an outage of the issuer does not forget the keys.
+var keySets = caddy.NewUsagePool()
+
+type fetchedSet struct{ *verify.JWKS }
+
+// Destruct implements caddy.Destructor.
+func (s fetchedSet) Destruct() error {
+	s.Close()
+	return nil
+}
+
+// jwtVerifier verifies by a JWT's options until it is closed.
+type jwtVerifier struct {
+	identity.Verifier
+	sets []KeySet // in the pool, with their defaults
+}
+
+func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
+	if j.Unverified {
+		return &jwtVerifier{Verifier: verify.Unverified{Leeway: time.Duration(j.Leeway)}}, nil
+	}
+	v := new(jwtVerifier)
+	defer func() {
+		if err != nil {
+			v.close()
+		}
+	}()
+	expand := newExpander()
+	config := verify.Config{
+		Algorithms: j.Algorithms,
+		Issuers:    expand.all("issuer", j.Issuers),
+		Audiences:  expand.all("audience", j.Audiences),
+		Leeway:     time.Duration(j.Leeway),
+		Require:    j.Require,
+	}
+	for _, s := range j.HMACSecrets {
+		key, err := s.key(expand, logger)
+		if err != nil {
+			return nil, fmt.Errorf("jwt: hmac_secret: %w", err)
+		}
+		config.Keys = append(config.Keys, key)
+	}
+	for _, p := range j.PublicKeys {
+		file := expand.one("public_key", p.File)
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("jwt: public_key: %w", err)
+		}
+		keys, err := verify.PublicKeys(pem, p.KeyID)
+		if err != nil {
+			return nil, fmt.Errorf("jwt: public_key: %s: %w", file, err)
+		}
+		config.Keys = append(config.Keys, keys...)
+	}
+	for _, s := range j.JWKS {
+		s.URL = expand.one("jwks", s.URL)
+		setDefault(&s.Refresh, caddy.Duration(defaultRefresh))
+		if u, err := url.Parse(s.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return nil, fmt.Errorf("jwt: jwks: %q is not allowed; it is a URL that begins with https:// or http://", s.URL)
+		}
+		set, _, err := keySets.LoadOrNew(s, func() (caddy.Destructor, error) {
+			set, err := verify.NewJWKS(s.URL, time.Duration(s.Refresh), lastingLogger())
+			return fetchedSet{set}, err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("jwt: jwks: %w", err)
+		}
+		v.sets = append(v.sets, s)
+		config.JWKS = append(config.JWKS, set.(fetchedSet).JWKS)
+	}
+	if expand.err != nil {
+		return nil, fmt.Errorf("jwt: %w", expand.err)
+	}
+	if v.Verifier, err = verify.New(config); err != nil {
+		return nil, fmt.Errorf("jwt: %w", err)
+	}
+	return v, nil
+}
+
+func (v *jwtVerifier) close() {
+	for _, s := range v.sets {
+		_, _ = keySets.Delete(s) // Destruct has no error
+	}
+	v.sets = nil
+}
+
+func (s HMACSecret) key(expand *expander, logger *zap.Logger) (verify.Key, error) {
+	secret := []byte(expand.one("hmac_secret", s.Secret))
+	if s.File != "" {
+		var err error
+		if secret, err = os.ReadFile(expand.one("hmac_secret", s.File)); err != nil {
+			return verify.Key{}, err
+		}
+		secret = bytes.TrimSuffix(bytes.TrimSuffix(secret, []byte("\n")), []byte("\r"))
+	}
+	if expand.err != nil {
+		return verify.Key{}, nil // told in the end
+	}
+	if n := len(secret); n > 0 && n < hmacLeast {
+		logger.Warn("jwt: hmac_secret is short: whoever has a token can search for it, and sign tokens then",
+			zap.Int("bytes", n), zap.Int("recommended", hmacLeast))
+	}
+	return verify.HMACSecret(secret, s.KeyID)
+}
+
+// expander replaces the placeholders of options, which must have a value when
+// Caddy starts. The first error stays.
+type expander struct {
+	repl *caddy.Replacer
+	err  error
+}
+
+func newExpander() *expander { return &expander{repl: caddy.NewReplacer()} }
+
+func (e *expander) one(option, text string) string {
+	out, err := e.repl.ReplaceOrErr(text, true, true)
+	if err != nil && e.err == nil {
+		e.err = fmt.Errorf("%s: %w", option, err)
+	}
+	return out
+}
+
+func (e *expander) all(option string, texts []string) []string {
+	var out []string
+	for _, text := range texts {
+		out = append(out, e.one(option, text))
+	}
+	return out
+}
+
+// fingerprint tells identities apart: guards that find the same one of these read
+// tokens, client ids and claims alike.
+func (h *Handler) fingerprint() (string, error) {
+	b, err := json.Marshal(struct {
+		Token, Client, JWT any
+		Zone               string
+	}{h.Token, h.Client, h.JWT, h.zone.registry})
+	return string(b), err
+}
