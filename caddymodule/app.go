@@ -33,6 +33,7 @@ type App struct {
 type member struct {
 	guard       *guard.Guard
 	fingerprint string
+	trust       string
 }
 
 // want is a matcher that needs a zone to exist.
@@ -96,6 +97,18 @@ func (a *App) guard(zone string) *guard.Guard {
 
 // Start checks what can be checked only when all guards and matchers are known.
 func (a *App) Start() error {
+	for zone, members := range a.guards {
+		var first string
+		for _, m := range members {
+			switch {
+			case m.trust == "" || m.trust == first:
+			case first == "":
+				first = m.trust
+			default:
+				return fmt.Errorf("the guards of zone %q trust different keys or issuers in their jwt blocks, so that one issuer's users could be another's; give them zones of their own", zone)
+			}
+		}
+	}
 	for _, w := range a.wants {
 		if err := a.check(w); err != nil {
 			return err

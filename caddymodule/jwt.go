@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"time"
@@ -22,7 +23,9 @@ import (
 //
 // A request that asks for a stream with a token that is not good gets 401, and
 // nothing reaches the backend. Other requests pass, and are judged only if the
-// answer proves to be a stream.
+// answer proves to be a stream. Without `key` only GET streams are governed.
+//
+// Guards that trust different keys or issuers must not share a zone.
 type JWT struct {
 	// Secrets for tokens signed with HS256, HS384 or HS512.
 	HMACSecrets []HMACSecret `json:"hmac_secrets,omitempty"`
@@ -60,7 +63,8 @@ type JWT struct {
 	// Believe tokens without verifying them, where only the backend has the
 	// keys. Claims then count only when the backend has answered with a stream;
 	// exactly one `token` source must be named, the one that the backend reads;
-	// `takeover request` and a logout of a `user` are not possible.
+	// `takeover request` and a logout of a `user` are not possible, and no later
+	// token moves the end of a stream.
 	Unverified bool `json:"unverified,omitempty"`
 }
 
@@ -188,8 +192,10 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 	for _, s := range j.JWKS {
 		s.URL = expand.one("jwks", s.URL)
 		setDefault(&s.Refresh, caddy.Duration(defaultRefresh))
-		if u, err := url.Parse(s.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return nil, fmt.Errorf("jwt: jwks: %q is not allowed; it is a URL that begins with https:// or http://", s.URL)
+		if u, err := url.Parse(s.URL); err != nil {
+			return nil, errors.New("jwt: jwks: that is no URL; it begins with https:// or http://")
+		} else if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return nil, fmt.Errorf("jwt: jwks: %q is not allowed; it is a URL that begins with https:// or http://", u.Redacted())
 		}
 		set, _, err := keySets.LoadOrNew(s, func() (caddy.Destructor, error) {
 			set, err := verify.NewJWKS(s.URL, time.Duration(s.Refresh), lastingLogger())
@@ -222,7 +228,12 @@ func (s HMACSecret) key(expand *expander, logger *zap.Logger) (verify.Key, error
 	if s.File != "" {
 		var err error
 		if secret, err = os.ReadFile(expand.one("hmac_secret", s.File)); err != nil {
-			return verify.Key{}, err
+			// Without the name: it may be a secret that somebody took for one.
+			var of *fs.PathError
+			if errors.As(err, &of) {
+				err = of.Err
+			}
+			return verify.Key{}, fmt.Errorf("reading its file: %w; it is a placeholder such as {env.JWT_SECRET}, or the name of a file", err)
 		}
 		secret = bytes.TrimSuffix(bytes.TrimSuffix(secret, []byte("\n")), []byte("\r"))
 	}
@@ -259,6 +270,20 @@ func (e *expander) all(option string, texts []string) []string {
 		out = append(out, e.one(option, text))
 	}
 	return out
+}
+
+// trust tells apart whom guards believe; empty: nobody.
+func (j *JWT) trust() string {
+	if j == nil {
+		return ""
+	}
+	b, err := json.Marshal(JWT{
+		HMACSecrets: j.HMACSecrets, PublicKeys: j.PublicKeys, JWKS: j.JWKS, Issuers: j.Issuers, Unverified: j.Unverified,
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // fingerprint tells identities apart: guards that find the same one of these read

@@ -17,7 +17,9 @@ type Logout struct {
 	// The request's method. Default: any but HEAD and OPTIONS.
 	Method string `json:"method,omitempty"`
 
-	// The request's path, as in the `path` matcher: `*` stands for any text.
+	// The request's path, as in the `path` matcher: `*` stands for any text. It is
+	// the path where the guard stands, so without what `handle_path` removes. The
+	// request must pass through the guard: a matcher must not leave it out.
 	Path string `json:"path"`
 
 	// Whose streams end: those of the request's `client` id, within its verified

@@ -9,6 +9,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
 func init() {
@@ -91,11 +93,7 @@ func (m *MatchClaim) Validate() error {
 
 // MatchWithError reports whether the request's token has the claims.
 func (m *MatchClaim) MatchWithError(r *http.Request) (bool, error) {
-	g := m.app.guard(m.Zone)
-	if g == nil {
-		return false, nil
-	}
-	claims := g.Claims(r)
+	claims := m.claims(r)
 	if claims == nil {
 		return false, nil
 	}
@@ -105,6 +103,22 @@ func (m *MatchClaim) MatchWithError(r *http.Request) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// claims returns the claims of the request's token, nil if it has no good one. It
+// asks once: a matcher and its opposite must not both be false because a key
+// came between them.
+func (m *MatchClaim) claims(r *http.Request) *identity.Claims {
+	name := "sse_guard.claims." + m.Zone
+	if known, ok := caddyhttp.GetVar(r.Context(), name).(*identity.Claims); ok {
+		return known
+	}
+	var claims *identity.Claims
+	if g := m.app.guard(m.Zone); g != nil {
+		claims = g.Claims(r)
+	}
+	caddyhttp.SetVar(r.Context(), name, claims)
+	return claims
 }
 
 // MatchHolder matches requests of who holds a key now: the request's client id

@@ -136,6 +136,43 @@ func TestApp_SharesOneVerifierPerOptions(t *testing.T) {
 	require.NotSame(t, a, c.handler(t, `{"jwt": `+options+`, "issuers": ["x"]}}`).guard.Verifier)
 }
 
+func TestApp_StartRefusesGuardsOfAZoneThatTrustDifferentIssuers(t *testing.T) {
+	t.Setenv("SSE_GUARD_JWT_SECRET", testSecret)
+	const key = `"hmac_secrets": [{"secret": "{env.SSE_GUARD_JWT_SECRET}"}]`
+	for name, test := range map[string]struct {
+		guards  []string
+		refused bool
+	}{
+		"another issuer": {[]string{`{"jwt": {` + key + `}}`, `{"jwt": {` + key + `, "issuers": ["b"]}}`}, true},
+		"other rules":    {[]string{`{"jwt": {` + key + `}}`, `{"jwt": {` + key + `, "optional": true, "require": ["exp"]}}`}, false},
+		"one without":    {[]string{`{"jwt": {` + key + `}}`, `{}`}, false},
+		"other zones":    {[]string{`{"jwt": {` + key + `}}`, `{"zone": "b", "jwt": {` + key + `, "issuers": ["b"]}}`}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newConfiguration(t, storageIn(t.TempDir()))
+			for _, g := range test.guards {
+				c.handler(t, g)
+			}
+			app, err := appOf(c.Context)
+			require.NoError(t, err)
+			if test.refused {
+				require.ErrorContains(t, app.Start(), `zone "default"`)
+			} else {
+				require.NoError(t, app.Start())
+			}
+		})
+	}
+}
+
+func TestDefaults_AMissingClaimIsNoWayAroundTheKey(t *testing.T) {
+	h := &Handler{Key: []string{"shop", "{sse_guard.claims.sub}"}}
+	h.setDefaults()
+	require.Equal(t, missingKeyDeny, h.MissingKey)
+	h = &Handler{Key: []string{"{sse_guard.claims.sub}"}, MissingKey: missingKeyPass}
+	h.setDefaults()
+	require.Equal(t, missingKeyPass, h.MissingKey)
+}
+
 func TestApp_StartRefusesMatchersThatCannotWork(t *testing.T) {
 	t.Setenv("SSE_GUARD_JWT_SECRET", testSecret)
 	const verifying = `"jwt": {"hmac_secrets": [{"secret": "{env.SSE_GUARD_JWT_SECRET}"}]}`

@@ -55,7 +55,8 @@ type Handler struct {
 	// profile; the default) or a `tab`. A new stream of a tab always replaces
 	// its older one. A new stream of a device replaces the device's older one
 	// when the key is full and the policy is `supersede`. A client id counts
-	// only among streams of the same token, since clients choose it.
+	// only among streams of the same token, or of the same verified user, since
+	// clients choose it.
 	// Default: header `X-Client-Id` and query `client_id`, both `device`.
 	Client []identity.ClientSource `json:"client,omitempty"`
 
@@ -68,7 +69,8 @@ type Handler struct {
 	Key []string `json:"key,omitempty"`
 
 	// What to do with a stream when a key part is empty: `pass` it untracked,
-	// or `deny` it with 403. Default: `pass`.
+	// or `deny` it with 403. Default: `deny` if the key has a claim of the token,
+	// else `pass`.
 	MissingKey string `json:"missing_key,omitempty"`
 
 	// How many may hold a key; 0 tracks without limit. Default: 1.
@@ -84,7 +86,8 @@ type Handler struct {
 
 	// When to decide: `auto` decides before the backend is asked if the key
 	// can be computed from the request and the present holder carries the
-	// same token, else when the backend has answered; `response` always
+	// same token, or the newcomer is to be rejected and its token was verified
+	// here, else when the backend has answered; `response` always
 	// waits for the backend's answer. `request` ends the older streams of a
 	// user before the backend is asked even if they carry another token, for
 	// backends that count connections themselves and would refuse the newcomer
@@ -252,13 +255,13 @@ func (h *Handler) identify(app *App) error {
 	if err != nil {
 		return err
 	}
-	app.join(h.Zone, member{h.guard, fingerprint})
+	app.join(h.Zone, member{h.guard, fingerprint, h.JWT.trust()})
 	return nil
 }
 
 func (h *Handler) setDefaults() {
 	setDefault(&h.Zone, defaultZone)
-	setDefault(&h.MissingKey, missingKeyPass)
+	setDefault(&h.MissingKey, h.defaultMissingKey())
 	setDefault(&h.LimitUnit, registry.Streams)
 	setDefault(&h.Policy, registry.Supersede)
 	setDefault(&h.Takeover, guard.TakeoverAuto)
@@ -309,6 +312,17 @@ func (h *Handler) keyFromRequest() bool {
 		}
 	}
 	return true
+}
+
+// defaultMissingKey keeps a token that lacks the claim it is counted by from
+// evading its limit.
+func (h *Handler) defaultMissingKey() string {
+	for name := range placeholders(h.Key) {
+		if strings.HasPrefix(name, claimsPlaceholder) {
+			return missingKeyDeny
+		}
+	}
+	return missingKeyPass
 }
 
 // placeholders yields the beginnings of texts behind each opening brace.

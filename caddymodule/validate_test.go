@@ -56,7 +56,7 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"jwks refreshed too often":  {`{"jwt": {"jwks": [{"url": "https://a.example/", "refresh": "1ms"}]}}`, []string{"jwks", "1ms", "1s"}},
 		"secret nowhere":            {`{"jwt": {"hmac_secrets": [{}]}}`, []string{"hmac_secret", "either"}},
 		"jwt secret of unset name":  {`{"jwt": {"hmac_secrets": [{"secret": "{env.SSE_GUARD_EMPTY}"}]}}`, []string{"jwt", "hmac_secret", "{env.SSE_GUARD_EMPTY}"}},
-		"jwt secret without file":   {`{"jwt": {"hmac_secrets": [{"file": "/nowhere"}]}}`, []string{"jwt", "hmac_secret", "/nowhere"}},
+		"jwt secret without file":   {`{"jwt": {"hmac_secrets": [{"file": "hunter2"}]}}`, []string{"jwt", "hmac_secret", "no such file", "placeholder"}},
 		"public key without file":   {`{"jwt": {"public_keys": [{"file": "/nowhere"}]}}`, []string{"jwt", "public_key", "/nowhere"}},
 		"public key that is none":   {`{"jwt": {"public_keys": [{"file": "validate_test.go"}]}}`, []string{"jwt", "public_key", "validate_test.go", "PEM"}},
 		"unknown algorithm":         {`{"jwt": {"algorithms": ["none"], "jwks": [{"url": "https://a.invalid/"}]}}`, []string{"jwt", "none"}},

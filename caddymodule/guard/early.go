@@ -9,7 +9,19 @@ import (
 // decideEarly decides about a request that asks for a stream before the
 // upstream sees it, as far as the request alone allows. It returns nil if the
 // request may go on.
+//
+// A page of another origin reads only what CORS allows, and takes anything else
+// for final: the temporary refusals that it is to come back after wait for the
+// header, where the upstream's CORS fields are known.
 func (v *visit) decideEarly() *refusal {
+	f := v.judgeEarly()
+	if f != nil && f.temporary && f.header == nil && v.crossOrigin() {
+		return nil
+	}
+	return f
+}
+
+func (v *visit) judgeEarly() *refusal {
 	if v.entombed() {
 		return entombed()
 	}

@@ -148,8 +148,9 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	}
 
 	v := g.visit(r, env, governed)
+	ctx := context.WithValue(r.Context(), visitKey{}, v)
 	if !governed && logout == nil {
-		return next(w, r)
+		return next(w, r.WithContext(ctx))
 	}
 	v.logout = logout
 	v.arrive()
@@ -164,7 +165,6 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	}
 
 	v.entry = maps.Clone(w.Header())
-	ctx := context.WithValue(r.Context(), visitKey{}, v)
 	v.response = stream.New(ctx, w, r, env.Conn(), v, &g.Stream)
 	sum, err := v.response.Relay(next)
 	v.logEnding(sum)

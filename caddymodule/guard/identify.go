@@ -39,15 +39,29 @@ func (v *visit) verify(wait bool) {
 	if v.claims == nil {
 		return
 	}
+	defer v.judgeLife()
 	v.stream.Subject = registry.ID(v.claims.Subject)
 	v.stream.IssuedAt = v.claims.IssuedAt
 	if !v.stream.Subject.IsZero() {
 		v.findClient(v.claims.Subject)
 	}
-	if v.claimsErr == nil {
-		v.noteToken()
-	}
 }
+
+// judgeLife notes a good token, unless it was logged out: then its claims count no
+// more than those of an expired one.
+func (v *visit) judgeLife() {
+	if v.claimsErr != nil {
+		return
+	}
+	if denied, err := v.guard.Zone.Registry.Denied(v.r.Context(), &v.stream); denied && err == nil {
+		v.claimsErr = errLoggedOut
+		return
+	}
+	v.noteToken()
+}
+
+// errLoggedOut is the error of a token that was good.
+var errLoggedOut error = &identity.InvalidTokenError{Why: "The token was logged out"}
 
 // findClient looks for a client id. It counts within scope only, since clients
 // choose their ids.
@@ -70,13 +84,13 @@ func (v *visit) noteToken() {
 		return
 	}
 	now := time.Now()
-	r := recentToken{subject: v.stream.Subject, expires: c.Expires, until: v.guard.tokenEnd(c, now)}
+	r := recentToken{expires: c.Expires, until: v.guard.tokenEnd(c, now)}
 	if !c.IssuedAt.IsZero() {
 		r.until = c.IssuedAt.Add(v.guard.Leeway + 2*time.Second)
 	}
-	z.recent.saw(v.stream.Token, r, now)
+	z.recent.saw(v.stream.Subject, v.stream.Token, r, now)
 
-	if z.deadlines.Len() == 0 || v.guard.OnExpiry != ExpiryRenew || v.denied() {
+	if z.deadlines.Len() == 0 || v.guard.OnExpiry != ExpiryRenew {
 		return
 	}
 	moved := z.deadlines.Renew(registry.ID(c.Session), v.stream.Token, v.guard.deadline(c))
@@ -132,7 +146,7 @@ func (v *visit) admissible() *refusal {
 	case err != nil:
 		return v.unreachable(err)
 	case denied:
-		return loggedOut()
+		return v.unverifiable(errLoggedOut)
 	default:
 		return nil
 	}
@@ -143,10 +157,17 @@ func (v *visit) admissible() *refusal {
 func (v *visit) admissibleAtHeader() *refusal {
 	if errors.Is(v.claimsErr, identity.ErrNoKeys) && !v.asks {
 		v.verify(true)
+		if len(v.guard.Key) > 0 {
+			v.stream.Key = registry.ID{} // it may have parts that were not known yet
+		}
 	}
 	if v.guard.Unverified && !v.token.IsZero() {
-		// The upstream has verified it. What is no JWT has no claims.
-		v.claims, _ = v.token.VerifyNow(v.guard.Verifier)
+		// The upstream has verified it. What the guard cannot read as the same
+		// token is refused all the same: without claims it would evade its key.
+		v.claims, v.claimsErr = v.token.VerifyNow(v.guard.Verifier)
+		if v.guard.OnExpiry == ExpiryKeep && errors.Is(v.claimsErr, identity.ErrExpired) {
+			v.claimsErr = nil
+		}
 	}
 	return v.admissible()
 }

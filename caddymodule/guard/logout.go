@@ -62,11 +62,14 @@ func (v *visit) logOut(l *Logout) {
 	if scope != LogoutToken && errors.Is(v.claimsErr, identity.ErrNoKeys) {
 		v.verify(true) // whose client, or which user, only the claims tell
 	}
-	if scope == LogoutDefault {
+	switch {
+	case scope == LogoutDefault && !v.stream.Client.IsZero():
+		scope = LogoutClient
+	case scope == LogoutDefault:
 		scope = LogoutToken
-		if !v.stream.Client.IsZero() {
-			scope = LogoutClient
-		}
+	case scope == LogoutUser && v.stream.Subject.IsZero():
+		v.guard.Logger.Warn("a logout names no user: its token does not tell one, or is not good; only the token is logged out", v.zone(), zap.NamedError("token", v.claimsErr))
+		scope = LogoutToken
 	}
 
 	// The client may leave, but what it asked for is done.
@@ -180,7 +183,13 @@ func (v *visit) denials(ctx context.Context, scope LogoutScope) []registry.Denia
 	case scope == LogoutClient:
 		token.Client = v.stream.Client
 	}
-	return []registry.Denial{token}
+	ds := []registry.Denial{token}
+	if scope == LogoutClient {
+		for _, arriving := range v.guard.Zone.arrivals.tokens(v.stream.Client) {
+			ds = append(ds, registry.Denial{Token: arriving, Client: v.stream.Client, Until: now.Add(denialLife)})
+		}
+	}
+	return ds
 }
 
 // known reports whether the token is anybody's.
@@ -204,11 +213,12 @@ func watermarkEnd(c *identity.Claims, now time.Time) time.Time {
 }
 
 // denialsOf denies the tokens with which ended streams were opened: after a
-// logout by client or user they may be others than the request's.
+// logout by client or user they may be others than the request's, and where tokens
+// are not verified only the stream knows how long its own is good.
 func (v *visit) denialsOf(ended []*registry.Stream, scope LogoutScope) []registry.Denial {
 	var ds []registry.Denial
 	for _, s := range ended {
-		if s.Token == v.stream.Token || s.Token.IsZero() {
+		if s.Token.IsZero() || s.Token == v.stream.Token && v.claims != nil {
 			continue
 		}
 		d := registry.Denial{Token: s.Token, Until: time.Now().Add(denialLife)}

@@ -63,6 +63,7 @@ func TestLogout_EndsThoseInItsScope(t *testing.T) {
 		"a stranger's id":      {LogoutClient, []func(*client){token("sub=bob"), device("phone")}, want{}},
 		"no token":             {LogoutToken, nil, want{}},
 		"user, no good token":  {LogoutUser, []func(*client){token("bad=1&sub=ann")}, want{}},
+		"user, unnamed":        {LogoutUser, []func(*client){token("n=1")}, want{}},
 		"the user's new token": {LogoutClient, []func(*client){token("sub=ann&n=3"), device("phone")}, want{phone: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,11 +258,16 @@ func TestLogout_RemembersNoStrangersToken(t *testing.T) {
 	reg := &counting{Registry: memory.New()}
 	atSite(t, func(t *testing.T, s *site) {
 		s.logOut(http.StatusOK, token("made up"))
-		require.Zero(t, reg.denials)
+		s.logOut(http.StatusOK, token("made up"), method(http.MethodGet))
+		require.Zero(t, reg.denials, "it must not count as an arrival of itself")
 		s.open(token("ann"))
 		s.logOut(http.StatusOK, token("ann"))
-		require.Equal(t, 1, reg.denials)
-	}, all(loggingOut(LogoutDefault), func(g *Guard) { g.Zone.Registry = reg }))
+		require.NotZero(t, reg.denials)
+	}, all(keyedBy("{sse_guard.token}"), func(g *Guard) {
+		loggingOut(LogoutDefault)(g)
+		g.Logouts[0].Matches = func(r *http.Request) bool { return r.URL.Path == "/logout" }
+		g.Zone.Registry = reg
+	}))
 }
 
 // counting counts the denials that it is given.
@@ -350,4 +356,43 @@ func TestExpiry_SendsAParkedNewcomerAway(t *testing.T) {
 		s.pass(parkHeartbeat)
 		require.True(t, parked.over())
 	}, all(verifying, parking, keyedBy("shop")))
+}
+
+// The page has refreshed its token while its stream was being opened.
+func TestLogout_OfAClientFindsItsOlderTokenInFlight(t *testing.T) {
+	phone := field("X-Client-Id", "phone")
+	atSite(t, func(t *testing.T, s *site) {
+		answer := make(chan struct{})
+		s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+			<-answer
+			return s.backend.stream(w, r)
+		}
+		c := s.open(token("sub=ann&n=1"), phone)
+		s.logOut(http.StatusOK, token("sub=ann&n=2"), phone)
+		close(answer)
+		s.settle()
+		require.Contains(t, challenge(t, c), "logged out")
+	}, all(verifying, many, loggingOut(LogoutClient)))
+}
+
+func TestLogout_OfAUserWithoutANameIsOneOfTheToken(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(token("role=x"))
+		s.logOut(http.StatusOK, token("role=x"))
+		requireLoggedOut(t, c)
+		challenge(t, s.open(token("role=x")))
+		require.Equal(t, 1, s.logs.FilterMessageSnippet("a logout names no user").Len())
+	}, all(verifying, loggingOut(LogoutUser)))
+}
+
+// Only the stream's claims tell how long a token is good that nobody verified.
+func TestLogout_DeniesAnUnverifiedTokenUntilItsEnd(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		month := token("sub=ann&exp=" + after(30*24*time.Hour))
+		requireEnded := s.open(month)
+		s.logOut(http.StatusOK, month)
+		requireLoggedOut(t, requireEnded)
+		s.pass(48 * time.Hour)
+		require.Contains(t, challenge(t, s.open(month)), "logged out")
+	}, all(unverified, loggingOut(LogoutToken)))
 }

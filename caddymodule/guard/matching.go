@@ -10,19 +10,36 @@ import (
 // Claims returns what the request's good token says, nil if it has none.
 func (g *Guard) Claims(r *http.Request) *identity.Claims {
 	token, err := g.Identity.Token(r)
-	if err != nil || token.IsZero() || g.Verifier == nil || g.Unverified {
-		return nil
-	}
-	var claims *identity.Claims
-	if identity.AsksForStream(r) {
-		claims, err = token.Verify(r.Context(), g.Verifier)
-	} else {
-		claims, err = token.VerifyNow(g.Verifier)
-	}
 	if err != nil {
 		return nil
 	}
+	claims, err := g.claims(r, token)
+	if err != nil || claims == nil {
+		return nil
+	}
+	client, _ := g.Identity.Client(r, claims.Subject)
+	denied, err := g.Zone.Registry.Denied(r.Context(), &registry.Stream{
+		Token:    registry.ID(token.Hash),
+		Subject:  registry.ID(claims.Subject),
+		IssuedAt: claims.IssuedAt,
+		Client:   registry.ID(client),
+	})
+	if denied || err != nil {
+		return nil
+	}
 	return claims
+}
+
+// claims returns what the token says, with an error what it said once.
+func (g *Guard) claims(r *http.Request, token identity.Token) (*identity.Claims, error) {
+	switch {
+	case token.IsZero() || g.Verifier == nil || g.Unverified:
+		return nil, nil
+	case identity.AsksForStream(r):
+		return token.Verify(r.Context(), g.Verifier)
+	default:
+		return token.VerifyNow(g.Verifier)
+	}
 }
 
 // Holds reports whether the sender of r holds a key of the zone now: by its
@@ -33,7 +50,8 @@ func (g *Guard) Holds(r *http.Request) (bool, error) {
 		return false, nil //nolint:nilerr // two tokens are nobody's
 	}
 	scope := token.Hash
-	if claims := g.Claims(r); claims != nil && !claims.Subject.IsZero() {
+	// Whose client it is, an expired token tells as well.
+	if claims, _ := g.claims(r, token); claims != nil && !claims.Subject.IsZero() {
 		scope = claims.Subject
 	}
 	index, id := registry.ByToken, registry.ID(token.Hash)

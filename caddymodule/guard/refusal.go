@@ -61,9 +61,6 @@ func invalidToken(why string) *refusal {
 	}
 }
 
-// loggedOut is the answer to a token that was logged out.
-func loggedOut() *refusal { return invalidToken("The token was logged out") }
-
 // unverifiable is the answer to a token that the verifier did not accept.
 func (v *visit) unverifiable(err error) *refusal {
 	var invalid *identity.InvalidTokenError

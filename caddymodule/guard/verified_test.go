@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/identity/verify"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // plainVerifier believes tokens that are written as a query string, such as
@@ -396,4 +399,118 @@ func TestLog_AKeyTakenOverFromManyAddressesIsASharedAccount(t *testing.T) {
 		require.Equal(t, zap.WarnLevel, lines[0].Level)
 		require.Len(t, lines[0].ContextMap()["newcomer_ips"], 3)
 	}, sharing)
+}
+
+// A backend's decoder accepts spellings of a signature that the guard does not
+// read: without claims they would hold nothing.
+func TestUnverified_AnotherSpellingIsNoWayAroundTheKey(t *testing.T) {
+	claims := jwt.MapClaims{"sub": "ann", "exp": time.Now().Add(time.Hour).Unix()}
+	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("key"))
+	require.NoError(t, err)
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token(text))
+		require.Equal(t, 1, s.holders(0))
+		challenge(t, s.open(token(text+"=")))
+		require.Equal(t, 1, s.backend.say("more"), "one stream lives")
+	}, all(keyedBy("{sse_guard.claims.sub}"), unverified, func(g *Guard) { g.Verifier = verify.Unverified{} }))
+}
+
+func TestUnverified_AnExpiredTokenIsRefusedAtTheHeader(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		challenge(t, s.open(token("sub=ann&exp=1")))
+	}, all(keyedBy("{sse_guard.claims.sub}"), unverified))
+	atSite(t, func(t *testing.T, s *site) {
+		require.Equal(t, hello, s.open(token("sub=ann&exp=1")).text())
+	}, all(keyedBy("{sse_guard.claims.sub}"), unverified, func(g *Guard) { g.OnExpiry = ExpiryKeep }))
+}
+
+// A reload may leave a zone without guards, and its streams running.
+func TestExpiry_GoesOnInAZoneThatIsClosed(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(token("sub=ann&exp=" + after(10*time.Second)))
+		require.NoError(t, s.guards[0].Zone.Close())
+		s.pass(10 * time.Second)
+		require.Equal(t, "TOKEN_EXPIRED", c.lastEvent(t).Name)
+	}, verifying)
+}
+
+// Two guards of one zone and key are one, so what the inner one has verified
+// counts for the outer one, which holds the key.
+func TestNested_TheOuterGuardAdoptsWhatTheInnerHasVerified(t *testing.T) {
+	var shared *Zone
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(token("sub=ann&exp=" + after(10*time.Second)))
+		s.pass(10 * time.Second)
+		require.Equal(t, "TOKEN_EXPIRED", c.lastEvent(t).Name)
+		c = s.open(token("sub=ann&n=1"))
+		s.logOut(http.StatusOK, token("sub=ann&n=2"))
+		requireLoggedOut(t, c)
+	}, func(g *Guard) { shared = g.Zone }, all(verifying, loggingOut(LogoutUser), func(g *Guard) { g.Zone = shared }))
+}
+
+func TestNested_ClaimsOfAnOuterGuardAreShownBehindAnInnerOne(t *testing.T) {
+	inner := func(g *Guard) { g.Zone.Name = "inner" }
+	atSite(t, func(t *testing.T, s *site) {
+		require.Equal(t, "ann", s.open(token("sub=ann")).published("sse_guard.claims.sub"))
+		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
+		c := s.open(token("sub=ann"), method(http.MethodPost))
+		require.Equal(t, "ann", c.published("sse_guard.claims.sub"))
+	}, verifying, all(inner, loggingOut(LogoutToken)))
+}
+
+func TestClaims_OfALoggedOutTokenAreNotShown(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("sub=ann"))
+		s.logOut(http.StatusOK, token("sub=ann"))
+		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
+		c := s.open(token("sub=ann"), notAsking)
+		require.Empty(t, c.published("sse_guard.claims.sub"))
+		require.Nil(t, s.guards[0].Claims(c.r))
+	}, all(verifying, loggingOut(LogoutToken)))
+}
+
+// The keys may come between the request and its answer.
+func TestClaims_AKeyIsComputedAgainOnceTheTokenIsVerified(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		late := s.guards[0].Verifier.(*plainVerifier)
+		late.late = true
+		ann := s.open(token("sub=ann"), notAsking)
+		late.late = true
+		bob := s.open(token("sub=bob"), notAsking)
+		require.False(t, ann.over(), "bob has another key")
+		s.open(token("sub=bob&n=2"))
+		require.True(t, bob.over())
+		require.False(t, ann.over())
+	}, all(verifying, keyedBy("user-{sse_guard.claims.sub}")))
+}
+
+// What CORS hides from a page is final for it; so the refusal waits for the
+// upstream's answer.
+func TestTemporaryRefusal_OfACrossOriginPageKeepsItsCORSFields(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.backend.header = http.Header{"Access-Control-Allow-Origin": {"https://page.example"}}
+		c := s.open(token("sub=ann"), field("Origin", "https://page.example"))
+		status, h, body := c.got()
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, "https://page.example", h.Get("Access-Control-Allow-Origin"))
+		require.Equal(t, "retry: 5000\n\n", body)
+	}, func(g *Guard) { g.Verifier = &plainVerifier{keyless: true} })
+}
+
+func TestRecentTokens_AreBounded(t *testing.T) {
+	var r recentTokens
+	now := time.Now()
+	known := func(i int) (subject, token registry.ID) {
+		return registry.ID{byte(i), byte(i >> 8), 1}, registry.ID{byte(i), byte(i >> 8), 2}
+	}
+	for i := range maxRecent + 100 {
+		subject, token := known(i)
+		r.saw(subject, token, recentToken{until: now.Add(time.Hour)}, now)
+	}
+	require.Equal(t, maxRecent, r.size)
+	subject, token := known(maxRecent + 99)
+	require.Contains(t, r.of(subject), token)
+	r.saw(subject, token, recentToken{until: now.Add(3 * time.Hour)}, now.Add(2*time.Hour))
+	require.Equal(t, 1, r.size, "the others are out of date")
+	require.Len(t, r.bySubject, 1)
 }

@@ -44,7 +44,8 @@ type visit struct {
 	// claims is what a verified token says; with claimsErr, what it said once.
 	claims    *identity.Claims
 	claimsErr error
-	arriving  bool            // counted among the zone's arrivals
+	arriving  bool // counted among the zone's arrivals, as by arrival
+	arrival   arrival
 	entry     http.Header     // as it was on entry, until the stream is admitted
 	stream    registry.Stream // Key is zero until known
 	response  *stream.Response
@@ -103,10 +104,17 @@ func (v *visit) placeholder(name string) string {
 	case "sse_guard.token":
 		return full(v.stream.Token)
 	}
-	if claim, ok := strings.CutPrefix(name, claimsPlaceholder); ok && v.claims != nil && v.claimsErr == nil {
+	claim, ok := strings.CutPrefix(name, claimsPlaceholder)
+	switch {
+	case !ok:
+		return ""
+	case v.claims != nil && v.claimsErr == nil:
 		return v.claims.Text(claim)
+	case v.guard.Verifier == nil && v.outer != nil:
+		return v.outer.placeholder(name) // a guard further out may know
+	default:
+		return ""
 	}
-	return ""
 }
 
 // claimsPlaceholder begins the placeholders of a token's claims.
@@ -143,18 +151,20 @@ func (v *visit) rule() registry.Rule {
 }
 
 // arrive counts the request among those that may become streams, until it does
-// or is over.
+// or is over. A logout does not become one, nor does a token that is not good.
 func (v *visit) arrive() {
-	if v.governed && v.claims == nil && !v.token.IsZero() {
-		v.arriving = true
-		v.guard.Zone.arrivals.enter(v.stream.Token)
+	hopeless := v.claimsErr != nil && !errors.Is(v.claimsErr, identity.ErrNoKeys)
+	if !v.governed || v.logout != nil || v.token.IsZero() || hopeless {
+		return
 	}
+	v.arriving, v.arrival = true, arrival{v.stream.Token, v.stream.Client}
+	v.guard.Zone.arrivals.enter(v.arrival)
 }
 
 func (v *visit) arrived() {
 	if v.arriving {
 		v.arriving = false
-		v.guard.Zone.arrivals.leave(v.stream.Token)
+		v.guard.Zone.arrivals.leave(v.arrival)
 	}
 }
 
@@ -183,10 +193,12 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 		return v.refuse(missingKey())
 	case !v.keyed():
 		return stream.Untracked
-	case v.heldOutside():
-		return stream.Pass
 	case v.entombed():
 		return v.refuse(entombed())
+	}
+	if o := v.heldOutside(); o != nil {
+		o.adopt(v)
+		return stream.Pass
 	}
 	v.warnIfEncoded(header)
 	if v.r.Header.Get("Origin") != "" {
@@ -195,15 +207,27 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 	return v.reserve()
 }
 
-// heldOutside reports whether a guard further out holds the same key of the
-// same zone for this very request: a second place would end, or refuse, itself.
-func (v *visit) heldOutside() bool {
+// heldOutside returns the visit of a guard further out that holds the same key of
+// the same zone for this very request: a second place would end, or refuse,
+// itself. It is nil if there is none.
+func (v *visit) heldOutside() *visit {
 	for o := v.outer; o != nil; o = o.outer {
-		if o.guard.Zone.Name == v.guard.Zone.Name && o.stream.Key == v.stream.Key {
-			return true
+		if o.governed && o.guard.Zone.Name == v.guard.Zone.Name && o.stream.Key == v.stream.Key {
+			return o
 		}
 	}
-	return false
+	return nil
+}
+
+// adopt takes over what an inner guard has verified and this one, which holds the
+// key for it, has not: the stream expires, and is found by its user.
+func (v *visit) adopt(inner *visit) {
+	if v.claims != nil || !inner.verified() {
+		return
+	}
+	v.claims = inner.claims
+	v.stream.Subject, v.stream.IssuedAt = inner.stream.Subject, inner.stream.IssuedAt
+	v.stream.Client, v.stream.Tab = inner.stream.Client, inner.stream.Tab
 }
 
 func (v *visit) reserve() stream.Verdict {

@@ -32,9 +32,9 @@ func NewZone(name string, r registry.Registry) *Zone {
 	return z
 }
 
-// Close ends what the zone runs, and closes its registry.
+// Close closes the registry and tells what is untold of contests. Streams of a
+// configuration that was replaced may still run: they expire all the same.
 func (z *Zone) Close() error {
-	z.deadlines.Close()
 	z.contests.Close()
 	if c, ok := z.Registry.(io.Closer); ok {
 		return c.Close()

@@ -47,7 +47,7 @@ func (c *cache) get(token [sha256.Size]byte, keys uint64, now time.Time) *identi
 	if !ok {
 		return nil
 	}
-	if a.keys != keys || !now.Before(a.until) {
+	if a.keys != keys || !now.Round(0).Before(a.until) {
 		delete(c.accepted, token)
 		return nil
 	}
@@ -56,7 +56,7 @@ func (c *cache) get(token [sha256.Size]byte, keys uint64, now time.Time) *identi
 
 // put remembers a token that was accepted now.
 func (c *cache) put(token [sha256.Size]byte, keys uint64, claims *identity.Claims, now time.Time, leeway time.Duration) {
-	until := now.Add(cacheTime)
+	until := now.Round(0).Add(cacheTime) // the monotonic clock stands still while the machine sleeps
 	if end := claims.Expires; !end.IsZero() && end.Add(leeway).Before(until) {
 		until = end.Add(leeway)
 	}

@@ -118,9 +118,15 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*identity.Claims, 
 	})
 }
 
-// VerifyNow implements identity.Verifier.
+// VerifyNow implements identity.Verifier. It has a key fetched that is not known,
+// but does not wait for it.
 func (v *Verifier) VerifyNow(token string) (*identity.Claims, error) {
-	return v.verify(token, func(*signedToken, []*JWKS) error { return identity.ErrNoKeys })
+	return v.verify(token, func(_ *signedToken, lacking []*JWKS) error {
+		for _, j := range lacking {
+			j.demand()
+		}
+		return identity.ErrNoKeys
+	})
 }
 
 // verify is Verify and VerifyNow, which differ in what they do if one of the
