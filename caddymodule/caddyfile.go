@@ -62,6 +62,13 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    on_expiry      renew|end|keep
 //	    logout         [<method>] <path> [client|user|token] [<status...>]
 //	    shared_account <addresses> <window>|off
+//	    heartbeat      <duration>|off
+//	    dead_after     <duration>|off
+//	    probe          <duration>|off
+//	    reserve        <duration>|off
+//	    flap           <n> <window>|off
+//	    max_age        <duration>
+//	    drain          <window> [<rate>]
 //	    registry       <module> { ... }
 //	}
 //
@@ -147,6 +154,11 @@ var options = map[string]option[*Handler]{
 	"on_reject":   word("on_reject", func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 	"retry":       duration("retry", func(h *Handler) *caddy.Duration { return &h.Retry }),
 	"end_timeout": duration("end_timeout", func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
+	"heartbeat":   durationOrOff("heartbeat", func(h *Handler) **caddy.Duration { return &h.Heartbeat }),
+	"dead_after":  durationOrOff("dead_after", func(h *Handler) **caddy.Duration { return &h.DeadAfter }),
+	"probe":       durationOrOff("probe", func(h *Handler) **caddy.Duration { return &h.Probe }),
+	"reserve":     durationOrOff("reserve", func(h *Handler) **caddy.Duration { return &h.Reserve }),
+	"max_age":     duration("max_age", func(h *Handler) *caddy.Duration { return &h.MaxAge }),
 	"require_token": {set: func(h *Handler, _ []string) error {
 		h.RequireToken = true
 		return nil
@@ -159,6 +171,8 @@ var options = map[string]option[*Handler]{
 	"event":          {syntax: "<reason> <name>", least: 2, most: 2, repeats: true, set: setEvent},
 	"logout":         {syntax: "[<method>] <path> [client|user|token] [<status...>]", least: 1, most: -1, repeats: true, set: setLogout},
 	"shared_account": {syntax: "<addresses> <window>|off", least: 1, most: 2, set: setSharedAccount},
+	"flap":           {syntax: "<n> <window>|off", least: 1, most: 2, set: setFlap},
+	"drain":          {syntax: "<window> [<rate>]", least: 1, most: 2, set: setDrain},
 }
 
 // text is an option of one word or quoted text.
@@ -189,6 +203,21 @@ func duration(name string, field func(*Handler) *caddy.Duration) option[*Handler
 	return option[*Handler]{syntax: "<duration>", least: 1, most: 1, set: func(h *Handler, args []string) (err error) {
 		*field(h), err = parseDuration(name, args[0], leastDuration)
 		return err
+	}}
+}
+
+// durationOrOff is an option of a duration that may be turned off.
+func durationOrOff(name string, field func(*Handler) **caddy.Duration) option[*Handler] {
+	return option[*Handler]{syntax: "<duration>|off", least: 1, most: 1, set: func(h *Handler, args []string) error {
+		var d caddy.Duration
+		if args[0] != "off" {
+			var err error
+			if d, err = parseDuration(name, args[0], leastLiveness); err != nil {
+				return fmt.Errorf("%w, or off", err)
+			}
+		}
+		*field(h) = &d
+		return nil
 	}}
 }
 
@@ -276,20 +305,48 @@ func setLogout(h *Handler, args []string) error {
 	return l.validate()
 }
 
-func setSharedAccount(h *Handler, args []string) (err error) {
-	h.SharedAccount = new(SharedAccount)
-	if len(args) == 1 && args[0] == "off" {
-		return nil
-	}
-	n, err := strconv.Atoi(args[0])
-	if err != nil || n == 0 || len(args) != 2 {
-		return fmt.Errorf("shared_account: %q is not allowed; write: shared_account <addresses> <window>, or: shared_account off", strings.Join(args, " "))
-	}
-	h.SharedAccount.Addresses = n
-	if h.SharedAccount.Window, err = parseDuration("shared_account", args[1], time.Second); err != nil {
+func setSharedAccount(h *Handler, args []string) error {
+	n, window, err := parseTimes("shared_account", "<addresses>", args)
+	if err != nil {
 		return err
 	}
+	h.SharedAccount = &SharedAccount{n, window}
 	return h.SharedAccount.validate()
+}
+
+func setFlap(h *Handler, args []string) error {
+	n, window, err := parseTimes("flap", "<n>", args)
+	if err != nil {
+		return err
+	}
+	h.Flap = &Flap{n, window}
+	return h.Flap.validate()
+}
+
+// parseTimes reads a number and the time in which it counts; 0 for off.
+func parseTimes(name, what string, args []string) (n int, window caddy.Duration, err error) {
+	if len(args) == 1 && args[0] == "off" {
+		return 0, 0, nil
+	}
+	n, err = strconv.Atoi(args[0])
+	if err != nil || n == 0 || len(args) != 2 {
+		return 0, 0, fmt.Errorf("%s: %q is not allowed; write: %[1]s %[3]s <window>, or: %[1]s off", name, strings.Join(args, " "), what)
+	}
+	window, err = parseDuration(name, args[1], leastWindow)
+	return n, window, err
+}
+
+func setDrain(h *Handler, args []string) (err error) {
+	h.Drain = new(Drain)
+	if h.Drain.Window, err = parseDuration("drain", args[0], leastWindow); err != nil {
+		return err
+	}
+	if len(args) == 2 {
+		if h.Drain.Rate, err = strconv.Atoi(args[1]); err != nil || h.Drain.Rate < 1 {
+			return fmt.Errorf("drain: a rate of %q is not allowed; it is how many streams may end a second, 1 or more", args[1])
+		}
+	}
+	return nil
 }
 
 // jwtOptions by name.

@@ -5,11 +5,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/tcp"
 )
 
 // environment is the Caddy server around one request.
@@ -59,10 +62,21 @@ func (e *environment) ClientIP() string {
 	return ip
 }
 
-// Conn implements guard.Env.
-func (e *environment) Conn() net.Conn {
-	conn, _ := e.r.Context().Value(connKey{}).(net.Conn)
-	return conn
+// Connection implements guard.Env.
+func (e *environment) Connection() stream.Connection {
+	c, ok := e.r.Context().Value(connKey{}).(*connection)
+	if !ok {
+		return stream.Connection{}
+	}
+	c.once.Do(func() { c.Connection.TCP = tcp.Of(c.Net) })
+	return c.Connection
+}
+
+// connection is one that the server has accepted. Most never carry a stream, so
+// its TCP connection is looked for when the first one comes.
+type connection struct {
+	stream.Connection
+	once sync.Once
 }
 
 type connKey struct{}
@@ -73,7 +87,7 @@ func withConn(ctx context.Context, conn net.Conn) context.Context {
 	if ctx.Value(connKey{}) != nil {
 		return ctx
 	}
-	return context.WithValue(ctx, connKey{}, conn)
+	return context.WithValue(ctx, connKey{}, &connection{Connection: stream.Connection{Net: conn}})
 }
 
 // Interface guard

@@ -71,12 +71,12 @@ func TestClientIP_ConsidersTrustedProxies(t *testing.T) {
 }
 
 func TestConn_IsTheServersFirst(t *testing.T) {
-	require.Nil(t, around(t, "/").Conn())
+	require.Zero(t, around(t, "/").Connection())
 
 	first, second := net.Pipe()
 	defer first.Close()
 	defer second.Close()
 	ctx := withConn(withConn(context.Background(), first), second)
 	e := &environment{r: httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx)}
-	require.Same(t, first, e.Conn())
+	require.Same(t, first, e.Connection().Net)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/fights"
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -119,6 +120,50 @@ type Handler struct {
 	// line in the security log. Default: 5 addresses in 10 minutes.
 	SharedAccount *SharedAccount `json:"shared_account,omitempty"`
 
+	// How long nothing may be written to a stream until a comment is, which
+	// clients ignore: it keeps connections open, and shows whether the client
+	// still acknowledges. It comes up to a quarter earlier, so that not all streams
+	// beat at once. 0 turns it off. Default: 15s.
+	Heartbeat *caddy.Duration `json:"heartbeat,omitempty"`
+
+	// How long a client may acknowledge nothing until its stream ends. On Linux
+	// the kernel knows. Elsewhere, and where the connection cannot be reached
+	// (HTTP/3, some listener wrappers), only a client counts as dead that takes
+	// nothing in for so long. It must be longer than the heartbeat, without which a
+	// client that was idle when it went is not noticed. 0 turns it off.
+	// Default: 30s.
+	DeadAfter *caddy.Duration `json:"dead_after,omitempty"`
+
+	// How long a holder has to prove that it lives, by acknowledging a comment,
+	// before a newcomer is rejected because of it; twice the connection's
+	// retransmission timeout if that is longer. Where the kernel cannot tell, or a
+	// load balancer acknowledges for its clients, the holder is taken to live.
+	// 0 turns it off. Default: 1s.
+	Probe *caddy.Duration `json:"probe,omitempty"`
+
+	// How long a place is kept for a client that went away, under the policy
+	// `reject`: the same client id, or else the same token, address and
+	// User-Agent, gets it back, so that whoever asks most often does not win
+	// against a page that reloads. 0 turns it off. Default: 3s.
+	Reserve *caddy.Duration `json:"reserve,omitempty"`
+
+	// When pages that take the key from each other again and again come to rest:
+	// from the `count`-th time within `window` on that a client without a
+	// tombstone takes the key back from who superseded it, it waits until the
+	// key is free. Default: 4 times in 2 minutes.
+	Flap *Flap `json:"flap,omitempty"`
+
+	// How long a stream may live, give or take a tenth. It then ends between two
+	// events, and its client comes back at once with its Last-Event-ID. For
+	// backends that would end it with an error otherwise. Default: for ever.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// How all streams end when Caddy stops, or no guard of the zone is left after
+	// a reload: within the window, and no longer than half of it, their clients
+	// being told to come back at different times within it. The window is shorter
+	// if Caddy's `grace_period` is. Default: 10s.
+	Drain *Drain `json:"drain,omitempty"`
+
 	// What a rejected newcomer gets if it asked for a stream: `event`, a
 	// stream of one `DUPLICATE_SESSION` event that tells it when to come back;
 	// `park`, the same event on a stream that stays open until the key is
@@ -164,6 +209,13 @@ const (
 	defaultMaxEventSize = 1 << 20
 	defaultSharedAddrs  = 5
 	defaultSharedWindow = 10 * time.Minute
+	defaultHeartbeat    = 15 * time.Second
+	defaultDeadAfter    = 30 * time.Second
+	defaultProbe        = time.Second
+	defaultReserve      = 3 * time.Second
+	defaultFlaps        = 4
+	defaultFlapWindow   = 2 * time.Minute
+	defaultDrain        = 10 * time.Second
 
 	missingKeyPass = "pass"
 	missingKeyDeny = "deny"
@@ -197,6 +249,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		srv.RegisterConnContext(withConn)
+		srv.RegisterOnShutdown(h.serverStops)
 	}
 
 	extractor, err := identity.NewExtractor(h.Token, h.Client)
@@ -213,6 +266,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
 		Takeover:       h.Takeover,
 		RequireToken:   h.RequireToken,
+		Probe:          time.Duration(*h.Probe),
+		Flap:           fights.Rule{Flaps: h.Flap.Count, Window: time.Duration(h.Flap.Window)},
+		Drain:          guard.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate},
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,
@@ -220,6 +276,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			EndTimeout:   time.Duration(h.EndTimeout),
 			MaxEventSize: int(h.MaxEventSize),
 			OpenRetry:    time.Duration(h.Retry),
+			Heartbeat:    time.Duration(*h.Heartbeat),
+			DeadAfter:    time.Duration(*h.DeadAfter),
+			MaxAge:       time.Duration(h.MaxAge),
+			Rounds:       zone.Rounds(),
 		},
 		OnExpiry: h.OnExpiry,
 		Sharing:  guard.Sharing{Addrs: h.SharedAccount.Addresses, Window: time.Duration(h.SharedAccount.Window)},
@@ -229,6 +289,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.Retry == 0 {
 		h.guard.Retry = defaultRetry
+	}
+	zone.Use(h.guard.Drain)
+	if h.Policy == registry.Reject {
+		h.guard.Reserve = time.Duration(*h.Reserve)
 	}
 	if h.guard.Logouts, err = h.logouts(ctx); err != nil {
 		return err
@@ -272,6 +336,16 @@ func (h *Handler) setDefaults() {
 	if h.Limit == nil {
 		h.Limit = new(1)
 	}
+	setDefaultDuration(&h.Heartbeat, defaultHeartbeat)
+	setDefaultDuration(&h.DeadAfter, defaultDeadAfter)
+	setDefaultDuration(&h.Probe, defaultProbe)
+	setDefaultDuration(&h.Reserve, defaultReserve)
+	if h.Flap == nil {
+		h.Flap = &Flap{defaultFlaps, caddy.Duration(defaultFlapWindow)}
+	}
+	if h.Drain == nil {
+		h.Drain = &Drain{Window: caddy.Duration(defaultDrain)}
+	}
 	if h.SharedAccount == nil {
 		h.SharedAccount = &SharedAccount{defaultSharedAddrs, caddy.Duration(defaultSharedWindow)}
 	}
@@ -280,6 +354,13 @@ func (h *Handler) setDefaults() {
 	}
 	if len(h.Client) == 0 {
 		h.Client = identity.DefaultClients()
+	}
+}
+
+// setDefaultDuration is for options of which zero means off.
+func setDefaultDuration(field **caddy.Duration, value time.Duration) {
+	if *field == nil {
+		*field = new(caddy.Duration(value))
 	}
 }
 

@@ -37,6 +37,7 @@ func (h *Handler) Validate() error {
 		h.JWT.validate(),
 		h.validateLogouts(),
 		h.SharedAccount.validate(),
+		h.validateLiveness(),
 		h.validateWhole(),
 	} {
 		if check != nil {

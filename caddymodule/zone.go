@@ -40,8 +40,10 @@ type zoneKey struct{ name, registry string }
 // zone is a zone in the pool.
 type zone struct{ *guard.Zone }
 
-// Destruct implements caddy.Destructor.
-func (z zone) Destruct() error { return z.Close() }
+// Destruct implements caddy.Destructor. No guard of the zone is left, but maybe
+// streams are, of a configuration that was replaced: the zone closes once it is
+// drained.
+func (z zone) Destruct() error { return z.DrainAndClose(lastingLogger()) }
 
 var memoryConfig = json.RawMessage(`{"module":"memory"}`)
 

@@ -22,6 +22,9 @@ func (v *visit) decideEarly() *refusal {
 }
 
 func (v *visit) judgeEarly() *refusal {
+	if v.guard.Zone.draining.is() {
+		return v.guard.Zone.refusal()
+	}
 	if v.entombed() {
 		return entombed()
 	}
@@ -38,16 +41,31 @@ func (v *visit) judgeEarly() *refusal {
 		return nil
 	}
 
-	judgement, err := v.guard.Zone.Registry.Judge(v.r.Context(), &v.stream, v.rule())
-	switch {
-	case err != nil:
-		return v.unreachable(err)
-	case !judgement.Admitted:
-		return v.rejectEarly(judgement.Holders)
-	default:
-		return v.takeOverEarly(judgement.Ends)
+	if f := v.fights(); f != nil {
+		return f
+	}
+	for tries := 0; ; tries++ {
+		judgement, err := v.guard.Zone.Registry.Judge(v.r.Context(), &v.stream, v.rule())
+		if err != nil {
+			return v.unreachable(err)
+		}
+		if judgement.Admitted {
+			return v.takeOverEarly(judgement.Ends)
+		}
+		f := v.rejectEarly(judgement.Holders)
+		if f == nil {
+			return nil // judged at the header
+		}
+		if tries == mostProbes || !v.makeRoom(judgement.Holders) {
+			v.logRejected(judgement.Holders)
+			return f
+		}
 	}
 }
+
+// mostProbes is how often a newcomer has holders asked whether they live: where
+// the dead one's place went to another newcomer, that one is asked too.
+const mostProbes = 2
 
 // rejectEarly refuses a newcomer without asking the upstream, if the upstream
 // has authorised the same token before, for a holder, or the token was verified
@@ -60,14 +78,12 @@ func (v *visit) rejectEarly(holders []*registry.Stream) *refusal {
 			continue
 		}
 		if !v.crossOrigin() {
-			v.logRejected(holders)
 			return f
 		}
 		// A page of another origin reads the refusal only with the fields that
 		// the upstream would allow it with; the holder's response had them.
 		if same, ok := h.Handle.(*visit); ok && same.r.Header.Get("Origin") == v.r.Header.Get("Origin") {
 			f.header = same.cors.Clone() // others are refused with the same
-			v.logRejected(holders)
 			return f
 		}
 	}

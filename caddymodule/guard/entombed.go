@@ -95,6 +95,9 @@ func (v *visit) entombed() bool {
 		}
 		if v.bound(t) {
 			v.guard.Logger.Debug("ended client came back", v.zone(), v.key(), zap.String("reason", t.Reason))
+			if v.keyed() {
+				v.guard.Zone.fights.Rests(v.stream.Key, v.party(), t.Time)
+			}
 			return true
 		}
 	}

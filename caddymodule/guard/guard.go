@@ -6,13 +6,13 @@ package guard
 import (
 	"context"
 	"maps"
-	"net"
 	"net/http"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/fights"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -52,6 +52,15 @@ type Guard struct {
 	Takeover Takeover
 	// RequireToken refuses requests without a token.
 	RequireToken bool
+	// Probe is how long a holder has to prove that it lives before a newcomer is
+	// refused because of it; 0: holders are not asked.
+	Probe time.Duration
+	// Reserve is how long a place is kept for a client that went away; 0: not.
+	Reserve time.Duration
+	// Flap says when pages that fight for a key come to rest.
+	Flap fights.Rule
+	// Drain is the time in which all streams end when the server stops.
+	Drain Drain
 	// OnReject says what a rejected newcomer gets.
 	OnReject OnReject
 	// Retry is when a rejected newcomer is told to come back.
@@ -107,6 +116,15 @@ type Sharing struct {
 	Window time.Duration
 }
 
+// Drain says how all streams end when the server stops.
+type Drain struct {
+	// Window is the time until the last one has ended, and the time over which
+	// their clients are told to come back.
+	Window time.Duration
+	// Rate is how many may end a second; 0: as many as Window demands.
+	Rate int
+}
+
 // OnReject is what a rejected newcomer gets.
 type OnReject string
 
@@ -132,8 +150,8 @@ type Env interface {
 	Path() string
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
-	// Conn is the client's connection; nil if not known.
-	Conn() net.Conn
+	// Connection is the client's connection.
+	Connection() stream.Connection
 }
 
 // Next is the handlers behind the guard.
@@ -165,8 +183,9 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	}
 
 	v.entry = maps.Clone(w.Header())
-	v.response = stream.New(ctx, w, r, env.Conn(), v, &g.Stream)
+	v.response = stream.New(ctx, w, r, env.Connection(), v, &g.Stream)
 	sum, err := v.response.Relay(next)
+	v.relayed()
 	v.logEnding(sum)
 	if sum.Cut {
 		panic(http.ErrAbortHandler)

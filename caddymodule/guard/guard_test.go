@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -32,10 +31,10 @@ func (e fakeEnv) Expand(template string, own func(string) string) string {
 	}
 	return strings.ReplaceAll(template, "{path}", e.r.URL.Path)
 }
-func (fakeEnv) Publish(func(string) string) {}
-func (e fakeEnv) Path() string              { return e.r.URL.Path }
-func (fakeEnv) ClientIP() string            { return "192.0.2.1" }
-func (fakeEnv) Conn() net.Conn              { return nil }
+func (fakeEnv) Publish(func(string) string)   {}
+func (e fakeEnv) Path() string                { return e.r.URL.Path }
+func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
+func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 
 // newGuard is a guard as "sse_guard" without options makes it.
 func newGuard(t testing.TB) *Guard {

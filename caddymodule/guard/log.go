@@ -26,7 +26,11 @@ func (v *visit) logEnding(sum stream.Summary) {
 	if sum.Ending == nil {
 		return
 	}
-	v.guard.Logger.Info("stream ended",
+	level := zap.InfoLevel
+	if r := sum.Ending.Reason; r == registry.MaxAge || r == registry.Shutdown {
+		level = zap.DebugLevel // they come in crowds, and nobody did anything
+	}
+	v.guard.Logger.Log(level, "stream ended",
 		v.zone(), v.key(),
 		zap.String("reason", string(sum.Ending.Reason)),
 		zap.Bool("event_sent", sum.Delivered),
@@ -43,6 +47,9 @@ func (v *visit) logSuperseded(ended []registry.Victim) {
 	for _, victim := range ended {
 		if victim.Reason != registry.Superseded {
 			continue
+		}
+		if old, ok := victim.Stream.Handle.(*visit); ok {
+			old.lost(v)
 		}
 		v.guard.Security.Warn("stream superseded",
 			v.zone(), v.key(), v.sub(),

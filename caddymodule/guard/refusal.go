@@ -30,6 +30,7 @@ type refusal struct {
 	temporary bool
 	reason    registry.Reason // of the event; empty: none
 	header    http.Header
+	retry     time.Duration // when to come back; 0: as the guard says
 }
 
 func differingTokens() *refusal {
@@ -92,6 +93,24 @@ func rejected() *refusal {
 	}
 }
 
+// parked is the answer to a client that takes the key back again and again.
+func parked() *refusal {
+	return &refusal{
+		status:    http.StatusConflict,
+		title:     "Another connection holds this stream",
+		detail:    "This client took the stream back again and again. It gets it when the other connection leaves.",
+		temporary: true,
+		reason:    registry.Parked,
+	}
+}
+
+// draining is the answer while the server stops.
+func (z *Zone) refusal() *refusal {
+	f := unavailable()
+	f.retry = spread(z.draining.window)
+	return f
+}
+
 func (v *visit) unreachable(err error) *refusal {
 	v.guard.Logger.Error("asking the registry", v.zone(), zap.Error(err))
 	return unavailable()
@@ -113,6 +132,9 @@ func (v *visit) answer(w http.ResponseWriter, f *refusal) error {
 		o.bypass = true
 	}
 	maps.Copy(w.Header(), f.header)
+	if f.retry == 0 {
+		f.retry = v.guard.Retry
+	}
 	switch {
 	case f.status == http.StatusNoContent:
 		w.Header().Set("Cache-Control", "no-store")
@@ -126,7 +148,8 @@ func (v *visit) answer(w http.ResponseWriter, f *refusal) error {
 }
 
 const (
-	// parkHeartbeat keeps proxies from closing a parked stream for idleness.
+	// parkHeartbeat keeps proxies from closing a parked stream for idleness, where
+	// the guard has no heartbeat of its own.
 	parkHeartbeat = 15 * time.Second
 	// parkReturn is the retry of a parked newcomer whose turn has come. The
 	// browser keeps it for later reconnects too, so it is not shorter.
@@ -135,29 +158,49 @@ const (
 
 // answerStream answers with a stream of the guard's own.
 func (v *visit) answerStream(w http.ResponseWriter, f *refusal) error {
-	if f.reason != "" && v.guard.OnReject == RejectPark {
-		if waiter, ok := v.guard.Zone.Registry.Wait(&v.stream, v.rule()); ok {
-			stream.Park(w, v.r, stream.Parking{
-				Notice:    v.notice(nil, stream.Notice{Reason: f.reason}),
-				Waiter:    waiter,
-				Free:      v.mayComeBack,
-				Heartbeat: parkHeartbeat,
-				Return:    parkReturn,
-			})
+	if f.reason == registry.Parked || f.reason != "" && v.guard.OnReject == RejectPark {
+		if v.park(w, f) {
 			return nil
 		}
 	}
 	var body []byte
 	var err error
 	if f.reason != "" {
-		body = v.notice(nil, stream.Notice{Reason: f.reason, Retry: v.guard.Retry})
-	} else if body, err = (eventstream.Event{Retry: v.guard.Retry}).Append(nil); err != nil {
+		body = v.notice(nil, stream.Notice{Reason: f.reason, Retry: f.retry})
+	} else if body, err = (eventstream.Event{Retry: f.retry}).Append(nil); err != nil {
 		return err
 	}
 	stream.SetHeader(w.Header())
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body) // a client that left needs no refusal
 	return nil
+}
+
+// park lets the newcomer wait for the key, as one that supersedes nobody. It
+// reports false if too many wait already.
+func (v *visit) park(w http.ResponseWriter, f *refusal) bool {
+	g := v.guard
+	v.waits = true
+	waiter, ok := g.Zone.Registry.Wait(&v.stream, v.rule())
+	if !ok {
+		return false
+	}
+	heartbeat := g.Stream.Heartbeat
+	if heartbeat == 0 {
+		heartbeat = parkHeartbeat
+	}
+	stream.Park(w, v.r, stream.Parking{
+		Notice:     v.notice(nil, stream.Notice{Reason: f.reason}),
+		Waiter:     waiter,
+		Free:       v.mayComeBack,
+		Heartbeat:  heartbeat,
+		Return:     parkReturn,
+		Drain:      g.Zone.draining.began,
+		Later:      spread(g.Drain.Window),
+		Connection: v.env.Connection(),
+		DeadAfter:  g.Stream.DeadAfter,
+	})
+	return true
 }
 
 // mayComeBack tells a parked newcomer to ask again: it would be admitted, or it is
@@ -195,7 +238,7 @@ func (v *visit) answerStatus(w http.ResponseWriter, f *refusal) error {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	if f.temporary {
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(v.guard.Retry.Seconds()))))
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retry.Seconds()))))
 	}
 	w.WriteHeader(f.status)
 	_, _ = w.Write(append(body, '\n'))
@@ -204,11 +247,32 @@ func (v *visit) answerStatus(w http.ResponseWriter, f *refusal) error {
 
 // Notice implements stream.Gate.
 func (v *visit) Notice(dst []byte, e registry.Ending, lastEventID string) []byte {
+	switch e.Reason {
+	case registry.Dead:
+		return dst // nobody listens
+	case registry.MaxAge:
+		return v.retry(dst, spread(maxAgeReturn))
+	case registry.Shutdown:
+		return v.retry(dst, spread(v.guard.Zone.draining.window))
+	}
 	return v.notice(dst, stream.Notice{
 		Reason:      e.Reason,
 		Tombstone:   v.entomb(e.Reason),
 		LastEventID: lastEventID,
 	})
+}
+
+// maxAgeReturn is when, at the latest, the client of a stream comes back that has
+// lived for long enough.
+const maxAgeReturn = 2 * time.Second
+
+// retry appends when the client is to come back, and nothing else.
+func (v *visit) retry(dst []byte, after time.Duration) []byte {
+	b, err := (eventstream.Event{Retry: after}).Append(dst)
+	if err != nil {
+		return dst // there was no window
+	}
+	return b
 }
 
 // notice appends n under the name that the guard gives it.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -179,7 +178,7 @@ func (e *aroundRequest) Expand(template string, own func(string) string) string 
 func (e *aroundRequest) Publish(own func(string) string) { e.c.published = own }
 func (e *aroundRequest) Path() string                    { return e.path }
 func (e *aroundRequest) ClientIP() string                { return e.c.addr }
-func (*aroundRequest) Conn() net.Conn                    { return nil }
+func (*aroundRequest) Connection() stream.Connection     { return stream.Connection{} }
 
 // client is a request, and the writer of its response.
 type client struct {

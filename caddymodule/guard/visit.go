@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/expiry"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/rounds"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
 
@@ -56,7 +58,13 @@ type visit struct {
 	mu       sync.Mutex
 	place    registry.Place
 	deadline *expiry.Entry
+	rounds   *rounds.Entry
 	isOver   bool
+	given    bool // the place was given back, or is kept
+	kept     bool // the client has left, and its place is kept for it
+
+	left  *atomic.Bool // made when the stream is superseded: its client had left
+	waits bool         // parked
 }
 
 type visitKey struct{}
@@ -141,10 +149,10 @@ func (v *visit) findKey() {
 func (v *visit) keyed() bool { return !v.stream.Key.IsZero() }
 
 // rule is the guard's rule. A navigation, or an image, that another site may
-// have caused, never supersedes.
+// have caused, never supersedes; nor does who waits.
 func (v *visit) rule() registry.Rule {
 	rule := v.guard.Rule
-	if identity.Navigation(v.r) {
+	if v.waits || identity.Navigation(v.r) {
 		rule.Policy = registry.Reject
 	}
 	return rule
@@ -231,7 +239,17 @@ func (v *visit) adopt(inner *visit) {
 }
 
 func (v *visit) reserve() stream.Verdict {
-	place, judgement, err := v.guard.Zone.Registry.Reserve(v.r.Context(), &v.stream, v.rule())
+	if v.guard.Zone.draining.is() {
+		return v.refuse(v.guard.Zone.refusal())
+	}
+	if f := v.fights(); f != nil {
+		return v.refuse(f)
+	}
+	reg := v.guard.Zone.Registry
+	place, judgement, err := reg.Reserve(v.r.Context(), &v.stream, v.rule())
+	for tries := 0; err == nil && place == nil && tries < mostProbes && v.makeRoom(judgement.Holders); tries++ {
+		place, judgement, err = reg.Reserve(v.r.Context(), &v.stream, v.rule())
+	}
 	switch {
 	case err != nil:
 		return v.refuse(v.unreachable(err))
@@ -254,7 +272,7 @@ func (v *visit) refuse(f *refusal) stream.Verdict {
 func (v *visit) Commit() bool {
 	for o := v.outer; o != nil; o = o.outer {
 		if o.refusal != nil {
-			v.Over()
+			v.Over(false)
 			return false
 		}
 	}
@@ -270,6 +288,7 @@ func (v *visit) Commit() bool {
 		return true
 	}
 	v.expire()
+	v.enterRounds()
 	v.logSuperseded(ended)
 	if c := v.guard.Logger.Check(zap.DebugLevel, "stream admitted"); c != nil {
 		c.Write(v.zone(), v.key(), zap.String("client_ip", v.stream.Addr))
@@ -301,15 +320,32 @@ func (v *visit) session() registry.ID {
 	return registry.ID(v.claims.Session)
 }
 
-// Over implements stream.Gate: the key is given back.
-func (v *visit) Over() {
+// Over implements stream.Gate: the key is given back, at once or, if the client
+// has left and may come back, after a while.
+func (v *visit) Over(left bool) {
 	v.mu.Lock()
 	v.isOver = true
-	place, deadline := v.place, v.deadline
+	place, deadline, entry := v.place, v.deadline, v.rounds
+	first := place != nil && !v.given
+	v.given = v.given || first
 	v.mu.Unlock()
 	deadline.Stop()
-	if place != nil {
+	entry.Leave()
+	switch {
+	case first && left:
+		v.keep(place)
+	case first:
 		place.Release()
+	}
+}
+
+// enterRounds has the stream looked after, beginning at a random moment, so that
+// many that open at once are not looked after at once.
+func (v *visit) enterRounds() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.isOver {
+		v.rounds = v.guard.Zone.rounds.Enter(v, spread(v.guard.firstVisit()))
 	}
 }
 

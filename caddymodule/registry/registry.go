@@ -91,6 +91,12 @@ const (
 	Logout Reason = "logout"
 	// Expired: the token's life is over.
 	Expired Reason = "expired"
+	// Dead: nobody is at the other end any more.
+	Dead Reason = "dead"
+	// MaxAge: the stream has lived as long as one may.
+	MaxAge Reason = "max_age"
+	// Shutdown: the proxy stops.
+	Shutdown Reason = "shutdown"
 )
 
 // Policy decides who yields when a key is full.

@@ -23,18 +23,25 @@ func (s *Response) End(e registry.Ending) {
 	go s.endBetweenEvents()
 }
 
+// Ended reports whether the guard has ended the stream, or begun to.
+func (s *Response) Ended() bool { return s.ending.Load() != nil }
+
+// Left reports whether the client had gone by itself before the stream was ended.
+// It is final once the handlers behind the guard have returned.
+func (s *Response) Left() bool { return s.leftFirst.Load() }
+
 // Gone is closed when the handlers behind the guard have returned: the
 // upstream request no longer exists.
 func (s *Response) Gone() <-chan struct{} {
 	s.life.Lock()
 	defer s.life.Unlock()
-	if s.gone == nil {
-		s.gone = make(chan struct{})
+	if s.released == nil {
+		s.released = make(chan struct{})
 		if s.returned {
-			close(s.gone)
+			close(s.released)
 		}
 	}
-	return s.gone
+	return s.released
 }
 
 func (s *Response) endBetweenEvents() {
@@ -68,7 +75,14 @@ func (s *Response) sendNotice() {
 func (s *Response) conclude() {
 	s.over.Store(true)
 	s.endUpstream(io.EOF)
-	s.gate.Over()
+	s.gate.Over(false)
+}
+
+// gone is conclude for a client that has left: nobody listens.
+func (s *Response) gone() {
+	s.over.Store(true)
+	s.gate.Over(true)
+	s.conclude()
 }
 
 // clientLeft runs when the client's request is canceled. Before the header,
@@ -84,14 +98,16 @@ func (s *Response) clientLeft() {
 			cause = context.Canceled
 		}
 	case relaying:
+		s.leftFirst.Store(!s.over.Load())
 		s.over.Store(true)
 		cause = io.EOF
 	case discarding:
 		cause = io.EOF
 	}
+	phase := s.phase
 	s.life.Unlock()
 	s.endUpstream(cause)
-	s.gate.Over()
+	s.gate.Over(phase == relaying)
 }
 
 // stuckGrace is how long a writer may take to notice that its HTTP/2 or HTTP/3
@@ -133,11 +149,11 @@ func (s *Response) timedOut() {
 // the kernel. On HTTP/2 it is the last resort: its TCP is stuck, and all its
 // streams with it.
 func (s *Response) cut() {
-	if s.conn == nil {
+	if s.conn.Net == nil {
 		s.reset()
 		return
 	}
-	_ = s.conn.Close()
+	_ = s.conn.Net.Close()
 }
 
 // reset lets the next, or present, write to this one response fail: on HTTP/2

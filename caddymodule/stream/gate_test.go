@@ -40,7 +40,7 @@ func (g *fakeGate) Notice(dst []byte, e registry.Ending, lastEventID string) []b
 	return append(dst, notice(e.Reason, lastEventID)...)
 }
 
-func (g *fakeGate) Over() { g.over.Do(func() { close(g.isOver) }) }
+func (g *fakeGate) Over(bool) { g.over.Do(func() { close(g.isOver) }) }
 
 func notice(reason registry.Reason, lastEventID string) string {
 	return "id: T\nevent: END\ndata: " + string(reason) + " " + lastEventID + "\n\n"

@@ -23,12 +23,19 @@ type Parking struct {
 	Heartbeat time.Duration
 	// Return is the retry that the client is told when it may come back.
 	Return time.Duration
+	// Drain is closed when all have to go; Later is the retry that they are told.
+	Drain <-chan struct{}
+	Later time.Duration
+	// Connection is the client's; DeadAfter is how long it may acknowledge nothing.
+	Connection Connection
+	DeadAfter  time.Duration
 }
 
 // Park answers r with a parked stream, and returns when the client left or was
 // told to come back. The caller has set what the header needs besides.
 func Park(w http.ResponseWriter, r *http.Request, p Parking) {
 	defer p.Waiter.Stop()
+	defer p.Connection.TCP.Watch(p.DeadAfter)()
 	rc := http.NewResponseController(w)
 	send := func(b []byte) bool {
 		_, err := w.Write(b)
@@ -42,21 +49,23 @@ func Park(w http.ResponseWriter, r *http.Request, p Parking) {
 	}
 	beat := time.NewTicker(p.Heartbeat)
 	defer beat.Stop()
-	comment := eventstream.AppendComment(nil, "")
+	retry := p.Return
 	for free := false; !free; {
 		select {
 		case <-r.Context().Done():
 			return
 		case <-p.Waiter.Free():
 			free = true
+		case <-p.Drain:
+			free, retry = true, p.Later
 		case <-beat.C:
 			free = p.Free()
-			if !free && !send(comment) {
+			if !free && !send(heartbeat) {
 				return
 			}
 		}
 	}
-	if b, err := (eventstream.Event{Retry: p.Return}).Append(nil); err == nil {
+	if b, err := (eventstream.Event{Retry: retry}).Append(nil); err == nil {
 		send(b)
 	}
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/rounds"
+	"github.com/sse-guard/sse-guard/caddymodule/tcp"
 )
 
 // statusClientClosedRequest is what reverse_proxy answers, for the log only,
@@ -32,6 +34,24 @@ type Config struct {
 	MaxEventSize int
 	// OpenRetry is sent as each stream opens; 0 sends nothing.
 	OpenRetry time.Duration
+	// Heartbeat is how long nothing may be written before a comment is; 0: for
+	// ever.
+	Heartbeat time.Duration
+	// DeadAfter is how long a client may acknowledge nothing before it counts as
+	// dead; 0: for ever.
+	DeadAfter time.Duration
+	// MaxAge is how long a stream may live, give or take a tenth; 0: for ever.
+	MaxAge time.Duration
+	// Rounds tell the time that streams note, and visit them. With nil, they are
+	// not looked after.
+	Rounds *rounds.Rounds
+}
+
+// Connection is a client's connection. Both are nil if it is not known, as on
+// HTTP/3.
+type Connection struct {
+	Net net.Conn
+	TCP *tcp.Conn
 }
 
 // Verdict is what a Gate thinks of an upstream's header.
@@ -57,9 +77,9 @@ type Gate interface {
 	Commit() bool
 	// Notice appends the event that tells the client why the stream ends.
 	Notice(dst []byte, e registry.Ending, lastEventID string) []byte
-	// Over is called as soon as the stream no longer counts, whatever ended
-	// it, and may be called again.
-	Over()
+	// Over is called as soon as the stream no longer counts, and may be called
+	// again. The first call tells whether the client has left by itself.
+	Over(left bool)
 }
 
 // Response is the writer that the handlers behind the guard write to. It
@@ -68,7 +88,7 @@ type Response struct {
 	w    http.ResponseWriter
 	rc   *http.ResponseController
 	r    *http.Request // as the guard received it
-	conn net.Conn
+	conn Connection
 	gate Gate
 	cfg  *Config
 
@@ -76,6 +96,11 @@ type Response struct {
 	endUpstream func(error)
 	over        atomic.Bool // nothing more goes to the client
 	ending      atomic.Pointer[registry.Ending]
+	lost        atomic.Bool  // nobody is at the other end of the connection
+	leftFirst   atomic.Bool  // the client left before the stream was over
+	relayed     atomic.Int64 // rounds.Tick of the last bytes from the upstream
+	beaten      atomic.Int64 // rounds.Tick of the last heartbeat
+	care        care
 
 	// life guards the fields below it. It is never held while writing, so that
 	// ending a stream does not wait for a client that does not read.
@@ -83,11 +108,13 @@ type Response struct {
 	phase    phase         // also read without life by the goroutine that sets it
 	returned bool          // the handlers behind the guard have returned
 	left     bool          // the client went away before the header
-	gone     chan struct{} // made for the first who asks
+	released chan struct{} // made for the first who asks
 	finished bool          // the handler returned: w must not be touched any more
 	deadline *time.Timer
 	waited   bool // a handler that does not return had one more EndTimeout
-	wasReset bool // the HTTP/2 or HTTP/3 stream was reset
+	proof    *proof
+	unwatch  func() // the kernel need not watch the connection any more
+	wasReset bool   // the HTTP/2 or HTTP/3 stream was reset
 
 	// mu guards w and the fields below it while the stream is relayed.
 	mu      sync.Mutex
@@ -112,8 +139,8 @@ const (
 )
 
 // New prepares the response to r. The handlers behind the guard see the values
-// of ctx. The connection may be nil if it is not known, as on HTTP/3.
-func New(ctx context.Context, w http.ResponseWriter, r *http.Request, conn net.Conn, gate Gate, cfg *Config) *Response {
+// of ctx.
+func New(ctx context.Context, w http.ResponseWriter, r *http.Request, conn Connection, gate Gate, cfg *Config) *Response {
 	s := &Response{
 		w:    w,
 		rc:   http.NewResponseController(w),
@@ -173,8 +200,8 @@ func (s *Response) Relay(next func(http.ResponseWriter, *http.Request) error) (s
 func (s *Response) finish() (quiet bool) {
 	s.life.Lock()
 	s.returned = true
-	if s.gone != nil {
-		close(s.gone)
+	if s.released != nil {
+		close(s.released)
 	}
 	s.life.Unlock()
 
@@ -200,12 +227,19 @@ func (s *Response) finish() (quiet bool) {
 		s.deadline.Stop()
 	}
 	left := s.left && s.phase == discarding
+	unwatch := s.unwatch
 	s.life.Unlock()
 
+	if unwatch != nil {
+		unwatch()
+	}
+	if s.lost.Load() && s.conn.Net != nil {
+		_ = s.conn.Net.Close() // or it would linger until it is idle for too long
+	}
 	if left {
 		s.w.WriteHeader(statusClientClosedRequest)
 	}
-	s.gate.Over()
+	s.gate.Over(false)
 	return quiet
 }
 
@@ -265,6 +299,7 @@ func (s *Response) open(status int) {
 	s.w.WriteHeader(status)
 	s.dirty = true
 
+	s.begin()
 	if !s.gate.Commit() {
 		s.enter(discarding)
 		s.endUpstream(io.EOF)
@@ -331,6 +366,9 @@ func (s *Response) relay(p []byte) {
 	if s.over.Load() {
 		return
 	}
+	if s.cfg.Rounds != nil {
+		s.relayed.Store(int64(s.cfg.Rounds.Now()))
+	}
 	if s.opaque {
 		s.send(p)
 		return
@@ -389,7 +427,7 @@ func (s *Response) write(p []byte) int {
 	s.dirty = true
 	n, err := s.w.Write(p)
 	if err != nil {
-		s.conclude() // nobody listens
+		s.gone()
 	}
 	return n
 }
@@ -421,7 +459,7 @@ func (s *Response) flush() {
 	}
 	s.dirty = false
 	if err := s.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		s.conclude()
+		s.gone()
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 func relay(t require.TestingT, gate Gate, cfg Config, handler func(s *Response, w http.ResponseWriter, r *http.Request)) (*httptest.ResponseRecorder, Summary) {
 	rec := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "/events", nil)
-	s := New(r.Context(), rec, r, nil, gate, &cfg)
+	s := New(r.Context(), rec, r, Connection{}, gate, &cfg)
 	sum, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
 		handler(s, w, r)
 		return nil
@@ -68,7 +68,7 @@ func TestRelay_PassesWhatIsHeldWhenTheUpstreamEnds(t *testing.T) {
 
 func TestRelay_PassesWhatIsHeldWhenTheUpstreamFails(t *testing.T) {
 	rec := httptest.NewRecorder()
-	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), nil, newGate(), &testConfig)
+	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
 	assert.PanicsWithValue(t, http.ErrAbortHandler, func() {
 		_, _ = s.Relay(func(w http.ResponseWriter, _ *http.Request) error {
 			sse(w, "data: a\n\ndata: torn")
@@ -208,7 +208,7 @@ func TestSuperseded_EncodedStreamEndsWithoutEvent(t *testing.T) {
 
 func TestSuperseded_SwallowsOnlyTheAbortOfAnEndedStream(t *testing.T) {
 	rec := httptest.NewRecorder()
-	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), nil, newGate(), &testConfig)
+	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
 	handler := func(p any) func() {
 		return func() {
 			_, _ = s.Relay(func(w http.ResponseWriter, r *http.Request) error {
@@ -220,14 +220,14 @@ func TestSuperseded_SwallowsOnlyTheAbortOfAnEndedStream(t *testing.T) {
 		}
 	}
 	assert.NotPanics(t, handler(http.ErrAbortHandler))
-	s = New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), nil, newGate(), &testConfig)
+	s = New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
 	assert.PanicsWithValue(t, "bug", handler("bug"))
 }
 
 func TestClientLeft_BeforeTheHeaderCancelsLikeAClient(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	rec := httptest.NewRecorder()
-	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), nil, newGate(), &testConfig)
+	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), Connection{}, newGate(), &testConfig)
 	_, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
 		leave()
 		<-r.Context().Done()
@@ -244,7 +244,7 @@ func TestClientLeft_BeforeTheHeaderCancelsLikeAClient(t *testing.T) {
 func TestClientLeft_AfterAdmissionEndsTheUpstreamQuietly(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	gate := newGate()
-	s := New(ctx, httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), nil, gate, &testConfig)
+	s := New(ctx, httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), Connection{}, gate, &testConfig)
 	sum, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
 		sse(w, "data: a\n\n")
 		leave()
@@ -267,7 +267,7 @@ func (failingWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestClientGone_AWriteErrorEndsTheStreamQuietly(t *testing.T) {
 	gate := newGate()
-	s := New(context.Background(), failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), nil, gate, &testConfig)
+	s := New(context.Background(), failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, gate, &testConfig)
 	_, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		n, err := io.WriteString(w, "data: a\n\n")
@@ -335,7 +335,7 @@ func TestRelay_AllocatesNothingPerWrite(t *testing.T) {
 func relayAllocs(t *testing.T) (allocs float64) {
 	event := []byte(fmt.Sprintf("id: 12345\nevent: tick\ndata: %s\n\n", strings.Repeat("x", 100)))
 	half := len(event) / 2
-	s := New(context.Background(), discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), nil, newGate(), &testConfig)
+	s := New(context.Background(), discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
 	_, err := s.Relay(func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		allocs = testing.AllocsPerRun(1000, func() {
@@ -355,7 +355,7 @@ func BenchmarkRelay(b *testing.B) {
 	event := bytes.Repeat([]byte("x"), 130)
 	copy(event, "id: 12345\nevent: tick\ndata: ")
 	copy(event[128:], "\n\n")
-	s := New(context.Background(), discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), nil, newGate(), &testConfig)
+	s := New(context.Background(), discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(event)))
 	_, _ = s.Relay(func(w http.ResponseWriter, _ *http.Request) error {

@@ -1,0 +1,107 @@
+package caddymodule
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-guard/sse-guard/caddymodule/fights"
+)
+
+// Flap says when pages that take the key from each other come to rest.
+type Flap struct {
+	// From the how-manieth time on. 0: never.
+	Count int `json:"count"`
+	// Within what time. At least 1s.
+	Window caddy.Duration `json:"window,omitempty"`
+}
+
+// Drain says how all streams end when Caddy stops.
+type Drain struct {
+	// The time within which they end and their clients are told to come back. At
+	// least 1s.
+	Window caddy.Duration `json:"window"`
+	// How many may end a second. Default: as many as the window demands, and at
+	// least 20.
+	Rate int `json:"rate,omitempty"`
+}
+
+const leastWindow = time.Second
+
+func (h *Handler) validateLiveness() error {
+	for option, d := range map[string]*caddy.Duration{
+		"heartbeat": h.Heartbeat, "dead_after": h.DeadAfter, "probe": h.Probe, "reserve": h.Reserve,
+	} {
+		if err := offOrAtLeast(option, d, leastLiveness); err != nil {
+			return err
+		}
+	}
+	if h.MaxAge != 0 {
+		if err := atLeast("max_age", h.MaxAge, caddy.Duration(leastWindow)); err != nil {
+			return err
+		}
+	}
+	if h.Heartbeat != nil && h.DeadAfter != nil && *h.DeadAfter != 0 && *h.Heartbeat >= *h.DeadAfter {
+		return fmt.Errorf("heartbeat %s is not allowed with dead_after %s: a client that acknowledges nothing is noticed by a heartbeat, which must be the shorter one",
+			time.Duration(*h.Heartbeat), time.Duration(*h.DeadAfter))
+	}
+	if err := h.Flap.validate(); err != nil {
+		return err
+	}
+	return h.Drain.validate()
+}
+
+// leastLiveness is the least of those durations: the rounds that look after
+// streams are not more precise.
+const leastLiveness = 100 * time.Millisecond
+
+func offOrAtLeast(option string, given *caddy.Duration, least time.Duration) error {
+	if given == nil || *given == 0 {
+		return nil
+	}
+	return atLeast(option, *given, caddy.Duration(least))
+}
+
+func (f *Flap) validate() error {
+	switch {
+	case f == nil || f.Count == 0:
+		return nil
+	case f.Count < 1 || f.Count > fights.MaxFlaps:
+		return fmt.Errorf("flap: %d times is not allowed; it is 1 to %d, or write: flap off", f.Count, fights.MaxFlaps)
+	default:
+		return atLeast("flap", f.Window, caddy.Duration(leastWindow))
+	}
+}
+
+func (d *Drain) validate() error {
+	switch {
+	case d == nil:
+		return nil
+	case d.Rate < 0:
+		return fmt.Errorf("drain: a rate of %d is not allowed; it is how many streams may end a second, 1 or more", d.Rate)
+	default:
+		return atLeast("drain", d.Window, caddy.Duration(leastWindow))
+	}
+}
+
+// drainWindow is the window, or as much of it as fits into Caddy's grace period,
+// after which connections are cut.
+func (h *Handler) drainWindow(ctx caddy.Context) time.Duration {
+	window := time.Duration(h.Drain.Window)
+	if app, err := ctx.AppIfConfigured("http"); err == nil {
+		if grace := time.Duration(app.(*caddyhttp.App).GracePeriod); grace > 0 {
+			window = min(window, grace)
+		}
+	}
+	return window
+}
+
+// serverStops drains the zone when its server stops because Caddy does. On a
+// reload it stops too, but its streams go on.
+func (h *Handler) serverStops() {
+	if caddy.Exiting() {
+		h.guard.Zone.Drain(h.guard.Drain, lastingLogger())
+	}
+}
