@@ -77,6 +77,19 @@ var optionForms = map[string]struct{ block, json string }{
 	"logout, status":        {`logout POST /logout 302`, `{"logout":[{"method":"POST","path":"/logout","status":[302]}]}`},
 	"logout, everything":    {"logout POST /api/logout client 2xx 302\nlogout * token\nlogout DELETE */session", `{"logout":[{"method":"POST","path":"/api/logout","scope":"client","status":[2,302]},{"path":"*","scope":"token"},{"method":"DELETE","path":"*/session"}]}`},
 	"shared_account":        {`shared_account 3 1h`, `{"shared_account":{"addresses":3,"window":3600000000000}}`},
+	"heartbeat":             {`heartbeat 5s`, `{"heartbeat":5000000000}`},
+	"heartbeat off":         {`heartbeat off`, `{"heartbeat":0}`},
+	"dead_after":            {`dead_after 1m`, `{"dead_after":60000000000}`},
+	"dead_after off":        {`dead_after off`, `{"dead_after":0}`},
+	"probe":                 {`probe 500ms`, `{"probe":500000000}`},
+	"probe off":             {`probe off`, `{"probe":0}`},
+	"reserve":               {`reserve 10s`, `{"reserve":10000000000}`},
+	"reserve off":           {`reserve off`, `{"reserve":0}`},
+	"flap":                  {`flap 3 1m`, `{"flap":{"count":3,"window":60000000000}}`},
+	"flap off":              {`flap off`, `{"flap":{"count":0}}`},
+	"max_age":               {`max_age 25m`, `{"max_age":1500000000000}`},
+	"drain":                 {`drain 20s`, `{"drain":{"window":20000000000}}`},
+	"drain, rate":           {`drain 20s 500`, `{"drain":{"window":20000000000,"rate":500}}`},
 	"shared_account off":    {`shared_account off`, `{"shared_account":{"addresses":0}}`},
 	"takeover response":     {`takeover response`, `{"takeover":"response"}`},
 	"require_token":         {`require_token`, `{"require_token":true}`},
@@ -184,6 +197,12 @@ func TestDefaults(t *testing.T) {
 		"policy": "supersede",
 		"takeover": "auto",
 		"on_expiry": "renew",
+		"heartbeat": 15000000000,
+		"dead_after": 30000000000,
+		"probe": 1000000000,
+		"reserve": 3000000000,
+		"flap": {"count": 4, "window": 120000000000},
+		"drain": {"window": 10000000000},
 		"shared_account": {"addresses": 5, "window": 600000000000},
 		"on_reject": "event",
 		"end_timeout": 1000000000,
@@ -269,7 +288,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "client, end_timeout, event, jwt, key, limit, logout, max_event_size, missing_key, on_expiry, on_reject, policy, registry, require_token, retry, secret, shared_account, takeover, token, zone"
+	const options = "client, dead_after, drain, end_timeout, event, flap, heartbeat, jwt, key, limit, logout, max_age, max_event_size, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, secret, shared_account, takeover, token, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -294,6 +313,13 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"logout, class":     {`logout /out 20xx`, []string{"Caddyfile:3", "logout", `"20xx"`, "2xx"}},
 		"logout, no class":  {`logout /out 2`, []string{"Caddyfile:3", "logout", `"2"`, "2xx"}},
 		"logout, user":      {`logout /out user`, []string{"Caddyfile:4", "logout /out user", "jwt"}},
+		"heartbeat, never":  {`heartbeat never`, []string{"Caddyfile:3", "heartbeat", `"never"`, "at least 100ms", "off"}},
+		"dead_after":        {`dead_after 1ms`, []string{"Caddyfile:3", "dead_after", `"1ms"`, "at least 100ms", "off"}},
+		"max_age off":       {`max_age off`, []string{"Caddyfile:3", "max_age", `"off"`}},
+		"flap, no window":   {`flap 4`, []string{"Caddyfile:3", "flap", `"4"`, "flap <n> <window>", "flap off"}},
+		"flap, many":        {`flap 1000 2m`, []string{"Caddyfile:3", "flap", "1000 times", "flap off"}},
+		"drain, no time":    {`drain fast`, []string{"Caddyfile:3", "drain", `"fast"`, "at least 1s"}},
+		"drain, rate":       {`drain 10s 0`, []string{"Caddyfile:3", "drain", `"0"`, "1 or more"}},
 		"sharing":           {`shared_account on`, []string{"Caddyfile:3", "shared_account", `"on"`, "shared_account off"}},
 		"sharing, window":   {`shared_account 5 long`, []string{"Caddyfile:3", "shared_account", `"long"`}},
 		"claims without":    {`key {sse_guard.claims.sub}`, []string{"Caddyfile:4", "{sse_guard.claims.sub}", "jwt"}},

@@ -172,6 +172,9 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 	}
 	for _, s := range j.HMACSecrets {
 		key, err := s.key(expand, logger)
+		if expand.err != nil {
+			return nil, fmt.Errorf("jwt: %w", expand.err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("jwt: hmac_secret: %w", err)
 		}
@@ -229,16 +232,12 @@ func (s HMACSecret) key(expand *expander, logger *zap.Logger) (verify.Key, error
 		var err error
 		if secret, err = os.ReadFile(expand.one("hmac_secret", s.File)); err != nil {
 			// Without the name: it may be a secret that somebody took for one.
-			var of *fs.PathError
-			if errors.As(err, &of) {
+			if of, ok := errors.AsType[*fs.PathError](err); ok {
 				err = of.Err
 			}
 			return verify.Key{}, fmt.Errorf("reading its file: %w; it is a placeholder such as {env.JWT_SECRET}, or the name of a file", err)
 		}
 		secret = bytes.TrimSuffix(bytes.TrimSuffix(secret, []byte("\n")), []byte("\r"))
-	}
-	if expand.err != nil {
-		return verify.Key{}, nil // told in the end
 	}
 	if n := len(secret); n > 0 && n < hmacLeast {
 		logger.Warn("jwt: hmac_secret is short: whoever has a token can search for it, and sign tokens then",

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sse-guard/sse-guard/caddymodule/fights"
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -61,6 +62,14 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, guard.TakeoverAuto, g.Takeover)
 	require.Equal(t, guard.ExpiryRenew, g.OnExpiry)
 	require.Equal(t, guard.Sharing{Addrs: 5, Window: 10 * time.Minute}, g.Sharing)
+	require.Equal(t, 15*time.Second, g.Stream.Heartbeat)
+	require.Equal(t, 30*time.Second, g.Stream.DeadAfter)
+	require.Zero(t, g.Stream.MaxAge)
+	require.NotNil(t, g.Stream.Rounds)
+	require.Equal(t, time.Second, g.Probe)
+	require.Zero(t, g.Reserve, "nobody is refused whom it could be kept from")
+	require.Equal(t, fights.Rule{Flaps: 4, Window: 2 * time.Minute}, g.Flap)
+	require.Equal(t, guard.Drain{Window: 10 * time.Second}, g.Drain)
 	require.Nil(t, g.Verifier)
 	require.Empty(t, g.Logouts)
 	require.False(t, g.DenyMissing)
@@ -81,6 +90,7 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, []string{"{http.reverse_proxy.header.X-User}"}, g.Key)
 	require.False(t, g.KeyFromRequest)
 	require.Equal(t, guard.TakeoverResponse, g.Takeover)
+	require.Equal(t, 3*time.Second, g.Reserve, "the policy is reject")
 	require.True(t, g.DenyMissing)
 	require.True(t, g.RequireToken)
 	require.Equal(t, registry.Rule{Policy: registry.Reject, Limit: 3, Unit: registry.Clients}, g.Rule)
@@ -166,6 +176,7 @@ func TestHandler_EveryFieldIsDocumented(t *testing.T) {
 		"module.go":          {"Handler"},
 		"jwt.go":             {"JWT", "HMACSecret", "PublicKey", "KeySet"},
 		"logout.go":          {"Logout", "SharedAccount"},
+		"liveness.go":        {"Flap", "Drain"},
 		"matchers.go":        {"MatchClaim", "MatchHolder"},
 		"identity/source.go": {"TokenSource", "ClientSource"},
 	} {

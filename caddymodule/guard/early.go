@@ -106,6 +106,7 @@ func (v *visit) takeOverEarly(victims []registry.Victim) *refusal {
 		}
 	}
 	if len(victims) == 0 {
+		v.waitGone(v.guard.Zone.leaving.of(v.stream.Key))
 		return nil
 	}
 	ended, err := v.guard.Zone.Registry.Evict(v.r.Context(), victims, v.stream.Addr)

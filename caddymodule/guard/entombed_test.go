@@ -132,6 +132,7 @@ func TestTombstone_ThatDoesNotCountIsANewClient(t *testing.T) {
 func TestTombstone_CountsForADay(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		id := s.entombedClient(token("ann"))
+		s.leaveAll()
 		s.pass(tombstone.MaxAge - time.Minute)
 		status, _, _ := s.open(token("ann"), field("Last-Event-ID", id)).got()
 		require.Equal(t, http.StatusNoContent, status)

@@ -184,8 +184,8 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 
 	v.entry = maps.Clone(w.Header())
 	v.response = stream.New(ctx, w, r, env.Connection(), v, &g.Stream)
+	defer v.relayed()
 	sum, err := v.response.Relay(next)
-	v.relayed()
 	v.logEnding(sum)
 	if sum.Cut {
 		panic(http.ErrAbortHandler)

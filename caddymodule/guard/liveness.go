@@ -179,11 +179,13 @@ func (v *visit) lost(by *visit) {
 	})
 }
 
-// relayed is called when the stream is over: who lost its key may have left
-// before it was told.
+// relayed is called when the handlers behind the guard have returned, and the
+// stream is over: who lost its key may have left before it was told.
 func (v *visit) relayed() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.returned = true
+	v.guard.Zone.leaving.leave(&v.stream)
 	if v.left != nil {
 		v.left.Store(v.response.Left())
 	}

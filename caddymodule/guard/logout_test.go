@@ -126,6 +126,7 @@ func TestLogout_TheTokenIsNotAcceptedAnyMore(t *testing.T) {
 				require.Equal(t, http.StatusNoContent, status)
 				again := s.open(token("sub=ann&n=3"), field("Last-Event-ID", ended.lastEvent(t).ID))
 				require.Equal(t, hello, again.text(), "the tombstone is the old token's")
+				s.leaveAll()
 
 				s.pass(25 * time.Hour)
 				require.Equal(t, hello, s.open(token("sub=ann&n=1")).text(), "after a day it is forgotten")

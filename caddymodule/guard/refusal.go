@@ -3,7 +3,6 @@ package guard
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"net/http"
@@ -57,15 +56,14 @@ func invalidToken(why string) *refusal {
 		title:  "The token is not accepted",
 		detail: why,
 		header: http.Header{"Www-Authenticate": {
-			fmt.Sprintf(`Bearer realm="sse_guard", error="invalid_token", error_description="%s"`, why),
+			`Bearer realm="sse_guard", error="invalid_token", error_description="` + why + `"`,
 		}},
 	}
 }
 
 // unverifiable is the answer to a token that the verifier did not accept.
 func (v *visit) unverifiable(err error) *refusal {
-	var invalid *identity.InvalidTokenError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*identity.InvalidTokenError](err); ok {
 		return invalidToken(invalid.Why)
 	}
 	v.guard.Logger.Debug("a token could not be verified", v.zone(), zap.Error(err))

@@ -37,6 +37,7 @@ type site struct {
 	// onEntry is the header that handlers further out have set already.
 	onEntry http.Header
 	logs    *observer.ObservedLogs
+	clients []*client // all that were sent
 }
 
 // atSite runs test at a site with one guard per configure, or one as
@@ -122,6 +123,14 @@ func (s *site) open(edits ...func(*client)) *client {
 	return c
 }
 
+// leaveAll has all clients leave, so that time passes quickly.
+func (s *site) leaveAll() {
+	for _, c := range s.clients {
+		c.leave()
+	}
+	s.settle()
+}
+
 // send is open without waiting.
 func (s *site) send(edits ...func(*client)) *client {
 	ctx, leave := context.WithCancel(context.Background())
@@ -150,6 +159,7 @@ func (s *site) send(edits ...func(*client)) *client {
 		leave()
 		<-c.done
 	})
+	s.clients = append(s.clients, c)
 	return c
 }
 

@@ -61,6 +61,7 @@ type visit struct {
 	rounds   *rounds.Entry
 	isOver   bool
 	given    bool // the place was given back, or is kept
+	returned bool // the handlers behind the guard have returned
 	kept     bool // the client has left, and its place is kept for it
 
 	left  *atomic.Bool // made when the stream is superseded: its client had left
@@ -328,6 +329,9 @@ func (v *visit) Over(left bool) {
 	place, deadline, entry := v.place, v.deadline, v.rounds
 	first := place != nil && !v.given
 	v.given = v.given || first
+	if first && left && !v.returned {
+		v.guard.Zone.leaving.enter(&v.stream)
+	}
 	v.mu.Unlock()
 	deadline.Stop()
 	entry.Leave()

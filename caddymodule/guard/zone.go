@@ -29,6 +29,7 @@ type Zone struct {
 	fights    *fights.Fights
 	rounds    *rounds.Rounds
 	arrivals  arrivals
+	leaving   leaving
 	recent    recentTokens
 	draining  draining
 	drain     atomic.Pointer[Drain] // by the latest guard

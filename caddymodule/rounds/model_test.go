@@ -17,10 +17,11 @@ type guest struct {
 	site  *site
 	entry *rounds.Entry
 	next  []time.Duration
-	// blocks is how long the first visit wrongly takes.
-	blocks time.Duration
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	visits int
+	// blocks is how long the first visit, wrongly, takes.
+	blocks time.Duration
 	// due is the time of the next visit, after the beginning; never: none is to come.
 	due time.Duration
 	// leftAt is when it left; never: it has not.
@@ -31,6 +32,13 @@ type guest struct {
 const never = 1 << 62
 
 func (g *guest) Visit(now rounds.Tick) time.Duration {
+	next, blocks := g.note(now)
+	<-time.After(blocks)
+	return next
+}
+
+// note takes down a visit. It returns what is left to be done in it.
+func (g *guest) note(now rounds.Tick) (next, blocks time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at := time.Since(g.site.begin)
@@ -44,18 +52,17 @@ func (g *guest) Visit(now rounds.Tick) time.Duration {
 	case now.Since(0) > at, now.Since(0) <= at-rounds.Precision && !late:
 		g.err = fmt.Errorf("visited at %s, but told %s", at, now.Since(0))
 	}
-	<-time.After(g.blocks)
-	g.blocks = 0
+	blocks, g.blocks = g.blocks, 0
 	g.due = never
 	if len(g.next) == 0 {
-		return 0
+		return 0, blocks
 	}
-	in := g.next[0]
-	g.next = append(g.next[1:], in)
-	if in > 0 {
-		g.due = now.Since(0) + in
+	next = g.next[g.visits%len(g.next)]
+	g.visits++
+	if next > 0 {
+		g.due = now.Since(0) + next
 	}
-	return in
+	return next, blocks
 }
 
 // check says if something went wrong, or if a visit is missing.

@@ -75,13 +75,12 @@ func (s *Response) sendNotice() {
 func (s *Response) conclude() {
 	s.over.Store(true)
 	s.endUpstream(io.EOF)
-	s.gate.Over(false)
+	s.gate.Over(s.leftFirst.Load())
 }
 
 // gone is conclude for a client that has left: nobody listens.
 func (s *Response) gone() {
-	s.over.Store(true)
-	s.gate.Over(true)
+	s.leftFirst.Store(true)
 	s.conclude()
 }
 
@@ -98,16 +97,16 @@ func (s *Response) clientLeft() {
 			cause = context.Canceled
 		}
 	case relaying:
-		s.leftFirst.Store(!s.over.Load())
-		s.over.Store(true)
+		if !s.over.Swap(true) {
+			s.leftFirst.Store(true)
+		}
 		cause = io.EOF
 	case discarding:
 		cause = io.EOF
 	}
-	phase := s.phase
 	s.life.Unlock()
 	s.endUpstream(cause)
-	s.gate.Over(phase == relaying)
+	s.gate.Over(s.leftFirst.Load())
 }
 
 // stuckGrace is how long a writer may take to notice that its HTTP/2 or HTTP/3

@@ -239,7 +239,7 @@ func (s *Response) finish() (quiet bool) {
 	if left {
 		s.w.WriteHeader(statusClientClosedRequest)
 	}
-	s.gate.Over(false)
+	s.gate.Over(s.leftFirst.Load())
 	return quiet
 }
 

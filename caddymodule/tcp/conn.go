@@ -124,6 +124,6 @@ func embedded(c net.Conn) net.Conn {
 	if err != nil {
 		return nil
 	}
-	under, _ := inner.Interface().(net.Conn)
+	under, _ := reflect.TypeAssert[net.Conn](inner)
 	return under
 }

@@ -24,11 +24,11 @@ func (p *proxied) Raw() net.Conn { return p.conn }
 
 type redirecting struct {
 	net.Conn
-	once bool
+	_ bool
 }
 
 type http2Conn struct {
-	idx int
+	_ int
 	net.Conn
 }
 
@@ -39,7 +39,7 @@ type tlsStateConn struct{ net.Conn }
 // secretive leads nowhere.
 type secretive struct {
 	net.Conn `json:"-"`
-	seen     net.Addr
+	_        net.Addr
 }
 
 // hiding has a connection, but not as what it is itself.
