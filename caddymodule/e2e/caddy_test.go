@@ -92,6 +92,7 @@ func (c *caddyServer) reload(t testing.TB, site string) {
 		}
 		servers {
 			protocols h1 h2 h2c h3
+			trusted_proxies static 127.0.0.0/8 ::1
 		}
 	}
 	%s {

@@ -206,6 +206,7 @@ func TestREADME_Curl(t *testing.T) {
 
 // TestREADME_Caddyfile runs the site that fits on a screen.
 func TestREADME_Caddyfile(t *testing.T) {
+	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -132,6 +133,98 @@ func TestFastAPI_EmitterOfANewerStreamIsRemovedByTheOlder(t *testing.T) {
 	require.False(t, f.emit(t, "bob", "three"), "the older stream took the newer one's emitter with it")
 }
 
+func TestFastAPI_VerifiesTheTokenOfAUserStream(t *testing.T) {
+	f := startFastAPI(t)
+	client := newSSEClient(t, http1)
+	const path = "/user-stream?count=2&interval=0"
+	status := func(t *testing.T, token string) int {
+		t.Helper()
+		s := client.open(t, f.URL+path, withBearer(token))
+		s.wait(t)
+		f.waitOpen(t, 0)
+		return s.Status
+	}
+	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA", "HS256"} {
+		t.Run(alg, func(t *testing.T) {
+			f.reset(t)
+			i := newIssuer(t, alg)
+			token := i.token(t)
+			require.Equal(t, http.StatusUnauthorized, status(t, token), "a key from before the reset")
+			f.verifyWith(t, i)
+			for query, option := range map[string]requestOption{
+				"":                withBearer(token),
+				"&token=" + token: withHeader("Last-Event-ID", ""),
+				"&n=1":            withHeader("Cookie", "access_token="+token),
+			} {
+				events := client.open(t, f.URL+path+query, option).rest(t)
+				require.Len(t, events, 2)
+				require.Equal(t, "alice", dataOf(t, events[1]).User)
+				require.Equal(t, "2", events[1].ID)
+				f.waitOpen(t, 0)
+			}
+
+			now := time.Now()
+			bad := map[string]string{
+				"none":      "",
+				"no JWT":    "alice",
+				"expired":   i.token(t, withExp(now.Add(-time.Minute))),
+				"not yet":   i.token(t, withClaim("nbf", now.Add(time.Minute).Unix())),
+				"no sub":    i.token(t, withClaim("sub", nil)),
+				"tampered":  tampered(t, token, "bob"),
+				"unsigned":  i.unsignedToken(t),
+				"another's": newIssuer(t, alg).token(t),
+			}
+			if alg != "HS256" {
+				bad["confused"] = i.confusedToken(t)
+			}
+			for name, token := range bad {
+				require.Equal(t, http.StatusUnauthorized, status(t, token), name)
+			}
+			if alg != "ES384" { // whose signatures have but one spelling
+				require.Equal(t, http.StatusOK, status(t, padded(t, token)))
+				require.Equal(t, http.StatusUnauthorized, status(t, respelled(t, token)))
+			}
+		})
+	}
+	for _, r := range f.requests(t) {
+		require.NotEqual(t, "/jwt/key", r.Path)
+	}
+}
+
+// This is how a zombie locks its own user out.
+func TestFastAPI_RefusesAUserWhoHasTheStreamsAllowed(t *testing.T) {
+	f := startFastAPI(t)
+	i := newIssuer(t, "ES256")
+	f.verifyWith(t, i)
+	client := newSSEClient(t, http1)
+	url := f.URL + "/user-stream"
+	alice := withBearer(i.token(t))
+
+	older := client.open(t, url, alice)
+	older.next(t)
+	refused := client.open(t, url, withBearer(i.token(t)))
+	require.Equal(t, http.StatusConflict, refused.Status)
+	refused.wait(t)
+	require.Contains(t, string(refused.bytes()), "too many connections")
+	client.open(t, url, withBearer(i.token(t, withSub("bob")))).next(t)
+	second := client.open(t, url+"?max=2", alice)
+	second.next(t)
+
+	older.close()
+	second.close()
+	f.waitOpen(t, 1)
+	c := newCable(t, f.URL)
+	lost := client.open(t, c.URL+"/user-stream", alice)
+	lost.next(t)
+	c.cut(t)
+	lost.close()
+	require.Equal(t, http.StatusConflict, client.open(t, c.URL+"/user-stream", alice).Status)
+
+	c.close()
+	f.waitOpen(t, 1)
+	client.open(t, url, alice).next(t)
+}
+
 func TestFastAPI_ListsWhatReachedIt(t *testing.T) {
 	f := startFastAPI(t)
 	s := newSSEClient(t, http1).open(t, f.URL+"/secured?a=1&b=%20",
@@ -186,6 +279,15 @@ func TestFastAPI_AnswersWhatIsNoStream(t *testing.T) {
 		{name: "no token", target: "/secured", status: 401, wantHeader: map[string]string{"Www-Authenticate": "Bearer"}},
 		{name: "forbidden token", target: "/secured?token=forbidden", status: 403},
 		{name: "unknown path", target: "/nowhere", status: 404},
+		{name: "logout", method: "POST", target: "/logout", status: 200, wantBody: `{"ok":true}`},
+		{name: "logout by a link", target: "/logout", status: 200, wantBody: `{"ok":true}`},
+		{name: "slow logout", method: "POST", target: "/logout?delay=0.01", status: 200, wantBody: `{"ok":true}`},
+		{name: "silent logout", method: "POST", target: "/logout?status=204", status: 204},
+		{name: "redirecting logout", method: "POST", target: "/logout?status=302", status: 302, wantHeader: map[string]string{"Location": "/login?logout"}},
+		{name: "failing logout", method: "POST", target: "/logout?status=403", status: 403, wantBody: `{"ok":false}`},
+		{name: "refresh", method: "POST", target: "/refresh?token=expired", status: 200, wantBody: `{"refreshed":true}`},
+		{name: "answer of a game", method: "POST", target: "/game/answer", status: 200, wantBody: `{"accepted":true}`},
+		{name: "headers", target: "/whoami", header: map[string]string{"X-User": "alice"}, status: 200, wantBody: `"x-user":"alice"`},
 		{name: "OPTIONS", method: "OPTIONS", target: "/sse", status: 405},
 		{
 			name: "preflight", method: "OPTIONS", target: "/cors", status: 200,

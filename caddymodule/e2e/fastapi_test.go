@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -97,7 +98,7 @@ type streamRecord struct {
 func (f *fastAPI) stats(t testing.TB) appStats {
 	t.Helper()
 	var s appStats
-	f.ask(t, http.MethodGet, "/stats", &s)
+	f.ask(t, http.MethodGet, "/stats", nil, &s)
 	return s
 }
 
@@ -154,28 +155,43 @@ func (r appRequest) header(name string) []string {
 func (f *fastAPI) requests(t testing.TB) []appRequest {
 	t.Helper()
 	var requests []appRequest
-	f.ask(t, http.MethodGet, "/requests", &requests)
+	f.ask(t, http.MethodGet, "/requests", nil, &requests)
 	return requests
 }
 
-// reset forgets the requests and the ended streams.
+// reset forgets the requests, the ended streams and the key of verifyWith.
 func (f *fastAPI) reset(t testing.TB) {
 	t.Helper()
-	f.ask(t, http.MethodPost, "/reset", &appStats{})
+	f.ask(t, http.MethodPost, "/reset", nil, &appStats{})
 }
 
 // emit sends data to the user's emitter and reports whether there was one.
 func (f *fastAPI) emit(t testing.TB, user, data string) bool {
 	t.Helper()
 	var answer struct{ Delivered bool }
-	f.ask(t, http.MethodPost, "/emit?"+url.Values{"user": {user}, "data": {data}}.Encode(), &answer)
+	f.ask(t, http.MethodPost, "/emit?"+url.Values{"user": {user}, "data": {data}}.Encode(), nil, &answer)
 	return answer.Delivered
 }
 
-func (f *fastAPI) ask(t testing.TB, method, path string, answer any) {
+// verifyWith has the application accept the JWTs of that issuer, and no others.
+func (f *fastAPI) verifyWith(t testing.TB, i *issuer) {
 	t.Helper()
-	request, err := http.NewRequest(method, f.URL+path, nil)
+	key := map[string]string{"algorithm": i.alg, "key": i.verificationKey(t)}
+	f.ask(t, http.MethodPost, "/jwt/key", key, &struct{}{})
+}
+
+// ask sends a question, as JSON unless it is nil, and takes the answer.
+func (f *fastAPI) ask(t testing.TB, method, path string, question, answer any) {
+	t.Helper()
+	var asked bytes.Buffer
+	if question != nil {
+		require.NoError(t, json.NewEncoder(&asked).Encode(question))
+	}
+	request, err := http.NewRequest(method, f.URL+path, &asked)
 	require.NoError(t, err)
+	if question != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	response, err := f.control.Do(request)
 	require.NoError(t, err)
 	defer response.Body.Close()

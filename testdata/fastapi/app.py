@@ -5,19 +5,28 @@ Nothing in it knows of a proxy. Start it with:
     python -m uvicorn app:app --host 127.0.0.1 --port 8000 --timeout-graceful-shutdown 1
 
 `GET /stats` and `GET /requests` tell what reached it, `POST /reset` forgets that.
+`POST /jwt/key` gives it the key that it verifies JWTs with.
 """
 
 import asyncio
 import json
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, StreamingResponse
+import jwt
+from fastapi import Body, Depends, FastAPI, HTTPException, Query, Request, Response, WebSocket
+from fastapi.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
@@ -98,8 +107,56 @@ class Emitters:
             emitter.put_nowait(None)
 
 
-def user_of(connection: HTTPConnection) -> str:
-    """The user is the token: a Bearer header, query `token` or cookie `access_token`."""
+class Places:
+    """The open streams of each user, counted, as a backend does that allows only so many.
+
+    Deliberately trusting: a place is free again when the stream that has it ends,
+    so that a stream whose client is gone without a word keeps its own.
+    """
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+
+    def take(self, user: str, allowed: int) -> bool:
+        if self.taken[user] >= allowed:
+            return False
+        self.taken[user] += 1
+        return True
+
+    def free(self, user: str) -> None:
+        self.taken[user] -= 1
+
+
+class Keys:
+    """The key that JWTs are verified with, as a test tells it: PEM, or the secret of HS256."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def tell(self, algorithm: str, key: str) -> None:
+        self.algorithm, self.key = algorithm, key
+
+    def forget(self) -> None:
+        self.tell("", "")
+
+    def subject(self, token: str) -> str:
+        """The claim sub of a token that holds; else raises jwt.InvalidTokenError."""
+        if not self.key:
+            raise jwt.InvalidTokenError("no key to verify tokens with")
+        claims = jwt.decode(
+            token,
+            self.key,
+            algorithms=[self.algorithm],
+            options={"require": ["sub"], "verify_aud": False},
+        )
+        return claims["sub"]
+
+
+def token_of(connection: HTTPConnection) -> str:
+    """A Bearer header, query `token` or cookie `access_token`.
+
+    Where no more is known of the user, the token is the user's name.
+    """
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials:
         return credentials.strip()
@@ -109,6 +166,8 @@ def user_of(connection: HTTPConnection) -> str:
 shutdown = Shutdown()
 emitters = Emitters()
 journal = Journal()
+places = Places()
+keys = Keys()
 
 
 @asynccontextmanager
@@ -137,8 +196,8 @@ app.add_middleware(CORSOn, path="/cors")
 app.add_middleware(
     JournalMiddleware,
     journal=journal,
-    user_of=user_of,
-    quiet=frozenset({"/stats", "/requests", "/reset", "/emit"}),
+    user_of=token_of,
+    quiet=frozenset({"/stats", "/requests", "/reset", "/emit", "/jwt/key"}),
 )
 
 
@@ -230,6 +289,35 @@ async def secured(request: Request, pace: Paced) -> Response:
     return event_source(request, pace)
 
 
+async def verified_user(request: Request) -> str:
+    try:
+        return keys.subject(token_of(request))
+    except jwt.InvalidTokenError as e:
+        raise HTTPException(401, str(e), {"WWW-Authenticate": "Bearer"}) from None
+
+
+@app.get("/user-stream")
+async def user_stream(
+    request: Request,
+    pace: Paced,
+    user: Annotated[str, Depends(verified_user)],
+    allowed: Annotated[int, Query(alias="max")] = 1,
+) -> Response:
+    """At most `max` streams at a time for the user whom a JWT names."""
+    request.state.user = user
+    if not places.take(user, allowed):
+        raise HTTPException(409, "too many connections")
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        try:
+            async for id, data in numbered(request, pace):
+                yield ServerSentEvent(id=id, data=data)
+        finally:
+            places.free(user)
+
+    return EventSourceResponse(events())
+
+
 @app.get("/emitter")
 async def emitter(request: Request, user: str | None = None) -> Response:
     """Whatever `POST /emit` sends to this user, until the next stream of the user."""
@@ -282,6 +370,37 @@ async def login() -> HTMLResponse:
     return HTMLResponse(
         "<!doctype html><title>Login</title><form method=post><input name=user><button>Log in</button></form>"
     )
+
+
+@app.api_route("/logout", methods=["GET", "POST"])
+async def logout(status: int = 200, delay: float = 0) -> Response:
+    """Lets anyone out who asks, or fails, as `status` says, after `delay` seconds.
+
+    A redirect is the one that Spring Security answers.
+    """
+    await shutdown.pause(delay)
+    if status == 204:
+        return Response(status_code=status)
+    if 300 <= status < 400:
+        return RedirectResponse("/login?logout", status_code=status)
+    return JSONResponse({"ok": status < 300}, status_code=status)
+
+
+@app.post("/refresh")
+async def refresh() -> dict[str, bool]:
+    """What a page calls when its token has expired; any token will do."""
+    return {"refreshed": True}
+
+
+@app.post("/game/answer")
+async def answer() -> dict[str, bool]:
+    return {"accepted": True}
+
+
+@app.get("/whoami")
+async def whoami(request: Request) -> dict[str, str]:
+    """The headers of the request, the values of one name joined as RFC 9110 section 5.3 says."""
+    return {name: ", ".join(request.headers.getlist(name)) for name in request.headers.keys()}
 
 
 @app.get("/api/items")
@@ -338,5 +457,12 @@ async def requests() -> list[dict[str, Any]]:
 
 @app.post("/reset")
 async def reset() -> dict[str, Any]:
+    keys.forget()
     journal.reset()
     return journal.stats()
+
+
+@app.post("/jwt/key")
+async def jwt_key(algorithm: Annotated[str, Body()], key: Annotated[str, Body()]) -> dict[str, str]:
+    keys.tell(algorithm, key)
+    return {"algorithm": algorithm}
