@@ -28,8 +28,7 @@ func (v *visit) Visit(now rounds.Tick) time.Duration {
 
 // firstVisit is when a stream is to be looked after first, at the latest.
 func (g *Guard) firstVisit() time.Duration {
-	const seldom = time.Minute
-	first := time.Duration(seldom)
+	first := time.Minute // seldom
 	for _, d := range []time.Duration{g.Stream.Heartbeat, g.Stream.DeadAfter / 2, g.Stream.MaxAge} {
 		if d > 0 {
 			first = min(first, d)
