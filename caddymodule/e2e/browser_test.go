@@ -45,7 +45,8 @@ func startBrowser(t testing.TB) context.Context {
 
 // tab is one page of the browser, with the answers that its requests got.
 type tab struct {
-	ctx context.Context
+	ctx   context.Context
+	close func()
 
 	mu       sync.Mutex
 	statuses []int64 // of /events
@@ -55,7 +56,7 @@ func newTab(browser context.Context, t testing.TB, page string) *tab {
 	t.Helper()
 	ctx, closeTab := chromedp.NewContext(browser)
 	t.Cleanup(closeTab)
-	tb := &tab{ctx: ctx}
+	tb := &tab{ctx: ctx, close: closeTab}
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
 	require.NoError(t, chromedp.Listen(ctx, func(event any) {
 		if e, ok := event.(*network.EventResponseReceived); ok {
