@@ -1,0 +1,401 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The options of these tests are in the proportions of the defaults, or harder,
+// and short.
+const (
+	netBeat  = 2 * time.Second
+	netDead  = 4 * time.Second
+	netProbe = 500 * time.Millisecond
+	// netSlack is what a busy machine may need on top.
+	netSlack = 1500 * time.Millisecond
+)
+
+// lan is Caddy, as a process that listens on all addresses, before FastAPI.
+type lan struct {
+	app       *fastAPI
+	server    *caddyServer // its log
+	http, tls int          // its ports
+}
+
+func startLAN(t testing.TB, options string) *lan {
+	t.Helper()
+	requireNamespaces(t)
+	app := startFastAPI(t)
+	dir := t.TempDir()
+	n := &lan{app: app, http: freePort(t), tls: freePort(t), server: &caddyServer{dir: dir, logs: filepath.Join(dir, "caddy.log")}}
+	certificate := writeCertificate(t, dir)
+	site := fmt.Sprintf("sse_guard {\nheartbeat %s\ndead_after %s\nprobe %s\n%s\n}\nreverse_proxy %s", netBeat, netDead, netProbe, options, app.URL)
+	caddyfile := fmt.Sprintf(`{
+		admin off
+		persist_config off
+		skip_install_trust
+		grace_period 1s
+		auto_https disable_redirects
+		storage file_system %q
+		log default {
+			output file %q {
+				roll_disabled
+			}
+			format json
+		}
+		servers {
+			protocols h1 h2
+		}
+	}
+	http://:%d {
+		%s
+	}
+	https://localhost:%d {
+		tls %q %q
+		%s
+	}`, dir, n.server.logs, n.http, site, n.tls, certificate, certificate, site)
+	file := filepath.Join(dir, "Caddyfile")
+	require.NoError(t, os.WriteFile(file, []byte(caddyfile), 0o600))
+
+	var output lockedBuffer
+	cmd := exec.Command(caddyBinary(t), "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	cmd.Stdout, cmd.Stderr = &output, &output
+	dieWithParent(cmd)
+	require.NoError(t, cmd.Start())
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-exited:
+		case <-time.After(patience):
+			_ = cmd.Process.Kill()
+			<-exited
+			t.Error("Caddy did not end on SIGTERM")
+		}
+		if t.Failed() {
+			log, _ := os.ReadFile(n.server.logs)
+			t.Logf("Caddy printed:\n%s\nand logged:\n%s", &output, log)
+		}
+	})
+	require.Eventually(t, func() bool {
+		response, err := http.Get(fmt.Sprintf("http://localhost:%d/whoami", n.http))
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	}, patience, 20*time.Millisecond, "Caddy does not answer: %s", &output)
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	return n
+}
+
+// Ways of streams, and of clients to speak to Caddy.
+const (
+	idle = "/raw?interval=3600"
+	busy = "/raw?interval=0.05"
+
+	viaHTTP1    = "HTTP/1.1"
+	viaHTTP1TLS = "HTTP/1.1 with TLS"
+	viaHTTP2    = "HTTP/2"
+)
+
+// connect opens a stream from the host, and waits for its first event.
+func (n *lan) connect(t testing.TB, h *remoteHost, via, path string) *curlProcess {
+	t.Helper()
+	path += "&token=" + h.ns
+	args := []string{"--http1.1", fmt.Sprintf("http://%s:%d%s", h.Server, n.http, path)}
+	if via != viaHTTP1 {
+		version := map[string]string{viaHTTP1TLS: "--http1.1", viaHTTP2: "--http2"}[via]
+		args = []string{version, "--resolve", fmt.Sprintf("localhost:%d:%s", n.tls, h.Server), fmt.Sprintf("https://localhost:%d%s", n.tls, path)}
+	}
+	c := h.curl(t, args...)
+	c.waitOutput(t, "data: ")
+	return c
+}
+
+// url is where a newcomer on this computer finds what the host has opened.
+func (n *lan) url(h *remoteHost, path string) string {
+	return fmt.Sprintf("http://%s:%d%s&token=%s", h.Server, n.http, path, h.ns)
+}
+
+// ending returns why and when the host's first stream was ended, once it was.
+func (n *lan) ending(t testing.TB, h *remoteHost) (reason string, at time.Time, ok bool) {
+	t.Helper()
+	for _, line := range n.server.handlerLogs(t) {
+		if line.Msg == "stream ended" && line.ClientIP == h.first {
+			var stamp struct{ TS float64 }
+			require.NoError(t, json.Unmarshal([]byte(line.raw), &stamp))
+			return line.Reason, seconds(stamp.TS), true
+		}
+	}
+	return "", time.Time{}, false
+}
+
+func seconds(s float64) time.Time { return time.UnixMicro(int64(s * 1e6)) }
+
+// closed returns when the backend has seen the host's first stream end, if it did.
+func (n *lan) closed(t testing.TB, h *remoteHost) (at time.Time, ok bool) {
+	t.Helper()
+	for _, s := range n.app.stats(t).Streams {
+		if s.User == h.ns && s.ClosedAt != nil {
+			return seconds(*s.ClosedAt), true
+		}
+	}
+	return time.Time{}, false
+}
+
+// requireEnds waits for the end of a host's stream, and judges when it came.
+func (n *lan) requireEnds(t testing.TB, h *remoteHost, reason string, since time.Time, least, most time.Duration) {
+	t.Helper()
+	var (
+		why        string
+		ended, saw time.Time
+	)
+	require.Eventually(t, func() bool {
+		var logged, seen bool
+		why, ended, logged = n.ending(t, h)
+		saw, seen = n.closed(t, h)
+		return logged && seen
+	}, patience, 20*time.Millisecond, "the stream has not ended")
+	t.Logf("%s after %.2f s; the backend saw it after %.2f s", why, ended.Sub(since).Seconds(), saw.Sub(since).Seconds())
+	assert.Equal(t, reason, why)
+	for _, at := range []time.Time{ended, saw} {
+		assert.GreaterOrEqual(t, at.Sub(since), least, "too early")
+		assert.LessOrEqual(t, at.Sub(since), most, "too late")
+	}
+}
+
+// requireStays waits for a while in which the stream must not end.
+func (n *lan) requireStays(t testing.TB, h *remoteHost, c *curlProcess, d time.Duration) {
+	t.Helper()
+	require.Never(t, func() bool {
+		_, _, logged := n.ending(t, h)
+		_, seen := n.closed(t, h)
+		return logged || seen || !c.running()
+	}, d, 100*time.Millisecond, "a client that lives has lost its stream")
+}
+
+// sideBySide runs the parts at the same time, however few processors there are:
+// they do nothing but wait.
+func sideBySide(t *testing.T, parts map[string]func(*testing.T)) {
+	t.Helper()
+	var all sync.WaitGroup
+	for name, part := range parts {
+		all.Go(func() { t.Run(name, part) })
+	}
+	all.Wait()
+}
+
+// TestNetns_Liveness: the dead end within the bound, and not before; the live stay.
+func TestNetns_Liveness(t *testing.T) {
+	n := startLAN(t, "")
+	parts := map[string]func(*testing.T){}
+
+	for _, via := range []string{viaHTTP1, viaHTTP1TLS, viaHTTP2} {
+		// A client's last acknowledgement may be a heartbeat old when its cable is pulled.
+		for path, least := range map[string]time.Duration{idle: netDead - netBeat, busy: netDead - 500*time.Millisecond} {
+			kind := map[string]string{idle: "idle", busy: "busy"}[path]
+			parts["cable pulled, "+kind+", "+via] = func(t *testing.T) {
+				h := newRemoteHost(t)
+				n.connect(t, h, via, path)
+				n.requireEnds(t, h, "dead", h.pullCable(t), least, netDead+netSlack)
+			}
+			parts["packets lost, link up, "+kind+", "+via] = func(t *testing.T) {
+				h, w := newFarHost(t, 0, 0)
+				n.connect(t, h, via, path)
+				n.requireEnds(t, h, "dead", w.lose(), least, netDead+netSlack)
+			}
+		}
+	}
+	for _, path := range []string{idle, busy} {
+		kind := map[string]string{idle: "idle", busy: "busy"}[path]
+		parts["300 ms each way and 5% loss, "+kind] = func(t *testing.T) {
+			h, _ := newFarHost(t, 300*time.Millisecond, 20)
+			c := n.connect(t, h, viaHTTP1, path)
+			n.requireStays(t, h, c, 3*netDead)
+		}
+		parts["a short cut, "+kind] = func(t *testing.T) {
+			h := newRemoteHost(t)
+			c := n.connect(t, h, viaHTTP1, path)
+			h.pullCable(t)
+			n.requireStays(t, h, c, netDead/4)
+			h.plugCableIn(t)
+			n.requireStays(t, h, c, 2*netDead)
+		}
+	}
+	parts["host back with a new address"] = func(t *testing.T) {
+		h := newRemoteHost(t)
+		n.connect(t, h, viaHTTP1, busy)
+		h.pullCable(t)
+		h.move(t)
+		h.plugCableIn(t)
+		back := time.Now()
+		c := n.connect(t, h, viaHTTP1, busy)
+		t.Logf("first event at the new address after %.2f s", time.Since(back).Seconds())
+		n.requireEnds(t, h, "superseded", back, 0, netSlack)
+		n.requireStaysOpen(t, c)
+	}
+	parts["stopped client, busy"] = func(t *testing.T) {
+		h := newRemoteHost(t)
+		h.smallWindow(t)
+		c := n.connect(t, h, viaHTTP1, "/raw?interval=0.005")
+		stopped := c.signal(t, syscall.SIGSTOP)
+		// Its kernel acknowledges for it until the window is full, and says that it
+		// is for as long as it is asked. The end is the kernel's here, not Caddy's,
+		// to which it looks as if the client had left: there is no line in the log.
+		var full, saw time.Time
+		require.Eventually(t, func() bool {
+			switch isFull := h.windowFull(t); {
+			case isFull && full.IsZero():
+				full = time.Now()
+			case !isFull && time.Since(full) < netDead/2:
+				full = time.Time{} // it was for a moment
+			}
+			var seen bool
+			saw, seen = n.closed(t, h)
+			return seen
+		}, patience, 20*time.Millisecond, "the stream has not ended")
+		require.False(t, full.IsZero(), "the window was not full")
+		t.Logf("the window was full %.2f s after the client was stopped, and %.2f s later the backend saw the end",
+			full.Sub(stopped).Seconds(), saw.Sub(full).Seconds())
+		assert.GreaterOrEqual(t, saw.Sub(full), netDead-500*time.Millisecond, "too early")
+		assert.LessOrEqual(t, saw.Sub(full), netDead+netSlack, "too late")
+	}
+	parts["stopped client, idle"] = func(t *testing.T) {
+		h := newRemoteHost(t)
+		c := n.connect(t, h, viaHTTP1, idle)
+		c.signal(t, syscall.SIGSTOP)
+		n.requireStays(t, h, c, 3*netDead)
+		c.signal(t, syscall.SIGCONT)
+		require.Eventually(t, func() bool { return strings.Count(c.output.String(), "\n:") >= 4 },
+			patience, 20*time.Millisecond, "the heartbeats were not there for it")
+	}
+	sideBySide(t, parts)
+}
+
+// requireStaysOpen: events go on to arrive.
+func (n *lan) requireStaysOpen(t testing.TB, c *curlProcess) {
+	t.Helper()
+	before := len(c.output.String())
+	require.Eventually(t, func() bool { return len(c.output.String()) > before+1000 }, patience, 20*time.Millisecond)
+	require.True(t, c.running())
+}
+
+// TestNetns_Reject: a zombie costs no newcomer a refusal, and a holder that lives
+// keeps its place against any.
+func TestNetns_Reject(t *testing.T) {
+	n := startLAN(t, "policy reject\nretry 1s")
+	bound := netProbe + 500*time.Millisecond
+	parts := map[string]func(*testing.T){}
+	for _, path := range []string{idle, busy} {
+		kind := map[string]string{idle: "idle", busy: "busy"}[path]
+		for _, via := range []string{"cable pulled", "packets lost, link up"} {
+			parts["dead, "+via+", "+kind] = func(t *testing.T) {
+				h, lose := hostToLose(t, via)
+				n.connect(t, h, viaHTTP1, path)
+				lose()
+				start := time.Now()
+				s := newSSEClient(t, http1).open(t, n.url(h, path))
+				require.Equal(t, "message", s.next(t).Type, "it is refused")
+				took := time.Since(start)
+				t.Logf("admitted, first event after %.2f s", took.Seconds())
+				assert.LessOrEqual(t, took, bound)
+				n.requireEnds(t, h, "dead", start, 0, bound+netSlack)
+			}
+		}
+		for _, delay := range []time.Duration{0, 300 * time.Millisecond} {
+			parts[fmt.Sprintf("alive, %s each way, %s", delay, kind)] = func(t *testing.T) {
+				h, _ := newFarHost(t, delay, 0)
+				c := n.connect(t, h, viaHTTP1, path)
+				client := newSSEClient(t, http1)
+				slowest := time.Duration(0)
+				for range 10 {
+					start := time.Now()
+					requireEnded(t, client.open(t, n.url(h, path)), duplicateSession, "rejected")
+					slowest = max(slowest, time.Since(start))
+				}
+				t.Logf("10 refusals, the slowest took %.3f s", slowest.Seconds())
+				admitted := n.crowd(t, n.url(h, path))
+				assert.Zero(t, admitted, "of 50 newcomers")
+				n.requireStays(t, h, c, netBeat)
+			}
+		}
+		parts["dead, 50 newcomers at once, "+kind] = func(t *testing.T) {
+			h := newRemoteHost(t)
+			n.connect(t, h, viaHTTP1, path)
+			h.pullCable(t)
+			admitted := n.crowd(t, n.url(h, path))
+			assert.Equal(t, 1, admitted, "of 50 newcomers")
+		}
+	}
+	sideBySide(t, parts)
+}
+
+// hostToLose makes a host that can be lost in that way.
+func hostToLose(t testing.TB, way string) (h *remoteHost, lose func()) {
+	t.Helper()
+	if way == "cable pulled" {
+		h = newRemoteHost(t)
+		return h, func() { h.pullCable(t) }
+	}
+	h, w := newFarHost(t, 0, 0)
+	return h, func() { w.lose() }
+}
+
+// crowd lets 50 newcomers come at once, and returns how many were admitted. They
+// stay until the last one has its answer.
+func (n *lan) crowd(t testing.TB, url string) int {
+	t.Helper()
+	client := newSSEClient(t, http1)
+	var (
+		newcomers sync.WaitGroup
+		admitted  atomic.Int32
+		streams   [50]*sseStream
+	)
+	t.Cleanup(func() {
+		for _, s := range streams {
+			if s != nil {
+				s.close()
+			}
+		}
+	})
+	start := time.Now()
+	for i := range streams {
+		newcomers.Go(func() {
+			s, err := client.connect(t.Context(), url, "")
+			if !assert.NoError(t, err) {
+				return
+			}
+			streams[i] = s
+			select {
+			case e := <-s.events:
+				if e.Type == "message" {
+					admitted.Add(1)
+				}
+			case <-s.done:
+				assert.Fail(t, "neither admitted nor told why not")
+			case <-t.Context().Done():
+			}
+		})
+	}
+	newcomers.Wait()
+	t.Logf("50 newcomers at once: %d admitted, all answered after %.2f s", admitted.Load(), time.Since(start).Seconds())
+	return int(admitted.Load())
+}
