@@ -15,8 +15,6 @@ has_browser() { have chromium || have chromium-browser || have google-chrome; }
 # The tests in network namespaces look at connections with ss, which comes with ip.
 has_ip() { have ip && have ss; }
 has_curl() { have curl; }
-has_ip() { have ip && have ss; }
-has_curl() { have curl; }
 has_venv() { venv_python >/dev/null; }
 
 # venv_python prints a Python that can make virtual environments. The first one
@@ -37,8 +35,6 @@ needs=(
 	"cc:gcc libc6-dev"
 	"certificates:ca-certificates"
 	"browser:chromium"
-	"ip:iproute2"
-	"curl:curl"
 	"ip:iproute2"
 	"curl:curl"
 	"venv:python3 python3-venv"

@@ -54,13 +54,23 @@ func (s *Response) begin() {
 	}
 	s.life.Lock()
 	defer s.life.Unlock()
-	s.unwatch = s.conn.TCP.Watch(s.cfg.DeadAfter)
+	s.unwatch = s.conn.TCP.Watch(kernelsTurn(s.cfg.DeadAfter))
+}
+
+// kernelsTurn is when the kernel is to give up a client that Tend has not given up:
+// a little later, for all that the kernel tells is that the connection is gone, as
+// if the client had left, and its place would be kept for it.
+func kernelsTurn(deadAfter time.Duration) time.Duration {
+	if deadAfter <= 0 {
+		return 0
+	}
+	return deadAfter + 5*rounds.Precision
 }
 
 // less takes a random part off d, up to one in so many.
-func less(d time.Duration, one int64) time.Duration {
-	if part := int64(d) / one; part > 0 {
-		return d - time.Duration(rand.Int64N(part)) //nolint:gosec // to spread, not to hide
+func less(d, one time.Duration) time.Duration {
+	if part := d / one; part > 0 {
+		return d - rand.N(part) //nolint:gosec // to spread, not to hide
 	}
 	return d
 }
