@@ -30,6 +30,10 @@ type Drain struct {
 
 const leastWindow = time.Second
 
+// flapsSettle is a little more than Chromium's EventSource takes to reconnect, and
+// to show the tombstone that tells a tab at rest from one that fights.
+const flapsSettle = 4 * time.Second
+
 func (h *Handler) validateLiveness() error {
 	for option, d := range map[string]*caddy.Duration{
 		"heartbeat": h.Heartbeat, "dead_after": h.DeadAfter, "probe": h.Probe, "reserve": h.Reserve,

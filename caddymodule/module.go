@@ -150,7 +150,8 @@ type Handler struct {
 	// When pages that take the key from each other again and again come to rest:
 	// from the `count`-th time within `window` on that a client without a
 	// tombstone takes the key back from who superseded it, it waits until the
-	// key is free. Default: 4 times in 2 minutes.
+	// key is free; not before that has gone on for 4 seconds, since a browser that
+	// restores many tabs looks like it at first. Default: 4 times in 2 minutes.
 	Flap *Flap `json:"flap,omitempty"`
 
 	// How long a stream may live, give or take a tenth. It then ends between two
@@ -267,7 +268,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Takeover:       h.Takeover,
 		RequireToken:   h.RequireToken,
 		Probe:          time.Duration(*h.Probe),
-		Flap:           fights.Rule{Flaps: h.Flap.Count, Window: time.Duration(h.Flap.Window)},
+		Flap:           fights.Rule{Flaps: h.Flap.Count, Window: time.Duration(h.Flap.Window), Settle: flapsSettle},
 		Drain:          guard.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate},
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),

@@ -86,6 +86,7 @@ func TestSecurityLog_RepeatedAttemptsAreCounted(t *testing.T) {
 		require.Equal(t, []int{1}, count())
 	}
 	site.server.reload(t, "respond bye")
+	require.Eventually(t, func() bool { return len(count()) == 2 }, patience, 10*time.Millisecond, "the zone has closed")
 	require.Equal(t, []int{1, attempts - 1}, count())
 }
 

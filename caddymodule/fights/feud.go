@@ -18,6 +18,9 @@ type feud struct {
 	losses []*loss
 	// keep is how long flaps are remembered: the longest window asked for.
 	keep time.Duration
+	// since is when the first of the flaps came that have not been at rest all at
+	// once since.
+	since time.Time
 }
 
 // loss is a Loss that may yet cause a flap.

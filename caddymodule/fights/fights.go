@@ -79,6 +79,10 @@ type Loss struct {
 type Rule struct {
 	Flaps  int
 	Window time.Duration
+	// Settle is how long there must have been flaps. A browser that restores many
+	// tabs opens their streams within a second, when none of them has shown its
+	// tombstone yet.
+	Settle time.Duration
 }
 
 // New returns Fights that know of no loss.
@@ -143,5 +147,9 @@ func (f *Fights) Flaps(newcomer *registry.Stream, party registry.ID, holds func(
 	}
 	fd.keep = max(fd.keep, rule.Window)
 	f.known.extend(fd, now.Add(rule.Window))
-	return fd.flaps(now, rule.Window) >= rule.Flaps
+	flaps := fd.flaps(now, rule.Window)
+	if flaps <= 1 {
+		fd.since = now
+	}
+	return flaps >= rule.Flaps && now.Sub(fd.since) >= rule.Settle
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -402,4 +403,30 @@ func TestFights_ConcurrentUse(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, 10, f.Keys())
+}
+
+func TestFlaps_ABurstOfNewTabsIsNoFight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, key := fights.New(), id("key")
+		rule := fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}
+		var holder *registry.Stream
+		holds := func(s *registry.Stream) bool { return s == holder }
+		open := func() (parked bool) {
+			s := &registry.Stream{Key: key}
+			if f.Flaps(s, id("party"), holds, rule) {
+				return true
+			}
+			if holder != nil {
+				f.Superseded(fights.Loss{Stream: holder, By: s, Party: id("party")})
+			}
+			holder = s
+			return false
+		}
+		for range 100 {
+			require.False(t, open())
+			<-time.After(10 * time.Millisecond)
+		}
+		<-time.After(4 * time.Second)
+		require.True(t, open(), "nobody has come to rest")
+	})
 }

@@ -201,7 +201,7 @@ func TestFlap_PagesThatFightComeToRest(t *testing.T) {
 				}
 				require.Equal(t, hello, loser.now.text(), "the other page is gone, so it has the stream within two seconds")
 			}, all(tended, func(g *Guard) {
-				g.Flap, g.Takeover = fights.Rule{Flaps: 4, Window: 2 * time.Minute}, test.takeover
+				g.Flap, g.Takeover = fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, test.takeover
 			}))
 		})
 	}
@@ -215,7 +215,7 @@ func TestFlap_ReloadsAreNone(t *testing.T) {
 			c.leave()
 			s.pass(500 * time.Millisecond)
 		}
-	}, all(tended, func(g *Guard) { g.Flap = fights.Rule{Flaps: 4, Window: 2 * time.Minute} }))
+	}, all(tended, func(g *Guard) { g.Flap = fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
 }
 
 // EventSource reconnects after 3 s, shows its tombstone, and rests.
@@ -234,7 +234,7 @@ func TestFlap_TabsThatAreOpenedOneAfterTheOtherAreNone(t *testing.T) {
 			}
 			s.pass(time.Second)
 		}
-	}, all(tended, func(g *Guard) { g.Flap = fights.Rule{Flaps: 4, Window: 2 * time.Minute} }))
+	}, all(tended, func(g *Guard) { g.Flap = fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
 }
 
 func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
