@@ -64,11 +64,9 @@ func (z *Zone) endInSteps(streams []*visit, d Drain) {
 	defer ticker.Stop()
 	for len(streams) > 0 {
 		n := min(batch, len(streams))
-		victims := make([]registry.Victim, n)
-		for i, v := range streams[:n] {
-			victims[i] = registry.Victim{Stream: &v.stream, Reason: registry.Shutdown}
+		for _, v := range streams[:n] {
+			v.evict(registry.Shutdown)
 		}
-		z.end(victims)
 		if streams = streams[n:]; len(streams) > 0 {
 			<-ticker.C
 		}

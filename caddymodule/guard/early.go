@@ -52,6 +52,9 @@ func (v *visit) judgeEarly() *refusal {
 		if judgement.Admitted {
 			return v.takeOverEarly(judgement.Ends)
 		}
+		if v.comesBack(judgement.Holders) {
+			return v.takeOverEarly(nil)
+		}
 		f := v.rejectEarly(judgement.Holders)
 		if f == nil {
 			return nil // judged at the header

@@ -39,6 +39,10 @@ func (g *Guard) firstVisit() time.Duration {
 
 // evict ends the stream for a reason that no request has given.
 func (v *visit) evict(reason registry.Reason) {
+	if v.untracked {
+		v.End(registry.Ending{Reason: reason}) // the registry does not know it
+		return
+	}
 	v.guard.Zone.end([]registry.Victim{{Stream: &v.stream, Reason: reason}})
 }
 
@@ -64,7 +68,7 @@ func (p reserved) Visit(rounds.Tick) time.Duration {
 // keep keeps the place for the client that left, or gives it back.
 func (v *visit) keep(place registry.Place) {
 	g := v.guard
-	if g.Reserve == 0 || v.rule().Policy != registry.Reject || v.response.Ended() {
+	if g.Reserve == 0 || v.rule().Policy != registry.Reject || v.response.Ended() || v.timedOut() {
 		place.Release()
 		return
 	}
@@ -74,6 +78,24 @@ func (v *visit) keep(place registry.Place) {
 	if g.Zone.rounds.Enter(reserved{v}, g.Reserve) == nil {
 		place.Release() // the zone is closed
 	}
+}
+
+// timedOut reports whether the kernel has given up the connection: the client has
+// not left, it is dead.
+func (v *visit) timedOut() bool {
+	info, ok := v.env.Connection().TCP.Info()
+	return ok && info.Gone && v.guard.Stream.DeadAfter > 0 && info.SinceAck >= v.guard.Stream.DeadAfter
+}
+
+// comesBack reports whether a place among the holders' is kept for the newcomer. It
+// is given up only once the newcomer takes one, at the header.
+func (v *visit) comesBack(holders []*registry.Stream) bool {
+	for _, h := range holders {
+		if old, ok := h.Handle.(*visit); ok && old.isKept() && old.returnee() == v.returnee() {
+			return true
+		}
+	}
+	return false
 }
 
 // isKept reports whether the stream's client is gone, and its place is kept.
@@ -110,17 +132,12 @@ func (v *visit) makeRoom(holders []*registry.Stream) bool {
 func (v *visit) probe(holders []*visit) bool {
 	ctx, cancel := context.WithCancel(v.r.Context())
 	defer cancel()
-	free := (<-chan struct{})(nil)
-	if waiter, ok := v.guard.Zone.Registry.Wait(&v.stream, v.rule()); ok {
-		defer waiter.Stop()
-		free = waiter.Free()
-	}
 	lives := make(chan bool, len(holders))
 	for _, h := range holders {
 		go func() {
 			alive := h.response.Lives(ctx, v.guard.Probe)
-			if !alive {
-				h.evict(registry.Dead)
+			if !alive && h.response.Lost() {
+				h.evict(registry.Dead) // if it has left, its place may be kept for it
 			}
 			lives <- alive
 		}()
@@ -131,8 +148,6 @@ func (v *visit) probe(holders []*visit) bool {
 			if !alive {
 				return true
 			}
-		case <-free:
-			return true
 		case <-ctx.Done():
 			return false
 		}

@@ -287,3 +287,67 @@ func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
 		require.Zero(t, s.logs.FilterMessage("stream ended").FilterLevelExact(zapcore.InfoLevel).Len(), "not one line a stream")
 	}, all(tended, parking))
 }
+
+// The rounds' clock stands still while there are no streams.
+func TestMaxAge_CountsFromTheStreamsOwnBeginning(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.pass(time.Hour)
+		c := s.open(token("ann"))
+		s.pass(8 * time.Minute)
+		require.False(t, c.over())
+	}, all(tended, func(g *Guard) { g.Stream.MaxAge = 10 * time.Minute }))
+}
+
+// The page's new request waits for the backend while others ask all the time.
+func TestReserve_IsGivenUpOnlyForAPlaceAtTheHeader(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(token("ann"))
+		holder.leave()
+		s.settle()
+		answer := make(chan struct{})
+		s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+			<-answer
+			return s.backend.stream(w, r)
+		}
+		back := s.open(token("ann"))
+		s.backend.answer = nil
+		require.Equal(t, "rejected", s.open(token("mallory"), from("192.0.2.9")).lastEvent(t).Data.Reason)
+		close(answer)
+		s.settle()
+		require.Equal(t, hello, back.text())
+	}, all(tended, rejecting, keyedBy("shop"), func(g *Guard) { g.Reserve = 3 * time.Second }))
+}
+
+func TestDrain_EndsStreamsThatHoldNothingToo(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open() // without a token
+		s.guards[0].Zone.Drain(s.guards[0].Drain, s.guards[0].Logger)
+		s.settle()
+		require.True(t, c.over())
+		require.Equal(t, hello, c.text(), "byte for byte, and a clean end")
+		require.Zero(t, s.guards[0].Zone.rounds.Len())
+	}, tended)
+}
+
+func TestDrain_EndsAStreamThatIsAdmittedMeanwhile(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.guards[0].Takeover = TakeoverResponse
+		s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+			s.guards[0].Zone.Drain(s.guards[0].Drain, s.guards[0].Logger)
+			return s.backend.stream(w, r)
+		}
+		c := s.open(token("ann"))
+		require.True(t, c.over())
+		require.Zero(t, s.holders(0))
+	}, tended)
+}
+
+// Where an outer guard ends the stream, nobody has left.
+func TestReserve_IsNotForStreamsThatAnOuterGuardEnds(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("ann"))
+		s.guards[0].Zone.Drain(Drain{Window: time.Second}, s.guards[0].Logger)
+		s.settle()
+		require.Zero(t, s.holders(1))
+	}, all(tended, func(g *Guard) { g.Zone.Name = "outer" }), all(tended, rejecting, keyedBy("shop"), func(g *Guard) { g.Reserve = 3 * time.Second }))
+}

@@ -62,7 +62,9 @@ type visit struct {
 	isOver   bool
 	given    bool // the place was given back, or is kept
 	returned bool // the handlers behind the guard have returned
-	kept     bool // the client has left, and its place is kept for it
+
+	untracked bool // the stream holds nothing
+	kept      bool // the client has left, and its place is kept for it
 
 	left  *atomic.Bool // made when the stream is superseded: its client had left
 	waits bool         // parked
@@ -192,7 +194,7 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 		return v.refuse(f)
 	}
 	if v.anonymous() {
-		return stream.Untracked
+		return v.track()
 	}
 	if !v.keyed() {
 		v.findKey()
@@ -201,7 +203,7 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 	case !v.keyed() && v.guard.DenyMissing:
 		return v.refuse(missingKey())
 	case !v.keyed():
-		return stream.Untracked
+		return v.track()
 	case v.entombed():
 		return v.refuse(entombed())
 	}
@@ -214,6 +216,16 @@ func (v *visit) Judge(status int, header http.Header) stream.Verdict {
 		v.cors = corsHeader(header)
 	}
 	return v.reserve()
+}
+
+// track has a stream that holds nothing end with the others when the server stops.
+func (v *visit) track() stream.Verdict {
+	if v.guard.Zone.draining.is() {
+		return v.refuse(v.guard.Zone.refusal())
+	}
+	v.untracked, v.admitted, v.entry = true, time.Now(), nil
+	v.enterRounds()
+	return stream.Untracked
 }
 
 // heldOutside returns the visit of a guard further out that holds the same key of
@@ -290,6 +302,9 @@ func (v *visit) Commit() bool {
 	}
 	v.expire()
 	v.enterRounds()
+	if v.guard.Zone.draining.is() {
+		go v.evict(registry.Shutdown) // the drain may not have seen it
+	}
 	v.logSuperseded(ended)
 	if c := v.guard.Logger.Check(zap.DebugLevel, "stream admitted"); c != nil {
 		c.Write(v.zone(), v.key(), zap.String("client_ip", v.stream.Addr))
@@ -329,7 +344,7 @@ func (v *visit) Over(left bool) {
 	place, deadline, entry := v.place, v.deadline, v.rounds
 	first := place != nil && !v.given
 	v.given = v.given || first
-	if first && left && !v.returned {
+	if first && !v.returned {
 		v.guard.Zone.leaving.enter(&v.stream)
 	}
 	v.mu.Unlock()

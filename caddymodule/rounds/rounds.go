@@ -94,6 +94,10 @@ func (r *Rounds) Enter(v Visitor, in time.Duration) *Entry {
 // stands still while there are none.
 func (r *Rounds) Now() Tick { return Tick(r.now.Load()) }
 
+// Read is the tick that it is by the clock. It is Now that goes on where there are
+// no entries, for who is about to enter.
+func (r *Rounds) Read() Tick { return Tick(time.Since(r.begin) / Precision) }
+
 // Len returns how many entries there are.
 func (r *Rounds) Len() int {
 	r.mu.Lock()

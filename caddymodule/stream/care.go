@@ -21,6 +21,10 @@ type care struct {
 	// unacked is when something was found to be on its way, and no acknowledgement
 	// came since; 0: not now.
 	unacked rounds.Tick
+	// writing is since when somebody was found writing, and acked what the client
+	// had acknowledged by then; 0: nobody was, last.
+	writing rounds.Tick
+	acked   uint64
 }
 
 // Condition is how a stream was found.
@@ -37,6 +41,10 @@ const (
 	Over
 )
 
+// leastOutstanding is for how long something must be on its way, however long ago
+// the last acknowledgement was: a phone may take a second to wake its radio.
+const leastOutstanding = 2 * time.Second
+
 // again is when to come back to a stream that is to be ended, in case it is not.
 const again = time.Second
 
@@ -45,7 +53,7 @@ func (s *Response) begin() {
 	if s.cfg.Rounds == nil {
 		return
 	}
-	now := s.cfg.Rounds.Now()
+	now := s.cfg.Rounds.Read()
 	s.relayed.Store(int64(now))
 	s.beaten.Store(int64(now))
 	s.care = care{born: now, patience: less(s.cfg.Heartbeat, 4)}
@@ -79,21 +87,18 @@ func less(d, one time.Duration) time.Duration {
 // due, and tells how the stream is and when to come again. It does not wait for
 // anything. Visits do not overlap.
 func (s *Response) Tend(now rounds.Tick) (Condition, time.Duration) {
-	switch {
-	case s.over.Load() || s.ending.Load() != nil:
+	if s.over.Load() || s.ending.Load() != nil {
 		return Over, 0
-	case s.care.age > 0 && now.Since(s.care.born) >= s.care.age:
-		return Old, again
 	}
 	idle := now.Since(max(rounds.Tick(s.relayed.Load()), rounds.Tick(s.beaten.Load())))
 	if !s.mu.TryLock() {
-		// Somebody writes. If that began long ago, the client takes nothing in.
-		if s.cfg.DeadAfter > 0 && idle >= s.cfg.DeadAfter {
-			return Dead, again
-		}
-		return Fine, s.next(now, idle, 0)
+		return s.writing(now)
 	}
 	defer s.mu.Unlock()
+	s.care.writing = 0
+	if s.care.age > 0 && now.Since(s.care.born) >= s.care.age && !s.torn {
+		return Old, again
+	}
 
 	silent, dead := s.acknowledged(now)
 	if dead {
@@ -113,6 +118,29 @@ func (s *Response) Tend(now rounds.Tick) (Condition, time.Duration) {
 	return Fine, s.next(now, idle, silent)
 }
 
+// writing judges a stream to which somebody writes at this moment. If that goes on,
+// and the client acknowledges nothing meanwhile, it takes nothing in. On HTTP/2,
+// the kernel knows of all the connection's streams at once, so time alone counts.
+func (s *Response) writing(now rounds.Tick) (Condition, time.Duration) {
+	var acked uint64
+	if s.r.ProtoMajor == 1 {
+		info, _ := s.conn.TCP.Info()
+		acked = info.Acked
+	}
+	if s.care.writing == 0 || acked != s.care.acked {
+		s.care.writing, s.care.acked = max(now, 1), acked
+	}
+	stuck := now.Since(s.care.writing)
+	switch {
+	case s.cfg.DeadAfter == 0:
+		return Fine, time.Minute
+	case stuck >= s.cfg.DeadAfter:
+		return Dead, again
+	default:
+		return Fine, min(s.cfg.DeadAfter-stuck, s.cfg.DeadAfter/2)
+	}
+}
+
 // acknowledged asks the kernel what the client has acknowledged. It returns for
 // how long it has been silent although something is on its way, and whether that
 // is too long: no acknowledgement of anything for DeadAfter, and since the last
@@ -129,7 +157,7 @@ func (s *Response) acknowledged(now rounds.Tick) (silent time.Duration, dead boo
 	}
 	outstanding := s.cfg.DeadAfter
 	if 0 < s.cfg.Heartbeat && s.cfg.Heartbeat < s.cfg.DeadAfter {
-		outstanding -= s.cfg.Heartbeat
+		outstanding = max(outstanding-s.cfg.Heartbeat, min(outstanding, leastOutstanding))
 	}
 	return info.SinceAck, info.SinceAck >= s.cfg.DeadAfter && now.Since(s.care.unacked) >= outstanding
 }

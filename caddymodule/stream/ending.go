@@ -97,7 +97,7 @@ func (s *Response) clientLeft() {
 			cause = context.Canceled
 		}
 	case relaying:
-		if !s.over.Swap(true) {
+		if !s.over.Swap(true) && !errors.Is(cause, io.EOF) { // else an outer guard ended us
 			s.leftFirst.Store(true)
 		}
 		cause = io.EOF

@@ -33,6 +33,10 @@ func (s *Response) Lives(ctx context.Context, within time.Duration) bool {
 	}
 }
 
+// Lost reports whether the client's connection is dead: it has acknowledged
+// nothing for too long.
+func (s *Response) Lost() bool { return s.lost.Load() }
+
 // prove returns the present proof, or begins one.
 func (s *Response) prove(within time.Duration) *proof {
 	s.life.Lock()
