@@ -18,13 +18,18 @@ type userSite struct {
 	directives string
 }
 
+// siteSecret spares the guard to make one on first use, which may be for the event
+// of a stream whose client is gone, and the test with it: it would be written to a
+// directory that is being removed.
+const siteSecret = "secret 0123456789abcdef"
+
 // startUserSite has the guard hold a stream per user, unless the options say
 // otherwise. The other directives go before it.
 func startUserSite(t testing.TB, options string, directives ...string) *userSite {
 	t.Helper()
 	s := &userSite{app: startFastAPI(t), issuer: newIssuer(t, "ES256")}
 	s.app.verifyWith(t, s.issuer)
-	s.directives = strings.Join(append(directives, verifyingSite(s.app, s.issuer.keyOption(t), byUser, options)), "\n")
+	s.directives = strings.Join(append(directives, verifyingSite(s.app, s.issuer.keyOption(t), byUser, siteSecret, options)), "\n")
 	s.server = startCaddy(t, s.directives)
 	return s
 }
@@ -185,11 +190,11 @@ func usersOf(s appStats) (users []string) {
 // TestScenario_TabKilledAndBack: a tab that goes without a word and comes back at
 // once is admitted.
 //
-// The guard does not let it wait, so that it may reach the backend together with
-// the news of the closed connection. A backend that happens to look at it first
-// refuses it, as it would without a proxy; so it may ask once more.
+// If it is so quick that the backend finds its request beside the news of the
+// closed connection, and looks at that last, it is the backend that refuses, as
+// it would without a proxy. That is seldom, and over once the backend has looked.
 func TestScenario_TabKilledAndBack(t *testing.T) {
-	const rounds = 20
+	const rounds, seldom = 20, 4
 	for name, kill := range map[string]func(*cable, *sseStream){
 		"closed": func(_ *cable, s *sseStream) { s.close() },
 		"reset":  func(c *cable, _ *sseStream) { c.close() },
@@ -199,15 +204,19 @@ func TestScenario_TabKilledAndBack(t *testing.T) {
 			token, refused := site.token(t), 0
 			for range rounds {
 				c := newCable(t, site.server.URL)
-				s := newSSEClient(t, http1).open(t, c.URL+"/user-stream", withBearer(token))
+				open := func() *sseStream {
+					return newSSEClient(t, http1).open(t, c.URL+"/user-stream", withBearer(token))
+				}
+				s := open()
 				if s.Status == 409 {
 					refused++
-					s = newSSEClient(t, http1).open(t, c.URL+"/user-stream", withBearer(token))
+					site.app.waitOpen(t, 0)
+					s = open()
 				}
 				requireAdmitted(t, s)
 				kill(c, s)
 			}
-			require.LessOrEqual(t, refused, 2)
+			require.LessOrEqual(t, refused, seldom)
 			require.Equal(t, rounds, site.app.waitOpen(t, 0).Opened)
 		})
 	}
