@@ -97,8 +97,7 @@ type KeySet struct {
 }
 
 const (
-	defaultRefresh = time.Hour
-	leastRefresh   = time.Second
+	leastRefresh = time.Second
 	// hmacLeast is what RFC 7518 section 3.2 demands of an HS256 key, in bytes.
 	hmacLeast = 32
 )
@@ -194,7 +193,7 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 	}
 	for _, s := range j.JWKS {
 		s.URL = expand.one("jwks", s.URL)
-		setDefault(&s.Refresh, caddy.Duration(defaultRefresh))
+		setDefault(&s.Refresh, caddy.Duration(verify.DefaultRefresh))
 		if u, err := url.Parse(s.URL); err != nil {
 			return nil, errors.New("jwt: jwks: that is no URL; it begins with https:// or http://")
 		} else if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {

@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -14,62 +12,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// caddyProcess is a Caddy as a user runs it.
-type caddyProcess struct {
-	URL    string
-	log    *lockedBuffer
-	signal func(os.Signal) error
-	exited chan struct{}
-	code   func() int
-}
-
-// startCaddyProcess runs the binary with a site of its own. global are options of
-// the Caddyfile's global block.
-func startCaddyProcess(t testing.TB, global, site string) *caddyProcess {
+// startCaddySite runs the binary with a site, and returns where it is. global are
+// options of the Caddyfile's global block.
+func startCaddySite(t testing.TB, global, site string) (p *caddyProcess, url string) {
 	t.Helper()
 	dir := t.TempDir()
-	p := &caddyProcess{URL: fmt.Sprintf("http://localhost:%d", freePort(t)), log: new(lockedBuffer), exited: make(chan struct{})}
+	url = fmt.Sprintf("http://localhost:%d", freePort(t))
 	file := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %q\n%s\n}\n%s {\n%s\n}\n", dir, global, p.URL, site)
+	text := fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %q\n%s\n}\n%s {\n%s\n}\n", dir, global, url, site)
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	cmd := exec.Command(caddyBinary(t), "run", "--config", file, "--adapter", "caddyfile")
-	cmd.Stdout, cmd.Stderr = p.log, p.log
-	dieWithParent(cmd)
-	require.NoError(t, cmd.Start())
-	p.signal, p.code = cmd.Process.Signal, func() int { return cmd.ProcessState.ExitCode() }
-	go func() {
-		_ = cmd.Wait()
-		close(p.exited)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.exited
-		if t.Failed() {
-			t.Logf("Caddy's log:\n%s", p.log)
-		}
-	})
-	require.Eventually(t, func() bool {
-		response, err := http.Get(p.URL + "/login")
-		if err == nil {
-			response.Body.Close()
-		}
-		return err == nil
-	}, patience, 20*time.Millisecond, "Caddy does not answer: %s", p.log)
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	return p
+	return startCaddyProcess(t, url+"/login", "run", "--config", file, "--adapter", "caddyfile"), url
 }
 
 // stop sends SIGTERM and returns how long the process took to end.
 func (p *caddyProcess) stop(t testing.TB) time.Duration {
 	t.Helper()
 	began := time.Now()
-	require.NoError(t, p.signal(syscall.SIGTERM))
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case <-p.exited:
 	case <-time.After(patience):
 		require.FailNow(t, "Caddy does not stop", p.log)
 	}
-	require.Zero(t, p.code())
+	require.Zero(t, p.cmd.ProcessState.ExitCode())
 	return time.Since(began)
 }
 
@@ -92,14 +57,14 @@ func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 			if test.global == "" {
 				drain = fmt.Sprintf("drain %s", test.window)
 			}
-			server := startCaddyProcess(t, test.global+"\nservers {\nprotocols h1 h2c\n}", "sse_guard {\n"+drain+"\n}\nreverse_proxy "+app.URL)
+			server, url := startCaddySite(t, test.global+"\nservers {\nprotocols h1 h2c\n}", "sse_guard {\n"+drain+"\n}\nreverse_proxy "+app.URL)
 			streams := make([]*sseStream, test.streams)
 			var opening sync.WaitGroup
 			for c := range min(test.streams, 20) {
 				client := newSSEClient(t, test.protocol) // on HTTP/2, many streams on few connections
 				opening.Go(func() {
 					for i := c; i < test.streams; i += 20 {
-						streams[i], _ = client.connect(t.Context(), server.URL+test.path, "", withBearer(fmt.Sprint("user", i)))
+						streams[i], _ = client.connect(t.Context(), url+test.path, "", withBearer(fmt.Sprint("user", i)))
 					}
 				})
 			}

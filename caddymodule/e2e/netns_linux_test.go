@@ -3,9 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -70,39 +68,13 @@ func startLAN(t testing.TB, options string) *lan {
 	file := filepath.Join(dir, "Caddyfile")
 	require.NoError(t, os.WriteFile(file, []byte(caddyfile), 0o600))
 
-	var output lockedBuffer
-	cmd := exec.Command(caddyBinary(t), "run", "--config", file, "--adapter", "caddyfile")
-	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-	cmd.Stdout, cmd.Stderr = &output, &output
-	dieWithParent(cmd)
-	require.NoError(t, cmd.Start())
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-exited:
-		case <-time.After(patience):
-			_ = cmd.Process.Kill()
-			<-exited
-			t.Error("Caddy did not end on SIGTERM")
-		}
 		if t.Failed() {
 			log, _ := os.ReadFile(n.server.logs)
-			t.Logf("Caddy printed:\n%s\nand logged:\n%s", &output, log)
+			t.Logf("Caddy logged:\n%s", log)
 		}
 	})
-	require.Eventually(t, func() bool {
-		response, err := http.Get(fmt.Sprintf("http://localhost:%d/whoami", n.http))
-		if err == nil {
-			response.Body.Close()
-		}
-		return err == nil
-	}, patience, 20*time.Millisecond, "Caddy does not answer: %s", &output)
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	startCaddyProcess(t, fmt.Sprintf("http://localhost:%d/whoami", n.http), "run", "--config", file, "--adapter", "caddyfile")
 	return n
 }
 

@@ -73,25 +73,41 @@ func startSSEProxy(t testing.TB, flags ...string) (url string, log *lockedBuffer
 	t.Helper()
 	port := freePort(t)
 	url = fmt.Sprintf("http://localhost:%d", port)
-	log = new(lockedBuffer)
-	cmd := exec.Command(caddyBinary(t), append([]string{"sse-proxy", "--from", fmt.Sprintf(":%d", port)}, flags...)...)
-	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
-	cmd.Stdout, cmd.Stderr = log, log
-	dieWithParent(cmd)
-	require.NoError(t, cmd.Start())
-	exited := make(chan struct{})
+	p := startCaddyProcess(t, url, append([]string{"sse-proxy", "--from", fmt.Sprintf(":%d", port)}, flags...)...)
+	return url, p.log
+}
+
+// caddyProcess is a Caddy as a user runs it.
+type caddyProcess struct {
+	log    *lockedBuffer // what it printed
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// startCaddyProcess runs the binary with the arguments, and returns once url
+// answers. The test's end stops it, if it still runs by then.
+func startCaddyProcess(t testing.TB, url string, args ...string) *caddyProcess {
+	t.Helper()
+	p := &caddyProcess{log: new(lockedBuffer), cmd: exec.Command(caddyBinary(t), args...), exited: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	dieWithParent(p.cmd)
+	require.NoError(t, p.cmd.Start())
 	go func() {
-		_ = cmd.Wait()
-		close(exited)
+		_ = p.cmd.Wait()
+		close(p.exited)
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		select {
-		case <-exited:
+		case <-p.exited:
 		case <-time.After(patience):
-			_ = cmd.Process.Kill()
-			<-exited
-			t.Errorf("sse-proxy did not end on SIGTERM; it printed:\n%s", log)
+			_ = p.cmd.Process.Kill()
+			<-p.exited
+			t.Error("Caddy did not end on SIGTERM")
+		}
+		if t.Failed() {
+			t.Logf("Caddy printed:\n%s", p.log)
 		}
 	})
 	require.Eventually(t, func() bool {
@@ -100,7 +116,7 @@ func startSSEProxy(t testing.TB, flags ...string) (url string, log *lockedBuffer
 			response.Body.Close()
 		}
 		return err == nil
-	}, patience, 20*time.Millisecond, "sse-proxy does not answer: %s", log)
+	}, patience, 20*time.Millisecond, "Caddy does not answer: %s", p.log)
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	return url, log
+	return p
 }

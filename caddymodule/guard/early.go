@@ -117,12 +117,16 @@ func (v *visit) takeOverEarly(victims []registry.Victim) *refusal {
 		return v.unreachable(err)
 	}
 	v.logSuperseded(ended)
-	streams := make([]*registry.Stream, len(ended))
-	for i, victim := range ended {
+	v.waitGone(streamsOf(ended))
+	return nil
+}
+
+func streamsOf(victims []registry.Victim) []*registry.Stream {
+	streams := make([]*registry.Stream, len(victims))
+	for i, victim := range victims {
 		streams[i] = victim.Stream
 	}
-	v.waitGone(streams)
-	return nil
+	return streams
 }
 
 // mayEndEarly reports whether the newcomer may end s before the upstream has

@@ -8,14 +8,12 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -36,26 +34,10 @@ func (e fakeEnv) Path() string                { return e.r.URL.Path }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 
-// newGuard is a guard as "sse_guard" without options makes it.
+// newGuard is a guard as "sse_guard" without options makes it, and no log.
 func newGuard(t testing.TB) *Guard {
 	t.Helper()
-	extractor, err := identity.NewExtractor(nil, nil)
-	require.NoError(t, err)
-	signer, err := tombstone.NewSigner([]byte("0123456789abcdef"))
-	require.NoError(t, err)
-	return &Guard{
-		Zone:           newZone(t, "test", memory.New()),
-		Identity:       extractor,
-		KeyFromRequest: true,
-		Rule:           registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams},
-		Takeover:       TakeoverAuto,
-		OnReject:       RejectEvent,
-		Retry:          5 * time.Second,
-		Stream:         stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 20},
-		Signer:         func(context.Context) (*tombstone.Signer, error) { return signer, nil },
-		Logger:         zap.NewNop(),
-		Security:       zap.NewNop(),
-	}
+	return plainGuard(t, zap.NewNop())
 }
 
 // newZone is a zone that is closed when the test ends.

@@ -151,11 +151,7 @@ func (v *visit) endRenewed(ctx context.Context, scope LogoutScope) ([]*registry.
 		return nil, nil
 	}
 	evicted, err := z.Registry.Evict(ctx, victims, v.stream.Addr)
-	ended := make([]*registry.Stream, len(evicted))
-	for i, victim := range evicted {
-		ended[i] = victim.Stream
-	}
-	return ended, err
+	return streamsOf(evicted), err
 }
 
 // denials lists what is no longer welcome after a logout. Of tokens that nobody

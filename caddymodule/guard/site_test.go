@@ -61,7 +61,7 @@ func atSite(t *testing.T, test func(*testing.T, *site), configure ...func(*Guard
 
 const secretOfSite = "the secret of this site"
 
-func plainGuard(t *testing.T, logger *zap.Logger) *Guard {
+func plainGuard(t testing.TB, logger *zap.Logger) *Guard {
 	extractor, err := identity.NewExtractor(nil, nil)
 	require.NoError(t, err)
 	return &Guard{

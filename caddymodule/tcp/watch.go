@@ -40,18 +40,6 @@ func (c *Conn) Watch(d time.Duration) (leave func()) {
 	return sync.OnceFunc(func() { c.leave(d) })
 }
 
-// Watched tells whether the kernel watches the connection, as those who called
-// Watch asked it to. It does not where it cannot: on other systems than Linux, and
-// on a connection that was closed before.
-func (c *Conn) Watched() bool {
-	if c == nil {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.watched != 0
-}
-
 func (c *Conn) leave(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
