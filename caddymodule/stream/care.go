@@ -21,10 +21,11 @@ type care struct {
 	// unacked is when something was found to be on its way, and no acknowledgement
 	// came since; 0: not now.
 	unacked rounds.Tick
-	// writing is since when somebody was found writing, and acked what the client
-	// had acknowledged by then; 0: nobody was, last.
-	writing rounds.Tick
-	acked   uint64
+	// writing is since when somebody was found at one and the same write, which began
+	// at began, and acked what the client had acknowledged by then; 0: nobody was,
+	// last.
+	writing, began rounds.Tick
+	acked          uint64
 }
 
 // Condition is how a stream was found.
@@ -90,9 +91,10 @@ func (s *Response) Tend(now rounds.Tick) (Condition, time.Duration) {
 	if s.over.Load() || s.ending.Load() != nil {
 		return Over, 0
 	}
-	idle := now.Since(max(rounds.Tick(s.relayed.Load()), rounds.Tick(s.beaten.Load())))
+	began := max(rounds.Tick(s.relayed.Load()), rounds.Tick(s.beaten.Load()))
+	idle := now.Since(began)
 	if !s.mu.TryLock() {
-		return s.writing(now)
+		return s.writing(now, began)
 	}
 	defer s.mu.Unlock()
 	s.care.writing = 0
@@ -118,17 +120,18 @@ func (s *Response) Tend(now rounds.Tick) (Condition, time.Duration) {
 	return Fine, s.next(now, idle, silent)
 }
 
-// writing judges a stream to which somebody writes at this moment. If that goes on,
-// and the client acknowledges nothing meanwhile, it takes nothing in. On HTTP/2,
-// the kernel knows of all the connection's streams at once, so time alone counts.
-func (s *Response) writing(now rounds.Tick) (Condition, time.Duration) {
+// writing judges a stream to which somebody writes at this moment, since began. If
+// that write goes on, and the client acknowledges nothing meanwhile, it takes
+// nothing in. On HTTP/2, the kernel knows of all the connection's streams at once,
+// so time alone counts.
+func (s *Response) writing(now, began rounds.Tick) (Condition, time.Duration) {
 	var acked uint64
 	if s.r.ProtoMajor == 1 {
 		info, _ := s.conn.TCP.Info()
 		acked = info.Acked
 	}
-	if s.care.writing == 0 || acked != s.care.acked {
-		s.care.writing, s.care.acked = max(now, 1), acked
+	if s.care.writing == 0 || began != s.care.began || acked != s.care.acked {
+		s.care.writing, s.care.began, s.care.acked = max(now, 1), began, acked
 	}
 	stuck := now.Since(s.care.writing)
 	switch {

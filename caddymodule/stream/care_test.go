@@ -161,6 +161,21 @@ func TestTend_FindsAClientThatTakesNothingIn(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A visit may meet one write after the other on a busy stream: that is no write
+// that does not end.
+func TestTend_TakesManyWritesForNoLongOne(t *testing.T) {
+	relay(t, newGate(), tended(t), func(s *Response, w http.ResponseWriter, _ *http.Request) {
+		sse(w, "data: a\n\n")
+		s.mu.Lock() // as a writer does
+		defer s.mu.Unlock()
+		for second := 2; second < 20; second += 2 {
+			s.relayed.Store(int64(tick(second)))
+			condition, _ := s.Tend(tick(second))
+			assert.Equal(t, Fine, condition)
+		}
+	})
+}
+
 func TestTend_LeavesAnEndedStreamAlone(t *testing.T) {
 	relay(t, newGate(), tended(t), func(s *Response, w http.ResponseWriter, r *http.Request) {
 		sse(w, "data: a\n\n")
