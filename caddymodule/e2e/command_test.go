@@ -14,22 +14,24 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // TestSSEProxy_BeforeAnApplication needs no file.
 func TestSSEProxy_BeforeAnApplication(t *testing.T) {
-	app := startFastAPI(t)
-	for policy, loser := range map[string]string{"supersede": duplicated, "reject": duplicateSession} {
-		url, _ := startSSEProxy(t, "--to", strings.TrimPrefix(app.URL, "http://"), "--policy", policy, "--key", "{http.request.uri.query.token}")
-		client := newSSEClient(t, http1)
-		first := client.open(t, url+"/raw?token=alice")
-		first.next(t)
-		second := client.open(t, url+"/sse?token=alice")
+	app := harness.StartFastAPI(t)
+	for policy, loser := range map[string]string{"supersede": harness.Duplicated, "reject": harness.DuplicateSession} {
+		_, url := harness.StartSSEProxy(t, "--to", strings.TrimPrefix(app.URL, "http://"), "--policy", policy, "--key", "{http.request.uri.query.token}")
+		client := harness.NewClient(t, harness.HTTP1)
+		first := client.Open(t, url+"/raw?token=alice")
+		first.Next(t)
+		second := client.Open(t, url+"/sse?token=alice")
 		if policy == "supersede" {
-			second.next(t)
-			requireEnded(t, first, loser, "superseded")
+			second.Next(t)
+			harness.RequireEnded(t, first, loser, "superseded")
 		} else {
-			requireEnded(t, second, loser, "rejected")
+			harness.RequireEnded(t, second, loser, "rejected")
 		}
 	}
 }
@@ -41,7 +43,7 @@ func TestSSEProxy_RefusesBadFlags(t *testing.T) {
 		"0 (track only) or more": {"--limit", "-1"},
 		"backtick":               {"--key", "`"},
 	} {
-		cmd := exec.CommandContext(t.Context(), caddyBinary(t), append([]string{"sse-proxy", "--to", "localhost:1"}, flags...)...)
+		cmd := exec.CommandContext(t.Context(), harness.CaddyBinary(t), append([]string{"sse-proxy", "--to", "localhost:1"}, flags...)...)
 		output, err := cmd.CombinedOutput()
 		require.Error(t, err, flags)
 		assert.Contains(t, string(output), want)
@@ -50,10 +52,10 @@ func TestSSEProxy_RefusesBadFlags(t *testing.T) {
 
 // TestCaddyfileExample is valid, formatted, and keeps tokens out of the logs.
 func TestCaddyfileExample(t *testing.T) {
-	caddy := caddyBinary(t)
+	caddy := harness.CaddyBinary(t)
 	validate := exec.CommandContext(t.Context(), caddy, "validate", "--config", "Caddyfile.example", "--adapter", "caddyfile")
 	data := t.TempDir()
-	validate.Dir, validate.Env = root, append(os.Environ(), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)
+	validate.Dir, validate.Env = harness.Root(t), append(os.Environ(), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)
 	output, err := validate.CombinedOutput()
 	require.NoError(t, err, string(output))
 	assert.Contains(t, string(output), "Valid configuration")
@@ -61,27 +63,27 @@ func TestCaddyfileExample(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist, "validating writes no secret")
 
 	formatted := exec.CommandContext(t.Context(), caddy, "fmt", "Caddyfile.example")
-	formatted.Dir = root
+	formatted.Dir = harness.Root(t)
 	want, err := formatted.Output()
 	require.NoError(t, err)
-	have, err := os.ReadFile(filepath.Join(root, "Caddyfile.example"))
+	have, err := os.ReadFile(filepath.Join(harness.Root(t), "Caddyfile.example"))
 	require.NoError(t, err)
 	assert.Equal(t, string(want), string(have))
 }
 
 // TestCaddyfileExample_FiltersTokens runs the example's log filter.
 func TestCaddyfileExample_FiltersTokens(t *testing.T) {
-	app := startFastAPI(t)
-	example, err := os.ReadFile(filepath.Join(root, "Caddyfile.example"))
+	app := harness.StartFastAPI(t)
+	example, err := os.ReadFile(filepath.Join(harness.Root(t), "Caddyfile.example"))
 	require.NoError(t, err)
 	format := regexp.MustCompile(`(?s)\tlog \{\n(\t\tformat filter.*?\n\t\t\}\n)\t\}`).FindSubmatch(example)
 	require.NotNil(t, format, "the example's access log")
 	access := filepath.Join(t.TempDir(), "access.log")
-	server := startCaddy(t, "log {\noutput file "+access+" {\nroll_disabled\n}\n"+string(format[1])+"}\nsse_guard\nreverse_proxy "+app.URL)
-	get(t, server.URL+"/raw?count=1&token=s3cr3t")
-	get(t, server.URL+"/raw?count=1&access_token=s3cr3t")
-	get(t, server.URL+"/raw?count=1", withHeader("Cookie", "access_token=s3cr3t; theme=dark"))
-	server.reload(t, "respond bye")
+	server := harness.StartCaddy(t, "log {\noutput file "+access+" {\nroll_disabled\n}\n"+string(format[1])+"}\nsse_guard\nreverse_proxy "+app.URL)
+	harness.Get(t, server.URL+"/raw?count=1&token=s3cr3t")
+	harness.Get(t, server.URL+"/raw?count=1&access_token=s3cr3t")
+	harness.Get(t, server.URL+"/raw?count=1", harness.WithHeader("Cookie", "access_token=s3cr3t; theme=dark"))
+	server.Reload(t, "respond bye")
 	content, err := os.ReadFile(access)
 	require.NoError(t, err)
 	assert.Equal(t, 3, strings.Count(string(content), "/raw?"))
@@ -101,11 +103,11 @@ func TestXcaddy(t *testing.T) {
 
 	args := append(strings.Fields(readmeCommand(t, "xcaddy build"))[1:], "--output", out)
 	build := exec.CommandContext(t.Context(), xcaddy, args...)
-	build.Dir = root
+	build.Dir = harness.Root(t)
 	build.Env = append(os.Environ(), "GOPROXY="+startModuleProxy(t), "GONOSUMDB=github.com/sse-guard")
 	output, err = build.CombinedOutput()
 	require.NoError(t, err, string(output))
-	assert.Contains(t, run(t, out, "list-modules"), "http.handlers.sse_guard")
+	assert.Contains(t, harness.Run(t, out, "list-modules"), "http.handlers.sse_guard")
 }
 
 // startModuleProxy passes on what the configured Go module proxy answers, but
@@ -113,7 +115,7 @@ func TestXcaddy(t *testing.T) {
 // answer that they may not tell, which the go command takes for an outage.
 func startModuleProxy(t testing.TB) string {
 	t.Helper()
-	first, _, _ := strings.Cut(strings.TrimSpace(run(t, "go", "env", "GOPROXY")), ",")
+	first, _, _ := strings.Cut(strings.TrimSpace(harness.Run(t, "go", "env", "GOPROXY")), ",")
 	upstream, err := url.Parse(first)
 	require.NoError(t, err)
 	require.NotEmpty(t, upstream.Host, "GOPROXY is %q", first)
@@ -153,7 +155,7 @@ func readmeCommand(t testing.TB, prefix string) string {
 // backslash continues a line.
 func readmeCommands(t testing.TB) (commands []string) {
 	t.Helper()
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	readme, err := os.ReadFile(filepath.Join(harness.Root(t), "README.md"))
 	require.NoError(t, err)
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(readme, -1) {
 		text := strings.ReplaceAll(string(block[1]), "\\\n", " ")
@@ -191,30 +193,30 @@ func TestREADME_CommandsAreTested(t *testing.T) {
 
 // TestREADME_Curl: the two commands show a takeover.
 func TestREADME_Curl(t *testing.T) {
-	url, _ := startSSEProxy(t)
+	_, url := harness.StartSSEProxy(t)
 	command := strings.Fields(strings.ReplaceAll(readmeCommand(t, "curl -N"), "'", ""))
 	require.Equal(t, "http://localhost:8080/events", command[len(command)-1])
 	header := strings.Join(command[3:len(command)-1], " ")
 	name, value, _ := strings.Cut(header, ":")
-	option := withHeader(name, strings.TrimSpace(value))
-	client := newSSEClient(t, http1)
-	first := client.open(t, url+"/events", option)
-	first.nextOfType(t, "tick")
-	client.open(t, url+"/events", option).nextOfType(t, "tick")
-	requireEnded(t, first, duplicated, "superseded")
+	option := harness.WithHeader(name, strings.TrimSpace(value))
+	client := harness.NewClient(t, harness.HTTP1)
+	first := client.Open(t, url+"/events", option)
+	first.NextOfType(t, "tick")
+	client.Open(t, url+"/events", option).NextOfType(t, "tick")
+	harness.RequireEnded(t, first, harness.Duplicated, "superseded")
 }
 
 // TestREADME_Caddyfile runs the site that fits on a screen.
 func TestREADME_Caddyfile(t *testing.T) {
 	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	readme, err := os.ReadFile(filepath.Join(harness.Root(t), "README.md"))
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1)
 	require.NotEmpty(t, blocks)
 	for _, block := range blocks {
 		file := filepath.Join(t.TempDir(), "Caddyfile")
 		require.NoError(t, os.WriteFile(file, block[1], 0o600))
-		run(t, caddyBinary(t), "validate", "--config", file, "--adapter", "caddyfile")
+		harness.Run(t, harness.CaddyBinary(t), "validate", "--config", file, "--adapter", "caddyfile")
 	}
 }
 
@@ -222,7 +224,7 @@ func TestREADME_Caddyfile(t *testing.T) {
 func TestREADME_Benchmarks(t *testing.T) {
 	for _, command := range readmeCommands(t) {
 		if strings.HasPrefix(command, "go test -run - -bench") {
-			output := run(t, "go", append(strings.Fields(command)[1:], "-benchtime", "1x")...)
+			output := harness.Run(t, "go", append(strings.Fields(command)[1:], "-benchtime", "1x")...)
 			assert.Contains(t, output, "Benchmark", command)
 		}
 	}
@@ -230,6 +232,6 @@ func TestREADME_Benchmarks(t *testing.T) {
 
 // TestMake_Build makes the binary that the README names.
 func TestMake_Build(t *testing.T) {
-	run(t, "make", "build")
-	assert.Contains(t, run(t, "bin/caddy", "list-modules"), "http.handlers.sse_guard")
+	harness.Run(t, "make", "build")
+	assert.Contains(t, harness.Run(t, "bin/caddy", "list-modules"), "http.handlers.sse_guard")
 }

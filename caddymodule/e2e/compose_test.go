@@ -4,12 +4,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // TestTwoGuards_EachWithItsOwnLimit: two devices per store, one stream per user.
 func TestTwoGuards_EachWithItsOwnLimit(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, `route {
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, `route {
 		sse_guard {
 			key store {query.store}
 			limit 2
@@ -19,21 +21,21 @@ func TestTwoGuards_EachWithItsOwnLimit(t *testing.T) {
 		}
 		reverse_proxy `+app.URL+`
 	}`)
-	client := newSSEClient(t, http1)
-	open := func(user string) *sseStream {
-		s := client.open(t, server.URL+"/raw?store=7", withBearer(user))
-		s.next(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	open := func(user string) *harness.Stream {
+		s := client.Open(t, server.URL+"/raw?store=7", harness.WithBearer(user))
+		s.Next(t)
 		return s
 	}
 	alice, bob := open("alice"), open("bob")
 	alice2 := open("alice") // her own older stream goes, not the store's oldest only
-	requireEnded(t, alice, duplicated, "superseded")
-	bob.next(t)
+	harness.RequireEnded(t, alice, harness.Duplicated, "superseded")
+	bob.Next(t)
 	carol := open("carol")
-	requireEnded(t, bob, duplicated, "superseded")
-	alice2.next(t)
-	carol.next(t)
-	app.waitOpen(t, 2)
+	harness.RequireEnded(t, bob, harness.Duplicated, "superseded")
+	alice2.Next(t)
+	carol.Next(t)
+	app.WaitOpen(t, 2)
 }
 
 // TestTwoGuards_WhatOneRefusesChangesNothingForTheOther, either way round.
@@ -46,25 +48,25 @@ func TestTwoGuards_WhatOneRefusesChangesNothingForTheOther(t *testing.T) {
 	} {
 		for _, takeover := range []string{"early", "at the header"} {
 			t.Run(name+" "+takeover, func(t *testing.T) {
-				app := startFastAPI(t)
-				server := startCaddy(t, "route {\n"+guards+"reverse_proxy "+app.URL+"\n}")
-				client := newSSEClient(t, http1)
-				alice := client.open(t, server.URL+"/raw", withBearer("alice"))
-				alice.next(t)
-				bob := client.open(t, server.URL+"/raw", withBearer("bob"))
-				bob.next(t)
+				app := harness.StartFastAPI(t)
+				server := harness.StartCaddy(t, "route {\n"+guards+"reverse_proxy "+app.URL+"\n}")
+				client := harness.NewClient(t, harness.HTTP1)
+				alice := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+				alice.Next(t)
+				bob := client.Open(t, server.URL+"/raw", harness.WithBearer("bob"))
+				bob.Next(t)
 
 				if takeover == "early" {
-					refused := client.open(t, server.URL+"/raw", withBearer("alice"))
-					requireEnded(t, refused, duplicateSession, "rejected")
+					refused := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+					harness.RequireEnded(t, refused, harness.DuplicateSession, "rejected")
 				} else {
-					response, _ := get(t, server.URL+"/raw", withBearer("alice"))
+					response, _ := harness.Get(t, server.URL+"/raw", harness.WithBearer("alice"))
 					assert.Equal(t, 409, response.StatusCode)
 				}
-				alice.next(t)
-				bob.next(t)
-				app.waitOpen(t, 2)
-				alice.next(t)
+				alice.Next(t)
+				bob.Next(t)
+				app.WaitOpen(t, 2)
+				alice.Next(t)
 			})
 		}
 	}
@@ -72,8 +74,8 @@ func TestTwoGuards_WhatOneRefusesChangesNothingForTheOther(t *testing.T) {
 
 // TestZones do not see each other; neither do two paths with one token.
 func TestZones(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, `
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, `
 		handle_path /a/* {
 			sse_guard {
 				zone a
@@ -99,62 +101,62 @@ func TestZones(t *testing.T) {
 			sse_guard
 			reverse_proxy `+app.URL+`
 		}`)
-	client := newSSEClient(t, http1)
-	open := func(path string) *sseStream {
-		s := client.open(t, server.URL+path, withBearer("alice"))
-		s.next(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	open := func(path string) *harness.Stream {
+		s := client.Open(t, server.URL+path, harness.WithBearer("alice"))
+		s.Next(t)
 		return s
 	}
 	a, b, sse, raw := open("/a/raw"), open("/b/raw"), open("/sse"), open("/raw")
-	app.waitOpen(t, 4)
+	app.WaitOpen(t, 4)
 	open("/c/raw") // zone a again
-	requireEnded(t, a, duplicated, "superseded")
-	for _, s := range []*sseStream{b, sse, raw} {
-		s.next(t)
+	harness.RequireEnded(t, a, harness.Duplicated, "superseded")
+	for _, s := range []*harness.Stream{b, sse, raw} {
+		s.Next(t)
 	}
 }
 
 // TestReload_KeepsHolders: a stream of the old configuration is superseded by
 // one under the new.
 func TestReload_KeepsHolders(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
-	older := client.open(t, server.URL+"/raw", withBearer("alice"))
-	older.next(t)
-	server.reload(t, "sse_guard {\nend_timeout 2s\n}\nreverse_proxy "+app.URL)
-	older.next(t)
-	newSSEClient(t, http1).open(t, server.URL+"/raw", withBearer("alice")).next(t)
-	notice := requireEnded(t, older, duplicated, "superseded")
-	again := newSSEClient(t, http1).open(t, server.URL+"/raw", withBearer("alice"), withHeader("Last-Event-ID", notice.ID))
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
+	older := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	older.Next(t)
+	server.Reload(t, "sse_guard {\nend_timeout 2s\n}\nreverse_proxy "+app.URL)
+	older.Next(t)
+	harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("alice")).Next(t)
+	notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	again := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("alice"), harness.WithHeader("Last-Event-ID", notice.ID))
 	assert.Equal(t, 204, again.Status)
 }
 
 // TestKey_FromAResponseHeader is known only when the backend has answered.
 func TestKey_FromAResponseHeader(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard {\nkey {rp.header.X-User}\n}\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
-	open := func(options ...requestOption) *sseStream {
-		return client.open(t, server.URL+"/user-header", options...)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard {\nkey {rp.header.X-User}\n}\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
+	open := func(options ...harness.RequestOption) *harness.Stream {
+		return client.Open(t, server.URL+"/user-header", options...)
 	}
-	older := open(withBearer("alice"))
-	older.next(t)
-	bob := open(withBearer("bob"))
-	bob.next(t)
-	newer := open(withHeader("Cookie", "access_token=alice"))
-	newer.next(t)
-	notice := requireEnded(t, older, duplicated, "superseded")
-	assert.Equal(t, 204, open(withBearer("alice"), withHeader("Last-Event-ID", notice.ID)).Status)
-	bob.next(t)
-	newer.next(t)
-	assertNoTombstoneSeen(t, app)
+	older := open(harness.WithBearer("alice"))
+	older.Next(t)
+	bob := open(harness.WithBearer("bob"))
+	bob.Next(t)
+	newer := open(harness.WithHeader("Cookie", "access_token=alice"))
+	newer.Next(t)
+	notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	assert.Equal(t, 204, open(harness.WithBearer("alice"), harness.WithHeader("Last-Event-ID", notice.ID)).Status)
+	bob.Next(t)
+	newer.Next(t)
+	harness.RequireNoTombstoneSeen(t, app)
 }
 
 // TestKey_WithAnEmptyPart is untracked, or refused.
 func TestKey_WithAnEmptyPart(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, `
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, `
 		@strict query strict=1
 		sse_guard @strict {
 			missing_key deny
@@ -162,39 +164,39 @@ func TestKey_WithAnEmptyPart(t *testing.T) {
 		@lax not query strict=1
 		sse_guard @lax
 		reverse_proxy `+app.URL)
-	client := newSSEClient(t, http1)
-	one, two := client.open(t, server.URL+"/raw"), client.open(t, server.URL+"/raw")
-	one.next(t)
-	two.next(t)
-	one.next(t)
-	assert.Equal(t, 403, client.open(t, server.URL+"/raw?strict=1").Status)
-	response, _ := get(t, server.URL+"/raw?strict=1")
+	client := harness.NewClient(t, harness.HTTP1)
+	one, two := client.Open(t, server.URL+"/raw"), client.Open(t, server.URL+"/raw")
+	one.Next(t)
+	two.Next(t)
+	one.Next(t)
+	assert.Equal(t, 403, client.Open(t, server.URL+"/raw?strict=1").Status)
+	response, _ := harness.Get(t, server.URL+"/raw?strict=1")
 	assert.Equal(t, 403, response.StatusCode)
 }
 
 // TestEventNames can be changed.
 func TestEventNames(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard {\nevent superseded kicked\n}\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
-	older := client.open(t, server.URL+"/raw", withBearer("alice"))
-	older.next(t)
-	client.open(t, server.URL+"/raw", withBearer("alice")).next(t)
-	notice := requireEnded(t, older, "kicked", "superseded")
-	assert.Equal(t, duplicated, noticeOf(t, notice).Code)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard {\nevent superseded kicked\n}\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
+	older := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	older.Next(t)
+	client.Open(t, server.URL+"/raw", harness.WithBearer("alice")).Next(t)
+	notice := harness.RequireEnded(t, older, "kicked", "superseded")
+	assert.Equal(t, harness.Duplicated, harness.NoticeOf(t, notice).Code)
 }
 
 // TestTwoGuards_OfOneKeyAreOne: a guard in the site and again in a block.
 func TestTwoGuards_OfOneKeyAreOne(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard\nhandle {\nsse_guard\nreverse_proxy "+app.URL+"\n}")
-	client := newSSEClient(t, http1)
-	older := client.open(t, server.URL+"/raw", withBearer("alice"))
-	older.next(t)
-	older.next(t)
-	newer := client.open(t, server.URL+"/raw", withBearer("alice"))
-	newer.next(t)
-	requireEnded(t, older, duplicated, "superseded")
-	newer.next(t)
-	app.waitOpen(t, 1)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard\nhandle {\nsse_guard\nreverse_proxy "+app.URL+"\n}")
+	client := harness.NewClient(t, harness.HTTP1)
+	older := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	older.Next(t)
+	older.Next(t)
+	newer := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	newer.Next(t)
+	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	newer.Next(t)
+	app.WaitOpen(t, 1)
 }

@@ -2,90 +2,72 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// startCaddySite runs the binary with a site, and returns where it is. global are
+// startDrainSite runs a site as a process, and returns where it is. global are
 // options of the Caddyfile's global block.
-func startCaddySite(t testing.TB, global, site string) (p *caddyProcess, url string) {
+func startDrainSite(t testing.TB, global, site string) (p *harness.CaddyProcess, url string) {
 	t.Helper()
-	dir := t.TempDir()
-	url = fmt.Sprintf("http://localhost:%d", freePort(t))
-	file := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %q\n%s\n}\n%s {\n%s\n}\n", dir, global, url, site)
-	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	return startCaddyProcess(t, url+"/login", "run", "--config", file, "--adapter", "caddyfile"), url
-}
-
-// stop sends SIGTERM and returns how long the process took to end.
-func (p *caddyProcess) stop(t testing.TB) time.Duration {
-	t.Helper()
-	began := time.Now()
-	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	select {
-	case <-p.exited:
-	case <-time.After(patience):
-		require.FailNow(t, "Caddy does not stop", p.log)
-	}
-	require.Zero(t, p.cmd.ProcessState.ExitCode())
-	return time.Since(began)
+	url = fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
+	p, _ = harness.StartCaddySites(t, url+"/login", global, url+" {\n"+site+"\n}")
+	return p, url
 }
 
 func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 	for name, test := range map[string]struct {
 		streams  int
-		protocol protocol
+		protocol harness.Protocol
 		path     string
 		global   string
 		window   time.Duration
 	}{
-		"one":                    {1, h2c, "/raw?interval=3600", "", 10 * time.Second},
-		"many":                   {2000, h2c, "/raw?interval=3600", "", 4 * time.Second},
-		"busy, over HTTP/1.1":    {100, http1, "/raw?interval=0.02", "", 4 * time.Second},
-		"within a shorter grace": {200, h2c, "/raw?interval=3600", "grace_period 2s", 2 * time.Second},
+		"one":                    {1, harness.H2C, "/raw?interval=3600", "", 10 * time.Second},
+		"many":                   {2000, harness.H2C, "/raw?interval=3600", "", 4 * time.Second},
+		"busy, over HTTP/1.1":    {100, harness.HTTP1, "/raw?interval=0.02", "", 4 * time.Second},
+		"within a shorter grace": {200, harness.H2C, "/raw?interval=3600", "grace_period 2s", 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			app := startFastAPI(t)
+			app := harness.StartFastAPI(t)
 			drain := "drain 10s"
 			if test.global == "" {
 				drain = fmt.Sprintf("drain %s", test.window)
 			}
-			server, url := startCaddySite(t, test.global+"\nservers {\nprotocols h1 h2c\n}", "sse_guard {\n"+drain+"\n}\nreverse_proxy "+app.URL)
-			streams := make([]*sseStream, test.streams)
+			server, url := startDrainSite(t, test.global+"\nservers {\nprotocols h1 h2c\n}", "sse_guard {\n"+drain+"\n}\nreverse_proxy "+app.URL)
+			streams := make([]*harness.Stream, test.streams)
 			var opening sync.WaitGroup
 			for c := range min(test.streams, 20) {
-				client := newSSEClient(t, test.protocol) // on HTTP/2, many streams on few connections
+				client := harness.NewClient(t, test.protocol) // on HTTP/2, many streams on few connections
 				opening.Go(func() {
 					for i := c; i < test.streams; i += 20 {
-						streams[i], _ = client.connect(t.Context(), url+test.path, "", withBearer(fmt.Sprint("user", i)))
+						streams[i], _ = client.Connect(t.Context(), url+test.path, "", harness.WithBearer(fmt.Sprint("user", i)))
 					}
 				})
 			}
 			opening.Wait()
 			for _, s := range streams {
 				require.NotNil(t, s)
-				t.Cleanup(s.close)
-				s.next(t)
+				t.Cleanup(s.Close)
+				s.Next(t)
 			}
 
-			took := server.stop(t)
+			took := server.Stop(t)
 			seconds := make([]int, test.window/time.Second+1)
 			for _, s := range streams {
-				end := s.wait(t)
+				end := s.Wait(t)
 				require.NoError(t, end.Err)
 				require.False(t, end.Torn)
-				for _, e := range s.rest(t) {
+				for _, e := range s.Rest(t) {
 					require.Equal(t, "message", e.Type, "no event of the guard's")
 				}
-				require.NotNil(t, s.retry())
-				seconds[*s.retry()/time.Second]++
+				require.NotNil(t, s.Retry())
+				seconds[*s.Retry()/time.Second]++
 			}
 			t.Logf("%d streams, gone after %s; retries by second: %v", test.streams, took, seconds)
 			require.Less(t, took, test.window)
@@ -96,7 +78,7 @@ func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 			for _, n := range seconds[1 : len(seconds)-1] {
 				require.Less(t, n, test.streams*2/3, "they come back at different times: %v", seconds)
 			}
-			app.waitOpen(t, 0)
+			app.WaitOpen(t, 0)
 		})
 	}
 }
@@ -104,19 +86,19 @@ func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 // TestDrain_OfAZoneThatAReloadLeavesWithoutGuards: its streams would go on for
 // ever, and nobody would end them.
 func TestDrain_OfAZoneThatAReloadLeavesWithoutGuards(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard {\ndrain 2s\n}\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
-	s := client.open(t, server.URL+"/raw", withBearer("alice"))
-	s.next(t)
-	server.reload(t, "sse_guard {\ndrain 2s\nlimit 2\n}\nreverse_proxy "+app.URL)
-	s.next(t)
-	require.False(t, s.ended(), "a reload that keeps the zone ends nothing")
-	server.reload(t, "reverse_proxy "+app.URL)
-	end := s.wait(t)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard {\ndrain 2s\n}\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
+	s := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	s.Next(t)
+	server.Reload(t, "sse_guard {\ndrain 2s\nlimit 2\n}\nreverse_proxy "+app.URL)
+	s.Next(t)
+	require.False(t, s.Ended(), "a reload that keeps the zone ends nothing")
+	server.Reload(t, "reverse_proxy "+app.URL)
+	end := s.Wait(t)
 	require.NoError(t, end.Err)
 	require.False(t, end.Torn)
-	require.NotNil(t, s.retry())
-	require.LessOrEqual(t, *s.retry(), 2*time.Second)
-	app.waitOpen(t, 0)
+	require.NotNil(t, s.Retry())
+	require.LessOrEqual(t, *s.Retry(), 2*time.Second)
+	app.WaitOpen(t, 0)
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -13,57 +12,43 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// appData is the data of the application's events.
-type appData struct {
-	N           int     `json:"n"`
-	User        string  `json:"user"`
-	Stream      int     `json:"stream"`
-	LastEventID *string `json:"lastEventId"`
-	Data        string  `json:"data"`
-}
-
-func dataOf(t testing.TB, e sseEvent) appData {
-	t.Helper()
-	var d appData
-	require.NoError(t, json.Unmarshal([]byte(e.Data), &d), "data %q", e.Data)
-	return d
-}
-
 func TestFastAPI_StreamsDirectly(t *testing.T) {
-	f := startFastAPI(t)
+	f := harness.StartFastAPI(t)
 	tokens := []struct {
 		name   string
 		query  string
-		option requestOption
+		option harness.RequestOption
 	}{
-		{"bearer", "", withBearer("alice")},
+		{"bearer", "", harness.WithBearer("alice")},
 		{"query", "&token=alice", func(*http.Request) {}},
-		{"cookie", "", withHeader("Cookie", "theme=dark; access_token=alice")},
+		{"cookie", "", harness.WithHeader("Cookie", "theme=dark; access_token=alice")},
 	}
 	for _, path := range []string{"/sse", "/raw", "/cors", "/user-header", "/slow-header", "/secured"} {
 		for _, token := range tokens {
 			t.Run(path+" "+token.name, func(t *testing.T) {
-				f.reset(t)
-				s := newSSEClient(t, http1).open(t, f.URL+path+"?count=3&interval=0&delay=0&first=hello"+token.query,
-					token.option, withHeader("Last-Event-ID", "41"))
+				f.Reset(t)
+				s := harness.NewClient(t, harness.HTTP1).Open(t, f.URL+path+"?count=3&interval=0&delay=0&first=hello"+token.query,
+					token.option, harness.WithHeader("Last-Event-ID", "41"))
 				require.Equal(t, http.StatusOK, s.Status)
 				require.Equal(t, "text/event-stream; charset=utf-8", s.Header.Get("Content-Type"))
 
-				events := s.rest(t)
-				require.True(t, s.end.clean(), "%v", s.end.Err)
+				events := s.Rest(t)
+				require.True(t, s.Wait(t).Clean(), "%v", s.Wait(t).Err)
 				require.Len(t, events, 3)
-				record := f.waitStats(t, func(s appStats) bool { return s.Closed == 1 }).Streams[0]
+				record := f.WaitStats(t, func(s harness.AppStats) bool { return s.Closed == 1 }).Streams[0]
 				for i, e := range events {
-					d := dataOf(t, e)
+					d := harness.DataOf(t, e)
 					require.Equal(t, strconv.Itoa(42+i), e.ID)
 					require.Equal(t, 42+i, d.N)
 					require.Equal(t, "alice", d.User)
 					require.Equal(t, record.Stream, d.Stream)
 					require.Equal(t, "41", *d.LastEventID)
 				}
-				require.Equal(t, "hello", dataOf(t, events[0]).Data)
+				require.Equal(t, "hello", harness.DataOf(t, events[0]).Data)
 				require.Equal(t, path, record.Path)
 				require.Equal(t, "alice", record.User)
 				require.Equal(t, "app", record.EndedBy)
@@ -77,18 +62,18 @@ func TestFastAPI_StreamsDirectly(t *testing.T) {
 }
 
 func TestFastAPI_NoticesAClientThatLeaves(t *testing.T) {
-	f := startFastAPI(t)
+	f := harness.StartFastAPI(t)
 	for _, path := range []string{"/sse", "/raw", "/sse?interval=3600", "/raw?interval=3600", "/emitter?user=bob"} {
 		t.Run(path, func(t *testing.T) {
-			f.reset(t)
-			s := newSSEClient(t, http1).open(t, f.URL+path)
-			open := f.waitOpen(t, 1)
+			f.Reset(t)
+			s := harness.NewClient(t, harness.HTTP1).Open(t, f.URL+path)
+			open := f.WaitOpen(t, 1)
 			require.Equal(t, strings.Split(path, "?")[0], open.Open[0].Path)
 			require.GreaterOrEqual(t, open.Open[0].Age, 0.0)
 			require.Zero(t, open.Closed)
 
-			s.close()
-			after := f.waitOpen(t, 0)
+			s.Close()
+			after := f.WaitOpen(t, 0)
 			require.Equal(t, 1, after.Opened)
 			require.Equal(t, 1, after.Closed)
 			require.Equal(t, "client", after.Streams[0].EndedBy)
@@ -97,14 +82,14 @@ func TestFastAPI_NoticesAClientThatLeaves(t *testing.T) {
 }
 
 func TestFastAPI_ResetKeepsTheStreamsThatAreOpen(t *testing.T) {
-	f := startFastAPI(t)
-	client := newSSEClient(t, http1)
-	client.open(t, f.URL+"/sse?count=1").wait(t)
-	client.open(t, f.URL+"/sse").next(t)
-	f.waitStats(t, func(s appStats) bool { return s.Opened == 2 && s.Closed == 1 })
-	f.reset(t)
-	require.Empty(t, f.requests(t))
-	s := f.stats(t)
+	f := harness.StartFastAPI(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	client.Open(t, f.URL+"/sse?count=1").Wait(t)
+	client.Open(t, f.URL+"/sse").Next(t)
+	f.WaitStats(t, func(s harness.AppStats) bool { return s.Opened == 2 && s.Closed == 1 })
+	f.Reset(t)
+	require.Empty(t, f.Requests(t))
+	s := f.Stats(t)
 	require.Equal(t, 1, s.Opened)
 	require.Zero(t, s.Closed)
 	require.Len(t, s.Open, 1)
@@ -112,158 +97,158 @@ func TestFastAPI_ResetKeepsTheStreamsThatAreOpen(t *testing.T) {
 
 // This is the fault of real backends that the guard's order of admission avoids.
 func TestFastAPI_EmitterOfANewerStreamIsRemovedByTheOlder(t *testing.T) {
-	f := startFastAPI(t)
-	client := newSSEClient(t, http1)
-	require.False(t, f.emit(t, "bob", "nobody listens"))
+	f := harness.StartFastAPI(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	require.False(t, f.Emit(t, "bob", "nobody listens"))
 
-	older := client.open(t, f.URL+"/emitter?user=bob")
-	f.waitOpen(t, 1)
-	require.True(t, f.emit(t, "bob", "one"))
-	require.Equal(t, "one", dataOf(t, older.next(t)).Data)
+	older := client.Open(t, f.URL+"/emitter?user=bob")
+	f.WaitOpen(t, 1)
+	require.True(t, f.Emit(t, "bob", "one"))
+	require.Equal(t, "one", harness.DataOf(t, older.Next(t)).Data)
 
-	newer := client.open(t, f.URL+"/emitter", withBearer("bob"))
-	f.waitOpen(t, 2)
-	require.True(t, f.emit(t, "bob", "two"))
-	first := newer.next(t)
-	require.Equal(t, "two", dataOf(t, first).Data)
-	require.Equal(t, "bob", dataOf(t, first).User)
+	newer := client.Open(t, f.URL+"/emitter", harness.WithBearer("bob"))
+	f.WaitOpen(t, 2)
+	require.True(t, f.Emit(t, "bob", "two"))
+	first := newer.Next(t)
+	require.Equal(t, "two", harness.DataOf(t, first).Data)
+	require.Equal(t, "bob", harness.DataOf(t, first).User)
 
-	older.close()
-	f.waitOpen(t, 1)
-	require.False(t, f.emit(t, "bob", "three"), "the older stream took the newer one's emitter with it")
+	older.Close()
+	f.WaitOpen(t, 1)
+	require.False(t, f.Emit(t, "bob", "three"), "the older stream took the newer one's emitter with it")
 }
 
 func TestFastAPI_VerifiesTheTokenOfAUserStream(t *testing.T) {
-	f := startFastAPI(t)
-	client := newSSEClient(t, http1)
+	f := harness.StartFastAPI(t)
+	client := harness.NewClient(t, harness.HTTP1)
 	const path = "/user-stream?count=2&interval=0"
 	status := func(t *testing.T, token string) int {
 		t.Helper()
-		s := client.open(t, f.URL+path, withBearer(token))
-		s.wait(t)
-		f.waitOpen(t, 0)
+		s := client.Open(t, f.URL+path, harness.WithBearer(token))
+		s.Wait(t)
+		f.WaitOpen(t, 0)
 		return s.Status
 	}
 	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA", "HS256"} {
 		t.Run(alg, func(t *testing.T) {
-			f.reset(t)
-			i := newIssuer(t, alg)
-			token := i.token(t)
+			f.Reset(t)
+			i := harness.NewIssuer(t, alg)
+			token := i.Token(t)
 			require.Equal(t, http.StatusUnauthorized, status(t, token), "a key from before the reset")
-			f.verifyWith(t, i)
-			for query, option := range map[string]requestOption{
-				"":                withBearer(token),
-				"&token=" + token: withHeader("Last-Event-ID", ""),
-				"&n=1":            withHeader("Cookie", "access_token="+token),
+			f.VerifyWith(t, i)
+			for query, option := range map[string]harness.RequestOption{
+				"":                harness.WithBearer(token),
+				"&token=" + token: harness.WithHeader("Last-Event-ID", ""),
+				"&n=1":            harness.WithHeader("Cookie", "access_token="+token),
 			} {
-				events := client.open(t, f.URL+path+query, option).rest(t)
+				events := client.Open(t, f.URL+path+query, option).Rest(t)
 				require.Len(t, events, 2)
-				require.Equal(t, "alice", dataOf(t, events[1]).User)
+				require.Equal(t, "alice", harness.DataOf(t, events[1]).User)
 				require.Equal(t, "2", events[1].ID)
-				f.waitOpen(t, 0)
+				f.WaitOpen(t, 0)
 			}
 
 			now := time.Now()
 			bad := map[string]string{
 				"none":      "",
 				"no JWT":    "alice",
-				"expired":   i.token(t, withExp(now.Add(-time.Minute))),
-				"not yet":   i.token(t, withClaim("nbf", now.Add(time.Minute).Unix())),
-				"no sub":    i.token(t, withClaim("sub", nil)),
-				"tampered":  tampered(t, token, "bob"),
-				"unsigned":  i.unsignedToken(t),
-				"another's": newIssuer(t, alg).token(t),
+				"expired":   i.Token(t, harness.WithExp(now.Add(-time.Minute))),
+				"not yet":   i.Token(t, harness.WithClaim("nbf", now.Add(time.Minute).Unix())),
+				"no sub":    i.Token(t, harness.WithClaim("sub", nil)),
+				"tampered":  harness.Tampered(t, token, "bob"),
+				"unsigned":  i.UnsignedToken(t),
+				"another's": harness.NewIssuer(t, alg).Token(t),
 			}
 			if alg != "HS256" {
-				bad["confused"] = i.confusedToken(t)
+				bad["confused"] = i.ConfusedToken(t)
 			}
 			for name, token := range bad {
 				require.Equal(t, http.StatusUnauthorized, status(t, token), name)
 			}
 			if alg != "ES384" { // whose signatures have but one spelling
-				require.Equal(t, http.StatusOK, status(t, padded(t, token)))
-				require.Equal(t, http.StatusUnauthorized, status(t, respelled(t, token)))
+				require.Equal(t, http.StatusOK, status(t, harness.Padded(t, token)))
+				require.Equal(t, http.StatusUnauthorized, status(t, harness.Respelled(t, token)))
 			}
 		})
 	}
-	for _, r := range f.requests(t) {
+	for _, r := range f.Requests(t) {
 		require.NotEqual(t, "/jwt/key", r.Path)
 	}
 }
 
 // This is how a zombie locks its own user out.
 func TestFastAPI_RefusesAUserWhoHasTheStreamsAllowed(t *testing.T) {
-	f := startFastAPI(t)
-	i := newIssuer(t, "ES256")
-	f.verifyWith(t, i)
-	client := newSSEClient(t, http1)
+	f := harness.StartFastAPI(t)
+	i := harness.NewIssuer(t, "ES256")
+	f.VerifyWith(t, i)
+	client := harness.NewClient(t, harness.HTTP1)
 	url := f.URL + "/user-stream"
-	alice := withBearer(i.token(t))
+	alice := harness.WithBearer(i.Token(t))
 
-	older := client.open(t, url, alice)
-	older.next(t)
-	refused := client.open(t, url, withBearer(i.token(t)))
+	older := client.Open(t, url, alice)
+	older.Next(t)
+	refused := client.Open(t, url, harness.WithBearer(i.Token(t)))
 	require.Equal(t, http.StatusConflict, refused.Status)
-	refused.wait(t)
-	require.Contains(t, string(refused.bytes()), "too many connections")
-	client.open(t, url, withBearer(i.token(t, withSub("bob")))).next(t)
-	second := client.open(t, url+"?max=2", alice)
-	second.next(t)
+	refused.Wait(t)
+	require.Contains(t, string(refused.Bytes()), "too many connections")
+	client.Open(t, url, harness.WithBearer(i.Token(t, harness.WithSub("bob")))).Next(t)
+	second := client.Open(t, url+"?max=2", alice)
+	second.Next(t)
 
-	older.close()
-	second.close()
-	f.waitOpen(t, 1)
-	c := newCable(t, f.URL)
-	lost := client.open(t, c.URL+"/user-stream", alice)
-	lost.next(t)
-	c.cut(t)
-	lost.close()
-	require.Equal(t, http.StatusConflict, client.open(t, c.URL+"/user-stream", alice).Status)
+	older.Close()
+	second.Close()
+	f.WaitOpen(t, 1)
+	c := harness.NewCable(t, f.URL)
+	lost := client.Open(t, c.URL+"/user-stream", alice)
+	lost.Next(t)
+	c.Cut(t)
+	lost.Close()
+	require.Equal(t, http.StatusConflict, client.Open(t, c.URL+"/user-stream", alice).Status)
 
-	c.close()
-	f.waitOpen(t, 1)
-	client.open(t, url, alice).next(t)
+	c.Close()
+	f.WaitOpen(t, 1)
+	client.Open(t, url, alice).Next(t)
 }
 
 func TestFastAPI_ListsWhatReachedIt(t *testing.T) {
-	f := startFastAPI(t)
-	s := newSSEClient(t, http1).open(t, f.URL+"/secured?a=1&b=%20",
-		withHeader("Last-Event-ID", "7"), withHeader("Accept-Encoding", "identity"))
+	f := harness.StartFastAPI(t)
+	s := harness.NewClient(t, harness.HTTP1).Open(t, f.URL+"/secured?a=1&b=%20",
+		harness.WithHeader("Last-Event-ID", "7"), harness.WithHeader("Accept-Encoding", "identity"))
 	require.Equal(t, http.StatusUnauthorized, s.Status)
-	s.wait(t)
+	s.Wait(t)
 
-	requests := f.requests(t)
+	requests := f.Requests(t)
 	require.Len(t, requests, 1)
 	r := requests[0]
 	require.Equal(t, "GET", r.Method)
 	require.Equal(t, "/secured", r.Path)
 	require.Equal(t, "a=1&b=%20", r.Query)
-	require.Equal(t, []string{"7"}, r.header("last-event-id"))
-	require.Equal(t, []string{"identity"}, r.header("accept-encoding"))
-	require.Equal(t, []string{"text/event-stream"}, r.header("accept"))
+	require.Equal(t, []string{"7"}, r.Header("last-event-id"))
+	require.Equal(t, []string{"identity"}, r.Header("accept-encoding"))
+	require.Equal(t, []string{"text/event-stream"}, r.Header("accept"))
 	require.Equal(t, http.StatusUnauthorized, *r.Status)
-	require.Empty(t, r.header("cookie"))
+	require.Empty(t, r.Header("cookie"))
 }
 
 func TestFastAPI_ChatAnswersAPostWithAStream(t *testing.T) {
-	f := startFastAPI(t)
-	client := newSSEClient(t, http1)
-	s := client.open(t, f.URL+"/chat?n=3&interval=0", withPost(`{"messages":[]}`), withBearer("key"))
+	f := harness.StartFastAPI(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	s := client.Open(t, f.URL+"/chat?n=3&interval=0", harness.WithPost(`{"messages":[]}`), harness.WithBearer("key"))
 	require.Equal(t, http.StatusOK, s.Status)
-	events := s.rest(t)
+	events := s.Rest(t)
 	require.Len(t, events, 5, "three words, the stop, and [DONE]")
 	require.Contains(t, events[0].Data, `"content": "word1 "`)
 	require.Contains(t, events[3].Data, `"finish_reason": "stop"`)
 	require.Equal(t, "[DONE]", events[4].Data)
 
-	endless := client.open(t, f.URL+"/chat?n=0", withPost(`{}`))
-	endless.next(t)
-	endless.close()
-	f.waitOpen(t, 0)
+	endless := client.Open(t, f.URL+"/chat?n=0", harness.WithPost(`{}`))
+	endless.Next(t)
+	endless.Close()
+	f.WaitOpen(t, 0)
 }
 
 func TestFastAPI_AnswersWhatIsNoStream(t *testing.T) {
-	f := startFastAPI(t)
+	f := harness.StartFastAPI(t)
 	tests := []struct {
 		name, method, target string
 		header               map[string]string
@@ -308,7 +293,7 @@ func TestFastAPI_AnswersWhatIsNoStream(t *testing.T) {
 			wantBody: "id: 1",
 		},
 	}
-	client := f.control
+	client := f.Client
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -332,9 +317,9 @@ func TestFastAPI_AnswersWhatIsNoStream(t *testing.T) {
 }
 
 func TestFastAPI_DownloadHasItsLength(t *testing.T) {
-	f := startFastAPI(t)
+	f := harness.StartFastAPI(t)
 	const size = 100_001
-	response, err := f.control.Get(f.URL + "/download?size=" + strconv.Itoa(size))
+	response, err := f.Client.Get(f.URL + "/download?size=" + strconv.Itoa(size))
 	require.NoError(t, err)
 	defer response.Body.Close()
 	require.EqualValues(t, size, response.ContentLength)
@@ -350,7 +335,7 @@ func TestFastAPI_DownloadHasItsLength(t *testing.T) {
 // TestFastAPI_EchoesWebSocketMessages speaks the WebSocket protocol (RFC 6455)
 // by hand: one short text message each way.
 func TestFastAPI_EchoesWebSocketMessages(t *testing.T) {
-	f := startFastAPI(t)
+	f := harness.StartFastAPI(t)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
@@ -374,21 +359,22 @@ func TestFastAPI_EchoesWebSocketMessages(t *testing.T) {
 }
 
 func TestFastAPI_EndsAtOnceWithStreamsOpen(t *testing.T) {
-	f := startOwnFastAPI(t)
-	client := newSSEClient(t, http1)
-	var streams []*sseStream
+	f := harness.StartOwnFastAPI(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	var streams []*harness.Stream
 	for _, path := range []string{"/sse", "/raw", "/raw?interval=3600", "/emitter?user=bob", "/emitter?user=bob"} {
-		streams = append(streams, client.open(t, f.URL+path))
+		streams = append(streams, client.Open(t, f.URL+path))
 	}
-	streams = append(streams, client.open(t, f.URL+"/chat?n=0", withPost("{}")))
-	f.waitOpen(t, len(streams))
+	streams = append(streams, client.Open(t, f.URL+"/chat?n=0", harness.WithPost("{}")))
+	f.WaitOpen(t, len(streams))
 
-	require.NoError(t, f.process.stop())
+	require.NoError(t, f.Stop())
 	for _, s := range streams {
-		require.True(t, s.wait(t).clean(), "%v", s.end.Err)
-		require.False(t, s.end.Torn)
+		end := s.Wait(t)
+		require.True(t, end.Clean(), "%v", end.Err)
+		require.False(t, end.Torn)
 	}
-	log := f.process.log.String()
+	log := f.Log()
 	require.Contains(t, log, "Finished server process")
 	for _, unwanted := range []string{"ERROR", "WARNING", "Traceback"} {
 		require.NotContains(t, log, unwanted)

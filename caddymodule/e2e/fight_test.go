@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // fighting is what a page does that builds a new EventSource, with nothing of the
@@ -20,23 +22,23 @@ const fighting = `(() => {
 })()`
 
 // hears tells whether the page had an event of the application's within a second.
-func (tb *tab) hears(t testing.TB) bool {
+func hears(t testing.TB, page *harness.Tab) bool {
 	t.Helper()
-	return tb.eval(t, "Date.now() - (window.__last || 0) < 1000") == "true"
+	return page.Eval(t, "Date.now() - (window.__last || 0) < 1000") == "true"
 }
 
 // TestFight is problem P2 with pages that know nothing of tombstones: two of them
 // come to rest, and when the one that has the stream is closed, the other gets it.
 func TestFight(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
-	browser := startBrowser(t)
-	pages := []*tab{newTab(browser, t, server.URL+"/login"), newTab(browser, t, server.URL+"/login")}
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	browser := harness.StartBrowser(t)
+	pages := []*harness.Tab{browser.NewTab(t, server.URL+"/login"), browser.NewTab(t, server.URL+"/login")}
 	for _, p := range pages {
-		p.eval(t, fighting)
+		p.Eval(t, fighting)
 	}
 	takeovers := func() (n int) {
-		for _, line := range server.handlerLogs(t) {
+		for _, line := range server.HandlerLogs(t) {
 			if line.Msg == "stream superseded" {
 				n++
 			}
@@ -44,30 +46,30 @@ func TestFight(t *testing.T) {
 		return n
 	}
 	parked := func() bool {
-		for _, line := range server.handlerLogs(t) {
+		for _, line := range server.HandlerLogs(t) {
 			if line.Msg == "newcomer parked: it takes the key back again and again" {
 				return true
 			}
 		}
 		return false
 	}
-	require.Eventually(t, parked, patience, 50*time.Millisecond, "they fight on")
+	require.Eventually(t, parked, harness.Patience, 50*time.Millisecond, "they fight on")
 	fought := takeovers()
 	require.LessOrEqual(t, fought, 6)
 	restUntil := time.Now().Add(4 * time.Second)
-	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
 	require.Equal(t, fought, takeovers(), "they are at rest")
-	app.waitOpen(t, 1)
+	app.WaitOpen(t, 1)
 
 	holder, waiting := pages[0], pages[1]
-	if waiting.hears(t) {
+	if hears(t, waiting) {
 		holder, waiting = waiting, holder
 	}
-	require.True(t, holder.hears(t))
-	require.False(t, waiting.hears(t))
+	require.True(t, hears(t, holder))
+	require.False(t, hears(t, waiting))
 	closed := time.Now()
-	holder.close()
-	require.Eventually(t, func() bool { return waiting.hears(t) }, patience, 20*time.Millisecond)
+	holder.Close()
+	require.Eventually(t, func() bool { return hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
 	require.Less(t, time.Since(closed), 4*time.Second, "the page itself waits for a second")
 	t.Logf("%d takeovers; the waiting page had the stream after %s", fought, time.Since(closed))
 }

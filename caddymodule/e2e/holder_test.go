@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // onlyTheHolder is the quiz game's rule: who watches in another tab does not
@@ -21,54 +23,54 @@ respond @cheat "You play in another tab" 409
 // verifies the token.
 func TestHolder_OnlyItsTabMayPlay(t *testing.T) {
 	const tabs = "client query tab tab"
-	app := startFastAPI(t)
-	i := newIssuer(t, "ES256")
-	verified := verifyingGuard("", i.keyOption(t), byUser, tabs)
+	app := harness.StartFastAPI(t)
+	i := harness.NewIssuer(t, "ES256")
+	verified := harness.VerifyingGuard("", i.KeyOption(t), harness.ByUser, tabs)
 	opaque := "sse_guard {\n" + tabs + "\n}"
 	proxy := "\nreverse_proxy " + app.URL + "\n"
 	for name, site := range map[string]string{
 		"at the top":       verified + "\n" + onlyTheHolder + proxy,
 		"in a handle":      verified + "\nhandle {\n" + onlyTheHolder + proxy + "}",
 		"in a route":       "route {\n" + verified + "\n" + onlyTheHolder + proxy + "}",
-		"of another zone":  verifyingGuard("", i.keyOption(t), byUser, tabs, "zone quiz") + "\n@watches not sse_guard_holder quiz\nhandle /game/* {\nrespond @watches 409\n" + proxy + "}\n" + proxy,
-		"of a path":        "@play path /user-stream /game/*\n" + verifyingGuard("@play", i.keyOption(t), byUser, tabs) + "\n" + onlyTheHolder + proxy,
+		"of another zone":  harness.VerifyingGuard("", i.KeyOption(t), harness.ByUser, tabs, "zone quiz") + "\n@watches not sse_guard_holder quiz\nhandle /game/* {\nrespond @watches 409\n" + proxy + "}\n" + proxy,
+		"of a path":        "@play path /user-stream /game/*\n" + harness.VerifyingGuard("@play", i.KeyOption(t), harness.ByUser, tabs) + "\n" + onlyTheHolder + proxy,
 		"of opaque tokens": opaque + "\n" + onlyTheHolder + proxy,
 	} {
 		t.Run(name, func(t *testing.T) {
-			app.reset(t)
-			app.verifyWith(t, i)
-			url := startCaddy(t, site).URL
-			alice := withBearer(i.token(t))
-			play := func(tab string, options ...requestOption) int {
-				answer, _ := get(t, url+"/game/answer"+tab, append([]requestOption{withPost("42")}, options...)...)
+			app.Reset(t)
+			app.VerifyWith(t, i)
+			url := harness.StartCaddy(t, site).URL
+			alice := harness.WithBearer(i.Token(t))
+			play := func(tab string, options ...harness.RequestOption) int {
+				answer, _ := harness.Get(t, url+"/game/answer"+tab, append([]harness.RequestOption{harness.WithPost("42")}, options...)...)
 				return answer.StatusCode
 			}
-			open := func(tab string, options ...requestOption) *sseStream {
-				s := newSSEClient(t, http1).open(t, url+"/user-stream?max=2"+tab, options...)
-				requireAdmitted(t, s)
+			open := func(tab string, options ...harness.RequestOption) *harness.Stream {
+				s := harness.NewClient(t, harness.HTTP1).Open(t, url+"/user-stream?max=2"+tab, options...)
+				harness.RequireAdmitted(t, s)
 				return s
 			}
 			require.Equal(t, 409, play("?tab=1", alice), "nobody plays yet")
-			open("&tab=2", withBearer(i.token(t, withSub("bob"))))
+			open("&tab=2", harness.WithBearer(i.Token(t, harness.WithSub("bob"))))
 
 			first := open("&tab=1", alice)
 			require.Equal(t, 200, play("?tab=1", alice))
 			require.Equal(t, 200, play("", alice), "its token is the holder's")
 			require.Equal(t, 409, play("?tab=2", alice))
 			require.Equal(t, 409, play("?tab=1"), "no token")
-			require.Equal(t, 409, play("?tab=1", withBearer("made up")))
-			require.Equal(t, 409, play("?tab=1", withBearer(i.token(t, withSub("bob")))), "bob's tab of that name")
+			require.Equal(t, 409, play("?tab=1", harness.WithBearer("made up")))
+			require.Equal(t, 409, play("?tab=1", harness.WithBearer(i.Token(t, harness.WithSub("bob")))), "bob's tab of that name")
 
 			second := open("&tab=2", alice)
-			requireEnded(t, first, duplicated, "superseded")
+			harness.RequireEnded(t, first, harness.Duplicated, "superseded")
 			require.Equal(t, 409, play("?tab=1", alice))
 			require.Equal(t, 200, play("?tab=2", alice))
 
-			second.close()
-			require.Eventually(t, func() bool { return play("?tab=2", alice) == 409 }, patience, 10*time.Millisecond)
-			answer, _ := get(t, url+"/api/items", alice)
+			second.Close()
+			require.Eventually(t, func() bool { return play("?tab=2", alice) == 409 }, harness.Patience, 10*time.Millisecond)
+			answer, _ := harness.Get(t, url+"/api/items", alice)
 			require.Equal(t, 200, answer.StatusCode, "who watches may do the rest")
-			for _, request := range app.requests(t) {
+			for _, request := range app.Requests(t) {
 				if request.Path == "/game/answer" {
 					require.Equal(t, 200, *request.Status)
 				}
@@ -79,12 +81,12 @@ func TestHolder_OnlyItsTabMayPlay(t *testing.T) {
 
 // TestHolder_ARefreshedTokenOfItsUserMayPlay as long as it names the tab.
 func TestHolder_ARefreshedTokenOfItsUserMayPlay(t *testing.T) {
-	site := startUserSite(t, "client query tab tab", onlyTheHolder)
-	url := site.server.URL
-	requireAdmitted(t, newSSEClient(t, http1).open(t, url+"/user-stream?tab=1", withBearer(site.token(t))))
-	refreshed := withBearer(site.token(t))
+	site := harness.StartUserSite(t, "client query tab tab", onlyTheHolder)
+	url := site.Server.URL
+	harness.RequireAdmitted(t, harness.NewClient(t, harness.HTTP1).Open(t, url+"/user-stream?tab=1", harness.WithBearer(site.Token(t))))
+	refreshed := harness.WithBearer(site.Token(t))
 	for target, status := range map[string]int{"?tab=1": 200, "?tab=2": 409, "": 409} {
-		answer, _ := get(t, url+"/game/answer"+target, withPost(""), refreshed)
+		answer, _ := harness.Get(t, url+"/game/answer"+target, harness.WithPost(""), refreshed)
 		require.Equal(t, status, answer.StatusCode, target)
 	}
 }

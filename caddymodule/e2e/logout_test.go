@@ -13,40 +13,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
-
-// withClient names the device that a request comes from.
-func withClient(id string) requestOption { return withHeader("X-Client-Id", id) }
-
-// requireLoggedOut waits for the end of a stream that a logout ended.
-func requireLoggedOut(t testing.TB, s *sseStream) sseEvent {
-	t.Helper()
-	notice := requireEnded(t, s, loggedOut, "logout")
-	data := noticeOf(t, notice)
-	require.Equal(t, loggedOut, data.Code)
-	require.NotEmpty(t, data.Message)
-	require.Contains(t, notice.ID, "sse-guard", "it is told to stay away")
-	return notice
-}
-
-// requireDenied asks for a stream with a token that was logged out.
-func requireDenied(t testing.TB, url string, options ...requestOption) {
-	t.Helper()
-	s := newSSEClient(t, http1).open(t, url, options...)
-	s.wait(t)
-	require.Equal(t, 401, s.Status, "%s", s.bytes())
-	require.Contains(t, s.Header.Get("WWW-Authenticate"), `error="invalid_token"`)
-	require.Contains(t, string(s.bytes()), "logged out")
-}
-
-// requireLive waits for an event that was not there before.
-func requireLive(t testing.TB, s *sseStream) {
-	t.Helper()
-	for range len(s.events) {
-		require.Equal(t, "message", s.next(t).Type)
-	}
-	require.Equal(t, "message", s.next(t).Type)
-}
 
 // TestLogout_Scopes: four streams of alice and one of bob, and which of them a
 // logout of alice's phone ends, and which tokens it denies.
@@ -65,40 +34,40 @@ func TestLogout_Scopes(t *testing.T) {
 		"default, not named": {"", false, set{phone: true, laptop: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			site := startUserSite(t, "limit 9\nlogout POST /logout "+test.scope)
-			url := site.server.URL + "/user-stream?max=9"
-			client := newSSEClient(t, http1)
-			shared, other, bobs := site.token(t), site.token(t), site.token(t, withSub("bob"))
-			streams := map[string][]requestOption{
-				"phone":     {withBearer(shared), withClient("phone")},
-				"laptop":    {withBearer(shared), withClient("laptop")},
-				"elsewhere": {withBearer(other), withClient("tablet")},
-				"stranger":  {withBearer(bobs), withClient("phone")},
+			site := harness.StartUserSite(t, "limit 9\nlogout POST /logout "+test.scope)
+			url := site.Server.URL + "/user-stream?max=9"
+			client := harness.NewClient(t, harness.HTTP1)
+			shared, other, bobs := site.Token(t), site.Token(t), site.Token(t, harness.WithSub("bob"))
+			streams := map[string][]harness.RequestOption{
+				"phone":     {harness.WithBearer(shared), harness.WithClient("phone")},
+				"laptop":    {harness.WithBearer(shared), harness.WithClient("laptop")},
+				"elsewhere": {harness.WithBearer(other), harness.WithClient("tablet")},
+				"stranger":  {harness.WithBearer(bobs), harness.WithClient("phone")},
 			}
-			open := make(map[string]*sseStream)
+			open := make(map[string]*harness.Stream)
 			for name, options := range streams {
-				open[name] = client.open(t, url, options...)
-				requireAdmitted(t, open[name])
+				open[name] = client.Open(t, url, options...)
+				harness.RequireAdmitted(t, open[name])
 			}
-			options := []requestOption{withBearer(shared)}
+			options := []harness.RequestOption{harness.WithBearer(shared)}
 			if test.named {
-				options = append(options, withClient("phone"))
+				options = append(options, harness.WithClient("phone"))
 			}
-			require.Equal(t, 200, logOut(t, site.server.URL+"/logout", options...))
+			require.Equal(t, 200, harness.LogOut(t, site.Server.URL+"/logout", options...))
 
 			for name, ended := range map[string]bool{
 				"phone": test.ended.phone, "laptop": test.ended.laptop,
 				"elsewhere": test.ended.elsewhere, "stranger": test.ended.stranger,
 			} {
 				if ended {
-					requireLoggedOut(t, open[name])
-					requireDenied(t, url, streams[name]...)
+					harness.RequireLoggedOut(t, open[name])
+					harness.RequireDenied(t, url, streams[name]...)
 					continue
 				}
-				requireLive(t, open[name])
-				requireAdmitted(t, client.open(t, url, streams[name]...))
+				harness.RequireLive(t, open[name])
+				harness.RequireAdmitted(t, client.Open(t, url, streams[name]...))
 			}
-			requireAdmitted(t, client.open(t, url, withBearer(site.token(t)), withClient("phone")))
+			harness.RequireAdmitted(t, client.Open(t, url, harness.WithBearer(site.Token(t)), harness.WithClient("phone")))
 		})
 	}
 }
@@ -106,20 +75,20 @@ func TestLogout_Scopes(t *testing.T) {
 // TestLogout_AStrangerWhoNamesTheClientLogsNobodyOut: client ids are chosen by
 // clients, and count only within the same user or token.
 func TestLogout_AStrangerWhoNamesTheClientLogsNobodyOut(t *testing.T) {
-	app := startFastAPI(t)
-	i := newIssuer(t, "ES256")
+	app := harness.StartFastAPI(t)
+	i := harness.NewIssuer(t, "ES256")
 	for name, site := range map[string]string{
-		"verified": verifyingSite(app, i.keyOption(t), byUser, "logout POST /logout"),
+		"verified": harness.VerifyingSite(app, i.KeyOption(t), harness.ByUser, "logout POST /logout"),
 		"opaque":   "sse_guard {\nlogout POST /logout\n}\nreverse_proxy " + app.URL,
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := startCaddy(t, site).URL
-			alice := newSSEClient(t, http1).open(t, url+"/raw", withBearer(i.token(t)), withClient("phone"))
-			requireAdmitted(t, alice)
-			require.Equal(t, 200, logOut(t, url+"/logout", withBearer(i.token(t, withSub("bob"))), withClient("phone")))
-			require.Equal(t, 200, logOut(t, url+"/logout", withBearer("made up"), withClient("phone")))
-			require.Equal(t, 200, logOut(t, url+"/logout", withClient("phone")))
-			requireLive(t, alice)
+			url := harness.StartCaddy(t, site).URL
+			alice := harness.NewClient(t, harness.HTTP1).Open(t, url+"/raw", harness.WithBearer(i.Token(t)), harness.WithClient("phone"))
+			harness.RequireAdmitted(t, alice)
+			require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithBearer(i.Token(t, harness.WithSub("bob"))), harness.WithClient("phone")))
+			require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithBearer("made up"), harness.WithClient("phone")))
+			require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithClient("phone")))
+			harness.RequireLive(t, alice)
 		})
 	}
 }
@@ -127,34 +96,34 @@ func TestLogout_AStrangerWhoNamesTheClientLogsNobodyOut(t *testing.T) {
 // TestLogout_OfAUserDeniesTokensFromBefore by when they were issued, and those
 // that the guard has seen, but not the next login.
 func TestLogout_OfAUserDeniesTokensFromBefore(t *testing.T) {
-	site := startUserSite(t, "limit 9\nlogout POST /logout user")
-	url := site.server.URL + "/user-stream?max=9"
-	client := newSSEClient(t, http1)
-	old := withClaim("iat", 1)
-	held, neverSeen, bobs := site.token(t), site.token(t, old), site.token(t, old, withSub("bob"))
-	requireAdmitted(t, client.open(t, url, withBearer(held)))
-	seenInPassing := site.token(t, withClaim("iat", nil))
-	answer, _ := get(t, site.server.URL+"/whoami", withBearer(seenInPassing))
+	site := harness.StartUserSite(t, "limit 9\nlogout POST /logout user")
+	url := site.Server.URL + "/user-stream?max=9"
+	client := harness.NewClient(t, harness.HTTP1)
+	old := harness.WithClaim("iat", 1)
+	held, neverSeen, bobs := site.Token(t), site.Token(t, old), site.Token(t, old, harness.WithSub("bob"))
+	harness.RequireAdmitted(t, client.Open(t, url, harness.WithBearer(held)))
+	seenInPassing := site.Token(t, harness.WithClaim("iat", nil))
+	answer, _ := harness.Get(t, site.Server.URL+"/whoami", harness.WithBearer(seenInPassing))
 	require.Equal(t, 200, answer.StatusCode)
 
-	require.Equal(t, 200, logOut(t, site.server.URL+"/logout", withBearer(site.token(t))))
+	require.Equal(t, 200, harness.LogOut(t, site.Server.URL+"/logout", harness.WithBearer(site.Token(t))))
 	for name, token := range map[string]string{"held": held, "never seen": neverSeen, "seen in passing": seenInPassing} {
-		t.Run(name, func(t *testing.T) { requireDenied(t, url, withBearer(token)) })
+		t.Run(name, func(t *testing.T) { harness.RequireDenied(t, url, harness.WithBearer(token)) })
 	}
-	requireAdmitted(t, client.open(t, url, withBearer(site.token(t))))
-	requireAdmitted(t, client.open(t, url, withBearer(bobs)))
+	harness.RequireAdmitted(t, client.Open(t, url, harness.WithBearer(site.Token(t))))
+	harness.RequireAdmitted(t, client.Open(t, url, harness.WithBearer(bobs)))
 }
 
 // TestLogout_OnlyWhereTheBackendHasLoggedOut: by its answer's status, and never
 // on a preflight.
 func TestLogout_OnlyWhereTheBackendHasLoggedOut(t *testing.T) {
-	method := func(name string) requestOption {
+	method := func(name string) harness.RequestOption {
 		return func(r *http.Request) { r.Method, r.Body, r.ContentLength = name, nil, 0 }
 	}
 	for name, test := range map[string]struct {
 		logout string
 		target string
-		option requestOption
+		option harness.RequestOption
 		status int
 		ended  bool
 	}{
@@ -175,8 +144,8 @@ func TestLogout_OnlyWhereTheBackendHasLoggedOut(t *testing.T) {
 		"the path as written": {"POST /auth/logout", "/auth/logout", nil, 200, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			app := startFastAPI(t)
-			server := startCaddy(t, `
+			app := harness.StartFastAPI(t)
+			server := harness.StartCaddy(t, `
 				sse_guard {
 					logout `+test.logout+`
 				}
@@ -186,21 +155,21 @@ func TestLogout_OnlyWhereTheBackendHasLoggedOut(t *testing.T) {
 					reverse_proxy `+app.URL+`
 				}
 				reverse_proxy `+app.URL)
-			alice := newSSEClient(t, http1).open(t, server.URL+"/raw", withBearer("alice"))
-			requireAdmitted(t, alice)
-			options := []requestOption{withBearer("alice")}
+			alice := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+			harness.RequireAdmitted(t, alice)
+			options := []harness.RequestOption{harness.WithBearer("alice")}
 			if test.option != nil {
 				options = append(options, test.option)
 			}
-			require.Equal(t, test.status, logOut(t, server.URL+test.target, options...))
+			require.Equal(t, test.status, harness.LogOut(t, server.URL+test.target, options...))
 			if test.ended {
-				requireLoggedOut(t, alice)
-				requireDenied(t, server.URL+"/raw", withBearer("alice"))
+				harness.RequireLoggedOut(t, alice)
+				harness.RequireDenied(t, server.URL+"/raw", harness.WithBearer("alice"))
 				return
 			}
-			requireLive(t, alice)
-			requireAdmitted(t, newSSEClient(t, http1).open(t, server.URL+"/raw", withBearer("alice")))
-			requireEnded(t, alice, duplicated, "superseded")
+			harness.RequireLive(t, alice)
+			harness.RequireAdmitted(t, harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("alice")))
+			harness.RequireEnded(t, alice, harness.Duplicated, "superseded")
 		})
 	}
 }
@@ -209,23 +178,23 @@ func TestLogout_OnlyWhereTheBackendHasLoggedOut(t *testing.T) {
 // is the event, in the socket of the stream's client.
 func TestLogout_AnswersAfterTheStreamsHaveTheirEvent(t *testing.T) {
 	const rounds = 20
-	site := startUserSite(t, "logout POST /logout token")
-	address := strings.TrimPrefix(site.server.URL, "http://")
+	site := harness.StartUserSite(t, "logout POST /logout token")
+	address := strings.TrimPrefix(site.Server.URL, "http://")
 	for range rounds {
 		conn, err := net.Dial("tcp", address)
 		require.NoError(t, err)
-		token := site.token(t)
+		token := site.Token(t)
 		_, err = io.WriteString(conn, "GET /user-stream HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer "+token+"\r\n\r\n")
 		require.NoError(t, err)
 		first, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, "HTTP/1.1 200 OK\r\n", first)
 
-		require.Equal(t, 200, logOut(t, site.server.URL+"/logout", withBearer(token)))
-		require.Contains(t, arrived(t, conn.(*net.TCPConn)), "event: "+loggedOut)
+		require.Equal(t, 200, harness.LogOut(t, site.Server.URL+"/logout", harness.WithBearer(token)))
+		require.Contains(t, arrived(t, conn.(*net.TCPConn)), "event: "+harness.LoggedOut)
 		require.NoError(t, conn.Close())
 	}
-	for _, stream := range site.app.waitOpen(t, 0).Streams {
+	for _, stream := range site.App.WaitOpen(t, 0).Streams {
 		require.Equal(t, "client", stream.EndedBy)
 	}
 }
@@ -255,56 +224,56 @@ func arrived(t testing.TB, conn *net.TCPConn) string {
 // TestLogout_ANewcomerInFlightIsRefused: the backend has authorised it before the
 // logout, and answers after.
 func TestLogout_ANewcomerInFlightIsRefused(t *testing.T) {
-	app := startFastAPI(t)
-	i := newIssuer(t, "ES256")
-	verified := verifyingGuard("", i.keyOption(t), byUser, "logout POST /logout %s")
+	app := harness.StartFastAPI(t)
+	i := harness.NewIssuer(t, "ES256")
+	verified := harness.VerifyingGuard("", i.KeyOption(t), harness.ByUser, "logout POST /logout %s")
 	opaque := "sse_guard {\nlogout POST /logout %s\n}"
 	for name, test := range map[string]struct{ guard, scope string }{
 		"token": {verified, "token"}, "client": {verified, "client"}, "user": {verified, "user"},
 		"opaque": {opaque, "token"}, "opaque client": {opaque, "client"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			app.reset(t)
-			url := startCaddy(t, fmt.Sprintf(test.guard, test.scope)+"\nreverse_proxy "+app.URL).URL
-			token := i.token(t)
-			newcomer := openLater(t, url+"/slow-header?delay=0.5", withBearer(token), withClient("phone"))
+			app.Reset(t)
+			url := harness.StartCaddy(t, fmt.Sprintf(test.guard, test.scope)+"\nreverse_proxy "+app.URL).URL
+			token := i.Token(t)
+			newcomer := openLater(t, url+"/slow-header?delay=0.5", harness.WithBearer(token), harness.WithClient("phone"))
 			waitRequested(t, app, "/slow-header")
-			require.Equal(t, 200, logOut(t, url+"/logout", withBearer(token), withClient("phone")))
+			require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithBearer(token), harness.WithClient("phone")))
 
 			s := newcomer()
-			s.wait(t)
+			s.Wait(t)
 			require.Equal(t, 401, s.Status)
-			require.Contains(t, string(s.bytes()), "logged out")
-			app.waitOpen(t, 0)
+			require.Contains(t, string(s.Bytes()), "logged out")
+			app.WaitOpen(t, 0)
 		})
 	}
 }
 
 // openLater asks for a stream, and returns what waits for its header.
-func openLater(t testing.TB, url string, options ...requestOption) func() *sseStream {
+func openLater(t testing.TB, url string, options ...harness.RequestOption) func() *harness.Stream {
 	t.Helper()
-	client := newSSEClient(t, http1)
-	var s *sseStream
+	client := harness.NewClient(t, harness.HTTP1)
+	var s *harness.Stream
 	var err error
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		s, err = client.connect(t.Context(), url, "", options...)
+		s, err = client.Connect(t.Context(), url, "", options...)
 	}()
-	return func() *sseStream {
+	return func() *harness.Stream {
 		t.Helper()
 		<-opened
 		require.NoError(t, err)
-		t.Cleanup(s.close)
+		t.Cleanup(s.Close)
 		return s
 	}
 }
 
 // waitRequested waits until a request for that path has reached the application.
-func waitRequested(t testing.TB, app *fastAPI, path string) {
+func waitRequested(t testing.TB, app *harness.FastAPI, path string) {
 	t.Helper()
-	app.waitStats(t, func(appStats) bool {
-		for _, request := range app.requests(t) {
+	app.WaitStats(t, func(harness.AppStats) bool {
+		for _, request := range app.Requests(t) {
 			if request.Path == path {
 				return true
 			}
@@ -316,28 +285,28 @@ func waitRequested(t testing.TB, app *fastAPI, path string) {
 // TestLogout_OfATokenNobodyVerifies: it is denied where it holds a stream, and a
 // stranger's logout leaves no trace, whatever the request looks like.
 func TestLogout_OfATokenNobodyVerifies(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, `
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, `
 		sse_guard {
 			limit 9
 			logout /logout
 		}
 		reverse_proxy `+app.URL)
-	client := newSSEClient(t, http1)
-	alice := client.open(t, server.URL+"/raw", withBearer("alice"))
-	requireAdmitted(t, alice)
-	require.Equal(t, 200, logOut(t, server.URL+"/logout", withBearer("alice")))
-	requireLoggedOut(t, alice)
-	requireDenied(t, server.URL+"/raw", withBearer("alice"))
+	client := harness.NewClient(t, harness.HTTP1)
+	alice := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	harness.RequireAdmitted(t, alice)
+	require.Equal(t, 200, harness.LogOut(t, server.URL+"/logout", harness.WithBearer("alice")))
+	harness.RequireLoggedOut(t, alice)
+	harness.RequireDenied(t, server.URL+"/raw", harness.WithBearer("alice"))
 
-	for name, log := range map[string]requestOption{
-		"POST":                   withPost(""),
+	for name, log := range map[string]harness.RequestOption{
+		"POST":                   harness.WithPost(""),
 		"GET":                    func(r *http.Request) { r.Method = http.MethodGet },
 		"GET, asking for events": func(r *http.Request) { r.Method = http.MethodGet; r.Header.Set("Accept", "text/event-stream") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, 200, logOut(t, server.URL+"/logout", withBearer("stranger of "+name), log))
-			requireAdmitted(t, client.open(t, server.URL+"/raw", withBearer("stranger of "+name)))
+			require.Equal(t, 200, harness.LogOut(t, server.URL+"/logout", harness.WithBearer("stranger of "+name), log))
+			harness.RequireAdmitted(t, client.Open(t, server.URL+"/raw", harness.WithBearer("stranger of "+name)))
 		})
 	}
 }
@@ -345,88 +314,88 @@ func TestLogout_OfATokenNobodyVerifies(t *testing.T) {
 // TestLogout_OfAStrangersTokenLeavesNoTrace where a key of its own makes the
 // guard govern every method, or the token is no good.
 func TestLogout_OfAStrangersTokenLeavesNoTrace(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, `
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, `
 		sse_guard {
 			key {sse_guard.token}
 			limit 9
 			logout POST /logout
 		}
 		reverse_proxy `+app.URL)
-	require.Equal(t, 200, logOut(t, server.URL+"/logout", withBearer("stranger")))
-	requireAdmitted(t, newSSEClient(t, http1).open(t, server.URL+"/raw", withBearer("stranger")))
+	require.Equal(t, 200, harness.LogOut(t, server.URL+"/logout", harness.WithBearer("stranger")))
+	harness.RequireAdmitted(t, harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("stranger")))
 }
 
 // TestLogout_ComingBack: with the tombstone it is told to stay away for good,
 // without it that its token is no good, and a new login is welcome.
 func TestLogout_ComingBack(t *testing.T) {
-	site := startUserSite(t, "logout POST /logout")
-	url := site.server.URL + "/user-stream"
-	client := newSSEClient(t, http1)
-	token := site.token(t)
-	alice := client.open(t, url, withBearer(token))
-	requireAdmitted(t, alice)
-	require.Equal(t, 200, logOut(t, site.server.URL+"/logout", withBearer(token)))
-	tombstone := requireLoggedOut(t, alice).ID
-	before := site.app.stats(t).Opened
+	site := harness.StartUserSite(t, "logout POST /logout")
+	url := site.Server.URL + "/user-stream"
+	client := harness.NewClient(t, harness.HTTP1)
+	token := site.Token(t)
+	alice := client.Open(t, url, harness.WithBearer(token))
+	harness.RequireAdmitted(t, alice)
+	require.Equal(t, 200, harness.LogOut(t, site.Server.URL+"/logout", harness.WithBearer(token)))
+	tombstone := harness.RequireLoggedOut(t, alice).ID
+	before := site.App.Stats(t).Opened
 
-	back := client.open(t, url, withBearer(token), withHeader("Last-Event-ID", tombstone))
+	back := client.Open(t, url, harness.WithBearer(token), harness.WithHeader("Last-Event-ID", tombstone))
 	assert.Equal(t, 204, back.Status)
 	assert.Equal(t, "no-store", back.Header.Get("Cache-Control"))
-	assert.Equal(t, 204, client.open(t, url+"?lastEventId="+tombstone, withBearer(token)).Status)
-	requireDenied(t, url, withBearer(token))
-	plain, body := get(t, url, withBearer(token))
+	assert.Equal(t, 204, client.Open(t, url+"?lastEventId="+tombstone, harness.WithBearer(token)).Status)
+	harness.RequireDenied(t, url, harness.WithBearer(token))
+	plain, body := harness.Get(t, url, harness.WithBearer(token))
 	assert.Equal(t, 401, plain.StatusCode, body)
-	require.Equal(t, []int{401}, newEventSource(t, client, url, withBearer(token)).waitClosed(t))
-	answer, _ := get(t, site.server.URL+"/api/items", withBearer(token))
+	require.Equal(t, []int{401}, harness.NewEventSource(t, client, url, harness.WithBearer(token)).WaitClosed(t))
+	answer, _ := harness.Get(t, site.Server.URL+"/api/items", harness.WithBearer(token))
 	assert.Equal(t, 200, answer.StatusCode, "what is no stream is the backend's business")
-	assert.LessOrEqual(t, site.app.stats(t).Opened, before+1, "only the plain request reached it")
+	assert.LessOrEqual(t, site.App.Stats(t).Opened, before+1, "only the plain request reached it")
 
-	requireAdmitted(t, client.open(t, url, withBearer(site.token(t)), withHeader("Last-Event-ID", tombstone)))
-	assertNoTombstoneSeen(t, site.app)
+	harness.RequireAdmitted(t, client.Open(t, url, harness.WithBearer(site.Token(t)), harness.WithHeader("Last-Event-ID", tombstone)))
+	harness.RequireNoTombstoneSeen(t, site.App)
 }
 
 // TestLogout_SurvivesAReload: who was logged out stays so, and a stream from
 // before can be logged out after.
 func TestLogout_SurvivesAReload(t *testing.T) {
-	site := startUserSite(t, "limit 9\nlogout POST /logout")
-	url := site.server.URL + "/user-stream?max=9"
-	client := newSSEClient(t, http1)
-	gone, stays := site.token(t), site.token(t)
-	first, second := client.open(t, url, withBearer(gone)), client.open(t, url, withBearer(stays))
-	requireAdmitted(t, first)
-	requireAdmitted(t, second)
-	require.Equal(t, 200, logOut(t, site.server.URL+"/logout", withBearer(gone)))
-	requireLoggedOut(t, first)
+	site := harness.StartUserSite(t, "limit 9\nlogout POST /logout")
+	url := site.Server.URL + "/user-stream?max=9"
+	client := harness.NewClient(t, harness.HTTP1)
+	gone, stays := site.Token(t), site.Token(t)
+	first, second := client.Open(t, url, harness.WithBearer(gone)), client.Open(t, url, harness.WithBearer(stays))
+	harness.RequireAdmitted(t, first)
+	harness.RequireAdmitted(t, second)
+	require.Equal(t, 200, harness.LogOut(t, site.Server.URL+"/logout", harness.WithBearer(gone)))
+	harness.RequireLoggedOut(t, first)
 
-	site.reload(t)
-	requireDenied(t, url, withBearer(gone))
-	requireLive(t, second)
-	require.Equal(t, 200, logOut(t, site.server.URL+"/logout", withBearer(stays)))
-	requireLoggedOut(t, second)
-	requireDenied(t, url, withBearer(stays))
+	site.Reload(t)
+	harness.RequireDenied(t, url, harness.WithBearer(gone))
+	harness.RequireLive(t, second)
+	require.Equal(t, 200, harness.LogOut(t, site.Server.URL+"/logout", harness.WithBearer(stays)))
+	harness.RequireLoggedOut(t, second)
+	harness.RequireDenied(t, url, harness.WithBearer(stays))
 }
 
 // TestLogout_AcrossProtocols: one connection carries the streams and the logout,
 // and what else it carries stays.
 func TestLogout_AcrossProtocols(t *testing.T) {
-	for _, protocol := range []protocol{http2, http3} {
+	for _, protocol := range []harness.Protocol{harness.HTTP2, harness.HTTP3} {
 		t.Run(string(protocol), func(t *testing.T) {
-			app := startFastAPI(t)
-			server := startCaddyTLS(t, "sse_guard {\nlogout POST /logout\n}\nreverse_proxy "+app.URL)
-			client := newSSEClient(t, protocol)
-			alice := client.open(t, server.URL+"/raw", withBearer("alice"))
-			bob := client.open(t, server.URL+"/raw", withBearer("bob"))
-			requireAdmitted(t, alice)
-			requireAdmitted(t, bob)
-			answer := client.open(t, server.URL+"/logout", withBearer("alice"), withPost(""))
-			answer.wait(t)
+			app := harness.StartFastAPI(t)
+			server := harness.StartCaddyTLS(t, "sse_guard {\nlogout POST /logout\n}\nreverse_proxy "+app.URL)
+			client := harness.NewClient(t, protocol)
+			alice := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+			bob := client.Open(t, server.URL+"/raw", harness.WithBearer("bob"))
+			harness.RequireAdmitted(t, alice)
+			harness.RequireAdmitted(t, bob)
+			answer := client.Open(t, server.URL+"/logout", harness.WithBearer("alice"), harness.WithPost(""))
+			answer.Wait(t)
 			require.Equal(t, 200, answer.Status)
 			require.Equal(t, alice.Proto, answer.Proto)
-			requireLoggedOut(t, alice)
-			requireLive(t, bob)
-			app.waitOpen(t, 1)
-			require.Equal(t, 401, client.open(t, server.URL+"/raw", withBearer("alice")).Status)
+			harness.RequireLoggedOut(t, alice)
+			harness.RequireLive(t, bob)
+			app.WaitOpen(t, 1)
+			require.Equal(t, 401, client.Open(t, server.URL+"/raw", harness.WithBearer("alice")).Status)
 		})
 	}
 }

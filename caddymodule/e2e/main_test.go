@@ -3,28 +3,9 @@
 package e2e
 
 import (
-	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// suite runs the tests, then stops what they shared.
-type suite struct{ *testing.M }
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(suite{m},
-		// Caddy's file storage refreshes a lock's file once more after it was
-		// released, five seconds later.
-		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
-	)
-}
-
-func (s suite) Run() int {
-	code := s.M.Run()
-	if err := sharedFastAPI.shutDown(); err != nil {
-		os.Stderr.WriteString("stopping the shared FastAPI application: " + err.Error() + "\n")
-		return max(code, 1)
-	}
-	return code
-}
+func TestMain(m *testing.M) { harness.Main(m) }

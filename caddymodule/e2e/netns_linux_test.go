@@ -3,8 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // The options of these tests are in the proportions of the defaults, or harder,
@@ -28,53 +28,30 @@ const (
 
 // lan is Caddy, as a process that listens on all addresses, before FastAPI.
 type lan struct {
-	app       *fastAPI
-	server    *caddyServer // its log
-	http, tls int          // its ports
+	app       *harness.FastAPI
+	log       *harness.CaddyLog
+	http, tls int // its ports
 }
 
 func startLAN(t testing.TB, options string) *lan {
 	t.Helper()
-	requireNamespaces(t)
-	app := startFastAPI(t)
-	dir := t.TempDir()
-	n := &lan{app: app, http: freePort(t), tls: freePort(t), server: &caddyServer{dir: dir, logs: filepath.Join(dir, "caddy.log")}}
-	certificate := writeCertificate(t, dir)
+	harness.RequireNamespaces(t)
+	app := harness.StartFastAPI(t)
+	n := &lan{app: app, http: harness.FreePort(t), tls: harness.FreePort(t)}
+	certificate := harness.WriteCertificate(t, t.TempDir())
 	site := fmt.Sprintf("sse_guard {\nheartbeat %s\ndead_after %s\nprobe %s\n%s\n}\nreverse_proxy %s", netBeat, netDead, netProbe, options, app.URL)
-	caddyfile := fmt.Sprintf(`{
-		admin off
-		persist_config off
-		skip_install_trust
+	_, n.log = harness.StartCaddySites(t, fmt.Sprintf("http://localhost:%d/whoami", n.http), `
 		grace_period 1s
-		auto_https disable_redirects
-		storage file_system %q
-		log default {
-			output file %q {
-				roll_disabled
-			}
-			format json
-		}
 		servers {
 			protocols h1 h2
+		}`, fmt.Sprintf(`
+		http://:%d {
+			%s
 		}
-	}
-	http://:%d {
-		%s
-	}
-	https://localhost:%d {
-		tls %q %q
-		%s
-	}`, dir, n.server.logs, n.http, site, n.tls, certificate, certificate, site)
-	file := filepath.Join(dir, "Caddyfile")
-	require.NoError(t, os.WriteFile(file, []byte(caddyfile), 0o600))
-
-	t.Cleanup(func() {
-		if t.Failed() {
-			log, _ := os.ReadFile(n.server.logs)
-			t.Logf("Caddy logged:\n%s", log)
-		}
-	})
-	startCaddyProcess(t, fmt.Sprintf("http://localhost:%d/whoami", n.http), "run", "--config", file, "--adapter", "caddyfile")
+		https://localhost:%d {
+			tls %q %q
+			%s
+		}`, n.http, site, n.tls, certificate, certificate, site))
 	return n
 }
 
@@ -89,31 +66,31 @@ const (
 )
 
 // connect opens a stream from the host, and waits for its first event.
-func (n *lan) connect(t testing.TB, h *remoteHost, via, path string) *curlProcess {
+func (n *lan) connect(t testing.TB, h *harness.RemoteHost, via, path string) *harness.CurlProcess {
 	t.Helper()
-	path += "&token=" + h.ns
+	path += "&token=" + h.Name
 	args := []string{"--http1.1", fmt.Sprintf("http://%s:%d%s", h.Server, n.http, path)}
 	if via != viaHTTP1 {
 		version := map[string]string{viaHTTP1TLS: "--http1.1", viaHTTP2: "--http2"}[via]
 		args = []string{version, "--resolve", fmt.Sprintf("localhost:%d:%s", n.tls, h.Server), fmt.Sprintf("https://localhost:%d%s", n.tls, path)}
 	}
-	c := h.curl(t, args...)
-	c.waitOutput(t, "data: ")
+	c := h.Curl(t, args...)
+	c.WaitOutput(t, "data: ")
 	return c
 }
 
 // url is where a newcomer on this computer finds what the host has opened.
-func (n *lan) url(h *remoteHost, path string) string {
-	return fmt.Sprintf("http://%s:%d%s&token=%s", h.Server, n.http, path, h.ns)
+func (n *lan) url(h *harness.RemoteHost, path string) string {
+	return fmt.Sprintf("http://%s:%d%s&token=%s", h.Server, n.http, path, h.Name)
 }
 
 // ending returns why and when the host's first stream was ended, once it was.
-func (n *lan) ending(t testing.TB, h *remoteHost) (reason string, at time.Time, ok bool) {
+func (n *lan) ending(t testing.TB, h *harness.RemoteHost) (reason string, at time.Time, ok bool) {
 	t.Helper()
-	for _, line := range n.server.handlerLogs(t) {
-		if line.Msg == "stream ended" && line.ClientIP == h.first {
+	for _, line := range n.log.HandlerLogs(t) {
+		if line.Msg == "stream ended" && line.ClientIP == h.FirstAddr {
 			var stamp struct{ TS float64 }
-			require.NoError(t, json.Unmarshal([]byte(line.raw), &stamp))
+			require.NoError(t, json.Unmarshal([]byte(line.Raw), &stamp))
 			return line.Reason, seconds(stamp.TS), true
 		}
 	}
@@ -123,10 +100,10 @@ func (n *lan) ending(t testing.TB, h *remoteHost) (reason string, at time.Time, 
 func seconds(s float64) time.Time { return time.UnixMicro(int64(s * 1e6)) }
 
 // closed returns when the backend has seen the host's first stream end, if it did.
-func (n *lan) closed(t testing.TB, h *remoteHost) (at time.Time, ok bool) {
+func (n *lan) closed(t testing.TB, h *harness.RemoteHost) (at time.Time, ok bool) {
 	t.Helper()
-	for _, s := range n.app.stats(t).Streams {
-		if s.User == h.ns && s.ClosedAt != nil {
+	for _, s := range n.app.Stats(t).Streams {
+		if s.User == h.Name && s.ClosedAt != nil {
 			return seconds(*s.ClosedAt), true
 		}
 	}
@@ -134,7 +111,7 @@ func (n *lan) closed(t testing.TB, h *remoteHost) (at time.Time, ok bool) {
 }
 
 // requireEnds waits for the end of a host's stream, and judges when it came.
-func (n *lan) requireEnds(t testing.TB, h *remoteHost, reason string, since time.Time, least, most time.Duration) {
+func (n *lan) requireEnds(t testing.TB, h *harness.RemoteHost, reason string, since time.Time, least, most time.Duration) {
 	t.Helper()
 	var (
 		why        string
@@ -145,7 +122,7 @@ func (n *lan) requireEnds(t testing.TB, h *remoteHost, reason string, since time
 		why, ended, logged = n.ending(t, h)
 		saw, seen = n.closed(t, h)
 		return logged && seen
-	}, patience, 20*time.Millisecond, "the stream has not ended")
+	}, harness.Patience, 20*time.Millisecond, "the stream has not ended")
 	t.Logf("%s after %.2f s; the backend saw it after %.2f s", why, ended.Sub(since).Seconds(), saw.Sub(since).Seconds())
 	assert.Equal(t, reason, why)
 	for _, at := range []time.Time{ended, saw} {
@@ -155,12 +132,12 @@ func (n *lan) requireEnds(t testing.TB, h *remoteHost, reason string, since time
 }
 
 // requireStays waits for a while in which the stream must not end.
-func (n *lan) requireStays(t testing.TB, h *remoteHost, c *curlProcess, d time.Duration) {
+func (n *lan) requireStays(t testing.TB, h *harness.RemoteHost, c *harness.CurlProcess, d time.Duration) {
 	t.Helper()
 	require.Never(t, func() bool {
 		_, _, logged := n.ending(t, h)
 		_, seen := n.closed(t, h)
-		return logged || seen || !c.running()
+		return logged || seen || !c.Running()
 	}, d, 100*time.Millisecond, "a client that lives has lost its stream")
 }
 
@@ -185,39 +162,39 @@ func TestNetns_Liveness(t *testing.T) {
 		for path, least := range map[string]time.Duration{idle: netDead - netBeat, busy: netDead - 500*time.Millisecond} {
 			kind := map[string]string{idle: "idle", busy: "busy"}[path]
 			parts["cable pulled, "+kind+", "+via] = func(t *testing.T) {
-				h := newRemoteHost(t)
+				h := harness.NewRemoteHost(t)
 				n.connect(t, h, via, path)
-				n.requireEnds(t, h, "dead", h.pullCable(t), least, netDead+netSlack)
+				n.requireEnds(t, h, "dead", h.PullCable(t), least, netDead+netSlack)
 			}
 			parts["packets lost, link up, "+kind+", "+via] = func(t *testing.T) {
-				h, w := newFarHost(t, 0, 0)
+				h, w := harness.NewFarHost(t, 0, 0)
 				n.connect(t, h, via, path)
-				n.requireEnds(t, h, "dead", w.lose(), least, netDead+netSlack)
+				n.requireEnds(t, h, "dead", w.Lose(), least, netDead+netSlack)
 			}
 		}
 	}
 	for _, path := range []string{idle, busy} {
 		kind := map[string]string{idle: "idle", busy: "busy"}[path]
 		parts["300 ms each way and 5% loss, "+kind] = func(t *testing.T) {
-			h, _ := newFarHost(t, 300*time.Millisecond, 20)
+			h, _ := harness.NewFarHost(t, 300*time.Millisecond, 20)
 			c := n.connect(t, h, viaHTTP1, path)
 			n.requireStays(t, h, c, 3*netDead)
 		}
 		parts["a short cut, "+kind] = func(t *testing.T) {
-			h := newRemoteHost(t)
+			h := harness.NewRemoteHost(t)
 			c := n.connect(t, h, viaHTTP1, path)
-			h.pullCable(t)
+			h.PullCable(t)
 			n.requireStays(t, h, c, netDead/4)
-			h.plugCableIn(t)
+			h.PlugCableIn(t)
 			n.requireStays(t, h, c, 2*netDead)
 		}
 	}
 	parts["host back with a new address"] = func(t *testing.T) {
-		h := newRemoteHost(t)
+		h := harness.NewRemoteHost(t)
 		n.connect(t, h, viaHTTP1, busy)
-		h.pullCable(t)
-		h.move(t)
-		h.plugCableIn(t)
+		h.PullCable(t)
+		h.Move(t)
+		h.PlugCableIn(t)
 		back := time.Now()
 		c := n.connect(t, h, viaHTTP1, busy)
 		t.Logf("first event at the new address after %.2f s", time.Since(back).Seconds())
@@ -225,16 +202,16 @@ func TestNetns_Liveness(t *testing.T) {
 		n.requireStaysOpen(t, c)
 	}
 	parts["stopped client, busy"] = func(t *testing.T) {
-		h := newRemoteHost(t)
-		h.smallWindow(t)
+		h := harness.NewRemoteHost(t)
+		h.SmallWindow(t)
 		c := n.connect(t, h, viaHTTP1, "/raw?interval=0.005")
-		stopped := c.signal(t, syscall.SIGSTOP)
+		stopped := c.Signal(t, syscall.SIGSTOP)
 		// Its kernel acknowledges for it until the window is full, and says that it
 		// is for as long as it is asked. The end is the kernel's here, not Caddy's,
 		// to which it looks as if the client had left: there is no line in the log.
 		var full, saw time.Time
 		require.Eventually(t, func() bool {
-			switch isFull := h.windowFull(t); {
+			switch isFull := h.WindowFull(t); {
 			case isFull && full.IsZero():
 				full = time.Now()
 			case !isFull && time.Since(full) < netDead/2:
@@ -243,7 +220,7 @@ func TestNetns_Liveness(t *testing.T) {
 			var seen bool
 			saw, seen = n.closed(t, h)
 			return seen
-		}, patience, 20*time.Millisecond, "the stream has not ended")
+		}, harness.Patience, 20*time.Millisecond, "the stream has not ended")
 		require.False(t, full.IsZero(), "the window was not full")
 		t.Logf("the window was full %.2f s after the client was stopped, and %.2f s later the backend saw the end",
 			full.Sub(stopped).Seconds(), saw.Sub(full).Seconds())
@@ -251,23 +228,23 @@ func TestNetns_Liveness(t *testing.T) {
 		assert.LessOrEqual(t, saw.Sub(full), netDead+netSlack, "too late")
 	}
 	parts["stopped client, idle"] = func(t *testing.T) {
-		h := newRemoteHost(t)
+		h := harness.NewRemoteHost(t)
 		c := n.connect(t, h, viaHTTP1, idle)
-		c.signal(t, syscall.SIGSTOP)
+		c.Signal(t, syscall.SIGSTOP)
 		n.requireStays(t, h, c, 3*netDead)
-		c.signal(t, syscall.SIGCONT)
-		require.Eventually(t, func() bool { return strings.Count(c.output.String(), "\n:") >= 4 },
-			patience, 20*time.Millisecond, "the heartbeats were not there for it")
+		c.Signal(t, syscall.SIGCONT)
+		require.Eventually(t, func() bool { return strings.Count(c.Output(), "\n:") >= 4 },
+			harness.Patience, 20*time.Millisecond, "the heartbeats were not there for it")
 	}
 	sideBySide(t, parts)
 }
 
 // requireStaysOpen: events go on to arrive.
-func (n *lan) requireStaysOpen(t testing.TB, c *curlProcess) {
+func (n *lan) requireStaysOpen(t testing.TB, c *harness.CurlProcess) {
 	t.Helper()
-	before := len(c.output.String())
-	require.Eventually(t, func() bool { return len(c.output.String()) > before+1000 }, patience, 20*time.Millisecond)
-	require.True(t, c.running())
+	before := len(c.Output())
+	require.Eventually(t, func() bool { return len(c.Output()) > before+1000 }, harness.Patience, 20*time.Millisecond)
+	require.True(t, c.Running())
 }
 
 // TestNetns_Reject: a zombie costs no newcomer a refusal, and a holder that lives
@@ -284,8 +261,8 @@ func TestNetns_Reject(t *testing.T) {
 				n.connect(t, h, viaHTTP1, path)
 				lose()
 				start := time.Now()
-				s := newSSEClient(t, http1).open(t, n.url(h, path))
-				require.Equal(t, "message", s.next(t).Type, "it is refused")
+				s := harness.NewClient(t, harness.HTTP1).Open(t, n.url(h, path))
+				require.Equal(t, "message", s.Next(t).Type, "it is refused")
 				took := time.Since(start)
 				t.Logf("admitted, first event after %.2f s", took.Seconds())
 				assert.LessOrEqual(t, took, bound)
@@ -294,13 +271,13 @@ func TestNetns_Reject(t *testing.T) {
 		}
 		for _, delay := range []time.Duration{0, 300 * time.Millisecond} {
 			parts[fmt.Sprintf("alive, %s each way, %s", delay, kind)] = func(t *testing.T) {
-				h, _ := newFarHost(t, delay, 0)
+				h, _ := harness.NewFarHost(t, delay, 0)
 				c := n.connect(t, h, viaHTTP1, path)
-				client := newSSEClient(t, http1)
+				client := harness.NewClient(t, harness.HTTP1)
 				slowest := time.Duration(0)
 				for range 10 {
 					start := time.Now()
-					requireEnded(t, client.open(t, n.url(h, path)), duplicateSession, "rejected")
+					harness.RequireEnded(t, client.Open(t, n.url(h, path)), harness.DuplicateSession, "rejected")
 					slowest = max(slowest, time.Since(start))
 				}
 				t.Logf("10 refusals, the slowest took %.3f s", slowest.Seconds())
@@ -310,9 +287,9 @@ func TestNetns_Reject(t *testing.T) {
 			}
 		}
 		parts["dead, 50 newcomers at once, "+kind] = func(t *testing.T) {
-			h := newRemoteHost(t)
+			h := harness.NewRemoteHost(t)
 			n.connect(t, h, viaHTTP1, path)
-			h.pullCable(t)
+			h.PullCable(t)
 			admitted := n.crowd(t, n.url(h, path))
 			assert.Equal(t, 1, admitted, "of 50 newcomers")
 		}
@@ -321,47 +298,47 @@ func TestNetns_Reject(t *testing.T) {
 }
 
 // hostToLose makes a host that can be lost in that way.
-func hostToLose(t testing.TB, way string) (h *remoteHost, lose func()) {
+func hostToLose(t testing.TB, way string) (h *harness.RemoteHost, lose func()) {
 	t.Helper()
 	if way == "cable pulled" {
-		h = newRemoteHost(t)
-		return h, func() { h.pullCable(t) }
+		h = harness.NewRemoteHost(t)
+		return h, func() { h.PullCable(t) }
 	}
-	h, w := newFarHost(t, 0, 0)
-	return h, func() { w.lose() }
+	h, w := harness.NewFarHost(t, 0, 0)
+	return h, func() { w.Lose() }
 }
 
 // crowd lets 50 newcomers come at once, and returns how many were admitted. They
 // stay until the last one has its answer.
 func (n *lan) crowd(t testing.TB, url string) int {
 	t.Helper()
-	client := newSSEClient(t, http1)
+	client := harness.NewClient(t, harness.HTTP1)
 	var (
 		newcomers sync.WaitGroup
 		admitted  atomic.Int32
-		streams   [50]*sseStream
+		streams   [50]*harness.Stream
 	)
 	t.Cleanup(func() {
 		for _, s := range streams {
 			if s != nil {
-				s.close()
+				s.Close()
 			}
 		}
 	})
 	start := time.Now()
 	for i := range streams {
 		newcomers.Go(func() {
-			s, err := client.connect(t.Context(), url, "")
+			s, err := client.Connect(t.Context(), url, "")
 			if !assert.NoError(t, err) {
 				return
 			}
 			streams[i] = s
 			select {
-			case e := <-s.events:
+			case e := <-s.Events():
 				if e.Type == "message" {
 					admitted.Add(1)
 				}
-			case <-s.done:
+			case <-s.Done():
 				assert.Fail(t, "neither admitted nor told why not")
 			case <-t.Context().Done():
 			}

@@ -16,25 +16,20 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-)
 
-// send sends a plain request and returns the answer with its body read.
-func send(t testing.TB, method, url string, options ...requestOption) (*http.Response, string) {
-	t.Helper()
-	options = append([]requestOption{func(r *http.Request) { r.Method = method }}, options...)
-	return get(t, url, options...)
-}
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+)
 
 // TestPassThrough: what is no stream is none of the guard's business, even
 // where it demands a token.
 func TestPassThrough(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard {\nrequire_token\n}\nreverse_proxy "+app.URL)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard {\nrequire_token\n}\nreverse_proxy "+app.URL)
 
 	for _, path := range []string{"/login", "/api/items", "/status/404", "/status/500", "/status/204", "/redirect", "/download?size=300000"} {
 		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodOptions} {
-			direct, want := send(t, method, app.URL+path)
-			response, body := send(t, method, server.URL+path)
+			direct, want := harness.Send(t, method, app.URL+path)
+			response, body := harness.Send(t, method, server.URL+path)
 			assert.Equal(t, direct.StatusCode, response.StatusCode, "%s %s", method, path)
 			assert.Equal(t, sha256.Sum256([]byte(want)), sha256.Sum256([]byte(body)), "%s %s", method, path)
 			for _, name := range []string{"Content-Type", "Content-Length", "Location", "Allow"} {
@@ -42,18 +37,18 @@ func TestPassThrough(t *testing.T) {
 			}
 		}
 	}
-	head, _ := send(t, http.MethodHead, server.URL+"/raw")
+	head, _ := harness.Send(t, http.MethodHead, server.URL+"/raw")
 	assert.Equal(t, http.StatusMethodNotAllowed, head.StatusCode, "FastAPI's own answer")
-	preflight, _ := send(t, http.MethodOptions, server.URL+"/cors",
-		withHeader("Origin", "https://app.example"), withHeader("Access-Control-Request-Method", "GET"))
+	preflight, _ := harness.Send(t, http.MethodOptions, server.URL+"/cors",
+		harness.WithHeader("Origin", "https://app.example"), harness.WithHeader("Access-Control-Request-Method", "GET"))
 	assert.Equal(t, http.StatusOK, preflight.StatusCode)
 	assert.Equal(t, "https://app.example", preflight.Header.Get("Access-Control-Allow-Origin"))
 }
 
 // TestPost_IsGovernedOnlyWithAKey: an API key may run two completions at once.
 func TestPost_IsGovernedOnlyWithAKey(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, `
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, `
 		handle_path /free/* {
 			sse_guard
 			reverse_proxy `+app.URL+`
@@ -64,21 +59,21 @@ func TestPost_IsGovernedOnlyWithAKey(t *testing.T) {
 			}
 			reverse_proxy `+app.URL+`
 		}`)
-	client := newSSEClient(t, http1)
-	chat := func(path string) *sseStream {
-		s := client.open(t, server.URL+path, withPost("{}"), withBearer("key"))
-		s.next(t)
+	client := harness.NewClient(t, harness.HTTP1)
+	chat := func(path string) *harness.Stream {
+		s := client.Open(t, server.URL+path, harness.WithPost("{}"), harness.WithBearer("key"))
+		s.Next(t)
 		return s
 	}
 	one, two := chat("/free/chat?n=10"), chat("/free/chat?n=10")
-	for _, s := range []*sseStream{one, two} {
-		events := s.rest(t)
+	for _, s := range []*harness.Stream{one, two} {
+		events := s.Rest(t)
 		assert.Equal(t, "[DONE]", events[len(events)-1].Data)
-		assert.True(t, s.end.clean())
+		assert.True(t, s.Wait(t).Clean())
 	}
 	older := chat("/one/chat?n=0")
 	chat("/one/chat?n=0")
-	requireEnded(t, older, duplicated, "superseded")
+	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 }
 
 // TestEarlyHintsAndTrailers pass.
@@ -93,14 +88,14 @@ func TestEarlyHintsAndTrailers(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Late", "yes")
 	}))
 	defer upstream.Close()
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+upstream.URL)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+upstream.URL)
 
 	var hints []string
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 		hints = append(hints, h.Get("Link"))
 		return nil
 	}}
-	response, body := get(t, server.URL, func(r *http.Request) {
+	response, body := harness.Get(t, server.URL, func(r *http.Request) {
 		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
 	})
 	assert.Equal(t, "hello", body)
@@ -111,12 +106,12 @@ func TestEarlyHintsAndTrailers(t *testing.T) {
 
 // TestWebSocket_PassesUntouched: the connection is handed over.
 func TestWebSocket_PassesUntouched(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard {\nrequire_token\n}\nreverse_proxy "+app.URL)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard {\nrequire_token\n}\nreverse_proxy "+app.URL)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	_, err = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	require.NoError(t, err)
@@ -136,29 +131,29 @@ func TestWebSocket_PassesUntouched(t *testing.T) {
 
 // TestUpgrade_IsNoWayAroundTheGuard: a backend that ignores the wish streams.
 func TestUpgrade_IsNoWayAroundTheGuard(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
-	older := client.open(t, server.URL+"/raw", withBearer("alice"))
-	older.next(t)
-	client.open(t, server.URL+"/raw", withBearer("alice"), withHeader("Connection", "Upgrade"), withHeader("Upgrade", "nothing")).next(t)
-	requireEnded(t, older, duplicated, "superseded")
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
+	older := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+	older.Next(t)
+	client.Open(t, server.URL+"/raw", harness.WithBearer("alice"), harness.WithHeader("Connection", "Upgrade"), harness.WithHeader("Upgrade", "nothing")).Next(t)
+	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 }
 
 // TestErrors_OfTheUpstreamPass: its own refusals reach the page as they are.
 func TestErrors_OfTheUpstreamPass(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
-	holder := client.open(t, server.URL+"/secured", withBearer("alice"))
-	holder.next(t)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
+	holder := client.Open(t, server.URL+"/secured", harness.WithBearer("alice"))
+	holder.Next(t)
 	for token, status := range map[string]int{"forbidden": 403, "": 401} {
-		direct, refused := client.open(t, app.URL+"/secured", withBearer(token)), client.open(t, server.URL+"/secured", withBearer(token))
-		direct.wait(t)
-		refused.wait(t)
+		direct, refused := client.Open(t, app.URL+"/secured", harness.WithBearer(token)), client.Open(t, server.URL+"/secured", harness.WithBearer(token))
+		direct.Wait(t)
+		refused.Wait(t)
 		assert.Equal(t, status, refused.Status)
-		assert.True(t, bytes.Equal(direct.bytes(), refused.bytes()))
+		assert.True(t, bytes.Equal(direct.Bytes(), refused.Bytes()))
 		assert.Equal(t, direct.Header.Get("WWW-Authenticate"), refused.Header.Get("WWW-Authenticate"))
 	}
-	holder.next(t)
+	holder.Next(t)
 }

@@ -11,41 +11,43 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // TestTakeover_AcrossProtocols: a key is held whatever the client speaks.
 func TestTakeover_AcrossProtocols(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddyTLS(t, "sse_guard\nreverse_proxy "+app.URL)
-	var older *sseStream
-	for _, protocol := range []protocol{http1, http2, http3, http1} {
-		newer := newSSEClient(t, protocol).open(t, server.URL+"/raw", withBearer("alice"))
-		newer.next(t)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddyTLS(t, "sse_guard\nreverse_proxy "+app.URL)
+	var older *harness.Stream
+	for _, protocol := range []harness.Protocol{harness.HTTP1, harness.HTTP2, harness.HTTP3, harness.HTTP1} {
+		newer := harness.NewClient(t, protocol).Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+		newer.Next(t)
 		if older != nil {
-			requireEnded(t, older, duplicated, "superseded")
+			harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 		}
 		older = newer
 	}
-	app.waitOpen(t, 1)
+	app.WaitOpen(t, 1)
 }
 
 // TestEnd_LeavesTheOtherStreamsOfAConnection alone: on HTTP/2 and HTTP/3 one
 // connection has many.
 func TestEnd_LeavesTheOtherStreamsOfAConnection(t *testing.T) {
-	for _, protocol := range []protocol{http2, http3} {
+	for _, protocol := range []harness.Protocol{harness.HTTP2, harness.HTTP3} {
 		t.Run(string(protocol), func(t *testing.T) {
-			app := startFastAPI(t)
-			server := startCaddyTLS(t, "sse_guard\nreverse_proxy "+app.URL)
-			client := newSSEClient(t, protocol)
-			alice := client.open(t, server.URL+"/raw", withBearer("alice"))
-			bob := client.open(t, server.URL+"/raw", withBearer("bob"))
-			alice.next(t)
-			bob.next(t)
-			again := client.open(t, server.URL+"/raw", withBearer("alice"))
-			again.next(t)
-			requireEnded(t, alice, duplicated, "superseded")
-			bob.next(t)
-			app.waitOpen(t, 2)
+			app := harness.StartFastAPI(t)
+			server := harness.StartCaddyTLS(t, "sse_guard\nreverse_proxy "+app.URL)
+			client := harness.NewClient(t, protocol)
+			alice := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+			bob := client.Open(t, server.URL+"/raw", harness.WithBearer("bob"))
+			alice.Next(t)
+			bob.Next(t)
+			again := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+			again.Next(t)
+			harness.RequireEnded(t, alice, harness.Duplicated, "superseded")
+			bob.Next(t)
+			app.WaitOpen(t, 2)
 		})
 	}
 }
@@ -53,12 +55,12 @@ func TestEnd_LeavesTheOtherStreamsOfAConnection(t *testing.T) {
 // TestEnd_LeavesTheConnectionUsable: over HTTP/1.1 the last chunk ends the
 // response, and the next request uses the same connection.
 func TestEnd_LeavesTheConnectionUsable(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+app.URL)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	reader := bufio.NewReader(conn)
 	ask := func(path string) *http.Response {
 		_, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer alice\r\n\r\n")
@@ -69,10 +71,10 @@ func TestEnd_LeavesTheConnectionUsable(t *testing.T) {
 		return response
 	}
 	older := ask("/raw")
-	newSSEClient(t, http1).open(t, server.URL+"/raw", withHeader("Cookie", "access_token=alice")).next(t)
+	harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithHeader("Cookie", "access_token=alice")).Next(t)
 	body, err := io.ReadAll(older.Body)
 	require.NoError(t, err)
-	assert.Contains(t, string(body), "event: "+duplicated)
+	assert.Contains(t, string(body), "event: "+harness.Duplicated)
 	items := ask("/api/items")
 	assert.Equal(t, http.StatusOK, items.StatusCode)
 }

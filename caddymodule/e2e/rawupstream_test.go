@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // bothWays is a site that has the upstream twice: under /plain/ without the
@@ -40,7 +42,7 @@ func receive[T any](t testing.TB, from <-chan T) T {
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		require.FailNow(t, "nothing came")
 		panic("unreachable")
 	}
@@ -55,7 +57,7 @@ func rawRequest(t testing.TB, server, head string) net.Conn {
 	conn, err := net.Dial("tcp", u.Host)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	_, err = io.WriteString(conn, strings.ReplaceAll(head, "\n", "\r\n")+"\r\n\r\n")
 	require.NoError(t, err)
 	return conn
@@ -83,14 +85,14 @@ func TestRawUpstream_WhatIsNoStreamIsTheSameOnTheWire(t *testing.T) {
 		"/stream":   "200 OK" + date + "\nContent-Type: text/event-stream\nContent-Length: 9\n\n",
 		"/options":  "200 OK" + date + "\nContent-Type: text/event-stream\nContent-Length: 9\n\ndata: a\n\n",
 	}
-	upstream := startRawUpstream(t, func(c *net.TCPConn, r *http.Request) {
+	upstream := harness.StartRawUpstream(t, func(c *net.TCPConn, r *http.Request) {
 		head, body, _ := strings.Cut(answers[r.URL.Path], "\n\n")
 		if r.URL.Path == "/chunked" {
 			body = strings.ReplaceAll(body, "\n", "\r\n")
 		}
 		_, _ = io.WriteString(c, "HTTP/1.1 "+strings.ReplaceAll(head, "\n", "\r\n")+"\r\n\r\n"+body)
 	})
-	server := startCaddy(t, bothWays(upstream, "require_token"))
+	server := harness.StartCaddy(t, bothWays(upstream, "require_token"))
 	for path := range answers {
 		method, credentials := http.MethodGet, "\nAuthorization: Bearer alice"
 		switch path {
@@ -118,33 +120,33 @@ func TestRawUpstream_WhatIsNoStreamIsTheSameOnTheWire(t *testing.T) {
 // upstream what it would without the guard, in the words of its protocol.
 func TestRawUpstream_FailsAlikeOverEveryProtocol(t *testing.T) {
 	for _, how := range []string{"closed", "reset"} {
-		for _, protocol := range []protocol{http1, h2c, http2, http3} {
+		for _, protocol := range []harness.Protocol{harness.HTTP1, harness.H2C, harness.HTTP2, harness.HTTP3} {
 			t.Run(how+" "+string(protocol), func(t *testing.T) {
 				received := make(chan struct{}, 2)
-				upstream := startRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
-					_, _ = io.WriteString(c, sseHeader+"Transfer-Encoding: chunked\r\n\r\n14\r\ndata: a\n\ndata: torn!\r\n")
+				upstream := harness.StartRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
+					_, _ = io.WriteString(c, harness.SSEHeader+"Transfer-Encoding: chunked\r\n\r\n14\r\ndata: a\n\ndata: torn!\r\n")
 					<-received
 					if how == "reset" {
 						_ = c.SetLinger(0)
 					}
 				})
-				start := startCaddy
-				if protocol == http2 || protocol == http3 {
-					start = startCaddyTLS
+				start := harness.StartCaddy
+				if protocol == harness.HTTP2 || protocol == harness.HTTP3 {
+					start = harness.StartCaddyTLS
 				}
 				server := start(t, bothWays(upstream, ""))
-				fail := func(path string) (end streamEnd, body string) {
-					s := newSSEClient(t, protocol).open(t, server.URL+path, withBearer("alice"))
-					assert.Equal(t, "a", s.next(t).Data)
+				fail := func(path string) (end harness.StreamEnd, body string) {
+					s := harness.NewClient(t, protocol).Open(t, server.URL+path, harness.WithBearer("alice"))
+					assert.Equal(t, "a", s.Next(t).Data)
 					received <- struct{}{}
-					return s.wait(t), string(s.bytes())
+					return s.Wait(t), string(s.Bytes())
 				}
 				plainEnd, plain := fail("/plain/")
 				end, body := fail("/")
 				require.Error(t, plainEnd.Err)
 				require.Error(t, end.Err)
 				assert.Equal(t, plainEnd.Err.Error(), end.Err.Error())
-				if protocol == http3 {
+				if protocol == harness.HTTP3 {
 					// A QUIC reset may overtake the last bytes.
 					assert.Contains(t, []string{"data: a\n\n", plain}, body)
 				} else {
@@ -158,18 +160,18 @@ func TestRawUpstream_FailsAlikeOverEveryProtocol(t *testing.T) {
 // TestRawUpstream_NoticeDoesNotWaitForTheRestOfAnEvent, nor for end_timeout:
 // what is held of the event was never sent.
 func TestRawUpstream_NoticeDoesNotWaitForTheRestOfAnEvent(t *testing.T) {
-	upstream := startRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
-		_, _ = io.WriteString(c, sseHeader+"\r\nid: 9\ndata: whole\n\nid: 10\ndata: half")
-		waitClosed(c)
+	upstream := harness.StartRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
+		_, _ = io.WriteString(c, harness.SSEHeader+"\r\nid: 9\ndata: whole\n\nid: 10\ndata: half")
+		harness.WaitClosed(c)
 	})
-	server := startCaddy(t, "sse_guard {\nend_timeout 1h\n}\nreverse_proxy "+upstream)
-	client := newSSEClient(t, http1)
-	older := client.open(t, server.URL, withBearer("alice"))
-	older.next(t)
-	_, opened := startRequest(t, client, server.URL, "alice")
-	notice := requireEnded(t, older, duplicated, "superseded")
-	assert.Equal(t, "9", noticeOf(t, notice).LastEventID)
-	assert.NotContains(t, string(older.bytes()), "half")
+	server := harness.StartCaddy(t, "sse_guard {\nend_timeout 1h\n}\nreverse_proxy "+upstream)
+	client := harness.NewClient(t, harness.HTTP1)
+	older := client.Open(t, server.URL, harness.WithBearer("alice"))
+	older.Next(t)
+	_, opened := client.StartRequest(t, server.URL, harness.WithBearer("alice"))
+	notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	assert.Equal(t, "9", harness.NoticeOf(t, notice).LastEventID)
+	assert.NotContains(t, string(older.Bytes()), "half")
 	require.NoError(t, receive(t, opened))
 }
 
@@ -181,35 +183,35 @@ func TestRawUpstream_LargeEventIsWholeBeforeTheNotice(t *testing.T) {
 	finishNow := sync.OnceFunc(func() { close(finish) })
 	defer finishNow()
 	var connections atomic.Int32
-	upstream := startRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
+	upstream := harness.StartRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
 		if connections.Add(1) > 1 {
-			_, _ = io.WriteString(c, sseHeader+"\r\ndata: newer\n\n")
+			_, _ = io.WriteString(c, harness.SSEHeader+"\r\ndata: newer\n\n")
 		} else {
-			_, _ = io.WriteString(c, sseHeader+"\r\nid: 1\ndata: "+strings.Repeat("x", half))
+			_, _ = io.WriteString(c, harness.SSEHeader+"\r\nid: 1\ndata: "+strings.Repeat("x", half))
 			<-finish
 			_, _ = io.WriteString(c, strings.Repeat("y", half)+"\n\n")
 		}
-		waitClosed(c)
+		harness.WaitClosed(c)
 	})
-	server := startCaddy(t, "sse_guard {\nend_timeout 1h\n}\nreverse_proxy "+upstream)
-	client := newSSEClient(t, http1)
-	older := client.open(t, server.URL, withBearer("alice"))
-	require.Eventually(t, func() bool { return len(older.bytes()) > half }, patience, time.Millisecond)
-	_, opened := startRequest(t, client, server.URL, "alice")
-	server.waitLogs(t, 1) // it was asked to end
-	assert.False(t, older.ended())
+	server := harness.StartCaddy(t, "sse_guard {\nend_timeout 1h\n}\nreverse_proxy "+upstream)
+	client := harness.NewClient(t, harness.HTTP1)
+	older := client.Open(t, server.URL, harness.WithBearer("alice"))
+	require.Eventually(t, func() bool { return len(older.Bytes()) > half }, harness.Patience, time.Millisecond)
+	_, opened := client.StartRequest(t, server.URL, harness.WithBearer("alice"))
+	server.WaitLogs(t, 1) // it was asked to end
+	assert.False(t, older.Ended())
 	finishNow()
-	large := older.next(t)
+	large := older.Next(t)
 	assert.Equal(t, strings.Repeat("x", half)+strings.Repeat("y", half), large.Data)
-	notice := requireEnded(t, older, duplicated, "superseded")
-	assert.Equal(t, "1", noticeOf(t, notice).LastEventID)
+	notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	assert.Equal(t, "1", harness.NoticeOf(t, notice).LastEventID)
 	require.NoError(t, receive(t, opened))
 }
 
 // eventsOf parses a whole stream.
-func eventsOf(t testing.TB, stream string) (events []sseEvent) {
+func eventsOf(t testing.TB, stream string) (events []harness.Event) {
 	t.Helper()
-	parser := newSSEParser("", func(e sseEvent) { events = append(events, e) })
+	parser := harness.NewParser("", func(e harness.Event) { events = append(events, e) })
 	_, err := io.WriteString(parser, stream)
 	require.NoError(t, err)
 	return events
@@ -243,9 +245,9 @@ func TestRawUpstream_NoticeFitsEveryLineEnd(t *testing.T) {
 		"/id-without-data":    {"data: a\n\nid: 7\n\n", "", "7"},
 		"/field-named-id-ish": {"idea: 3\ndata: a\n\n", "", ""},
 	}
-	upstream := startRawUpstream(t, func(c *net.TCPConn, r *http.Request) {
+	upstream := harness.StartRawUpstream(t, func(c *net.TCPConn, r *http.Request) {
 		stream := streams[r.URL.Path].passes + streams[r.URL.Path].held
-		_, _ = io.WriteString(c, sseHeader+"\r\n")
+		_, _ = io.WriteString(c, harness.SSEHeader+"\r\n")
 		if r.URL.RawQuery == "" {
 			_, _ = io.WriteString(c, stream)
 		}
@@ -254,30 +256,30 @@ func TestRawUpstream_NoticeFitsEveryLineEnd(t *testing.T) {
 				_, _ = c.Write([]byte{stream[i]})
 			}
 		}
-		waitClosed(c)
+		harness.WaitClosed(c)
 	})
-	server := startCaddy(t, "sse_guard\nreverse_proxy "+upstream)
-	client := newSSEClient(t, http1)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+upstream)
+	client := harness.NewClient(t, harness.HTTP1)
 	for path, stream := range streams {
 		for _, how := range []string{"", "?bytewise"} {
-			older := client.open(t, server.URL+path+how, withBearer("alice"))
-			require.Eventually(t, func() bool { return string(older.bytes()) == stream.passes }, patience, time.Millisecond,
-				"%s%s: %q", path, how, older.bytes())
-			newer := client.open(t, server.URL+path+how, withBearer("alice"))
-			assert.NoError(t, older.wait(t).Err, path)
+			older := client.Open(t, server.URL+path+how, harness.WithBearer("alice"))
+			require.Eventually(t, func() bool { return string(older.Bytes()) == stream.passes }, harness.Patience, time.Millisecond,
+				"%s%s: %q", path, how, older.Bytes())
+			newer := client.Open(t, server.URL+path+how, harness.WithBearer("alice"))
+			assert.NoError(t, older.Wait(t).Err, path)
 
-			notice, found := strings.CutPrefix(string(older.bytes()), stream.passes)
+			notice, found := strings.CutPrefix(string(older.Bytes()), stream.passes)
 			require.True(t, found, path)
 			require.Len(t, eventsOf(t, notice), 1, path)
-			events := eventsOf(t, string(older.bytes()))
+			events := eventsOf(t, string(older.Bytes()))
 			before := eventsOf(t, stream.passes)
 			require.Len(t, events, len(before)+1, path)
 			for i, e := range before {
 				assert.Equal(t, e, events[i], path)
 			}
-			assert.Equal(t, duplicated, events[len(before)].Type, path)
-			assert.Equal(t, stream.lastID, noticeOf(t, events[len(before)]).LastEventID, path)
-			newer.close()
+			assert.Equal(t, harness.Duplicated, events[len(before)].Type, path)
+			assert.Equal(t, stream.lastID, harness.NoticeOf(t, events[len(before)]).LastEventID, path)
+			newer.Close()
 		}
 	}
 }
@@ -287,17 +289,17 @@ func TestRawUpstream_NoticeFitsEveryLineEnd(t *testing.T) {
 func TestRawUpstream_RetryOpensTheStream(t *testing.T) {
 	for name, stream := range map[string]string{"plain": "data: a\n\n", "with BOM": "\ufeffdata: a\n\n"} {
 		t.Run(name, func(t *testing.T) {
-			upstream := startRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
-				_, _ = io.WriteString(c, sseHeader+"\r\n")
+			upstream := harness.StartRawUpstream(t, func(c *net.TCPConn, _ *http.Request) {
+				_, _ = io.WriteString(c, harness.SSEHeader+"\r\n")
 				for i := range len(stream) {
 					_, _ = c.Write([]byte{stream[i]})
 				}
 			})
-			server := startCaddy(t, "sse_guard {\nretry 3s\n}\nreverse_proxy "+upstream)
-			s := newSSEClient(t, http1).open(t, server.URL, withBearer("alice"))
-			assert.True(t, s.wait(t).clean())
-			assert.Equal(t, "retry: 3000\n\ndata: a\n\n", string(s.bytes()))
-			assert.Equal(t, 3*time.Second, *s.retry())
+			server := harness.StartCaddy(t, "sse_guard {\nretry 3s\n}\nreverse_proxy "+upstream)
+			s := harness.NewClient(t, harness.HTTP1).Open(t, server.URL, harness.WithBearer("alice"))
+			assert.True(t, s.Wait(t).Clean())
+			assert.Equal(t, "retry: 3000\n\ndata: a\n\n", string(s.Bytes()))
+			assert.Equal(t, 3*time.Second, *s.Retry())
 		})
 	}
 }
@@ -310,9 +312,9 @@ func TestAcceptEncoding_OnlyOfRequestsForAStreamIsChanged(t *testing.T) {
 		seen.Store(fmt.Sprint(r.Header.Values("Accept-Encoding")))
 	}))
 	defer upstream.Close()
-	server := startCaddy(t, bothWays(upstream.URL, ""))
+	server := harness.StartCaddy(t, bothWays(upstream.URL, ""))
 	ask := func(method, path, accept, encoding string) string {
-		send(t, method, server.URL+path, func(r *http.Request) {
+		harness.Send(t, method, server.URL+path, func(r *http.Request) {
 			r.Header.Set("Accept", accept)
 			if encoding != "" {
 				r.Header.Set("Accept-Encoding", encoding)
@@ -352,8 +354,8 @@ func TestStream_BetweenEarlyHintsAndTrailers(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Late", "yes")
 	}))
 	defer upstream.Close()
-	server := startCaddyTLS(t, bothWays(upstream.URL, ""))
-	for _, protocol := range []protocol{http1, http2} {
+	server := harness.StartCaddyTLS(t, bothWays(upstream.URL, ""))
+	for _, protocol := range []harness.Protocol{harness.HTTP1, harness.HTTP2} {
 		t.Run(string(protocol), func(t *testing.T) {
 			var hints []string
 			traced := func(r *http.Request) {
@@ -364,11 +366,11 @@ func TestStream_BetweenEarlyHintsAndTrailers(t *testing.T) {
 					},
 				}))
 			}
-			ask := func(path string) streamEnd {
-				s := newSSEClient(t, protocol).open(t, server.URL+path, withBearer("alice"), traced)
-				end := s.wait(t)
+			ask := func(path string) harness.StreamEnd {
+				s := harness.NewClient(t, protocol).Open(t, server.URL+path, harness.WithBearer("alice"), traced)
+				end := s.Wait(t)
 				assert.NoError(t, end.Err)
-				assert.Equal(t, "data: a\n\n", string(s.bytes()))
+				assert.Equal(t, "data: a\n\n", string(s.Bytes()))
 				return end
 			}
 			plain, guarded := ask("/plain/"), ask("/")
@@ -378,10 +380,10 @@ func TestStream_BetweenEarlyHintsAndTrailers(t *testing.T) {
 			assert.Contains(t, hints[0], "app.js")
 			assert.Equal(t, hints[0], hints[1])
 
-			older := newSSEClient(t, protocol).open(t, server.URL+"/?endless", withBearer("alice"))
-			older.next(t)
-			newSSEClient(t, protocol).open(t, server.URL+"/?endless", withBearer("alice")).next(t)
-			requireEnded(t, older, duplicated, "superseded")
+			older := harness.NewClient(t, protocol).Open(t, server.URL+"/?endless", harness.WithBearer("alice"))
+			older.Next(t)
+			harness.NewClient(t, protocol).Open(t, server.URL+"/?endless", harness.WithBearer("alice")).Next(t)
+			harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 		})
 	}
 }

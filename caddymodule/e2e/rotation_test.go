@@ -7,27 +7,29 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // TestMaxAge_RotatesAStreamWithoutALoss: the client comes back with the last id
 // that it saw, and the application goes on from there.
 func TestMaxAge_RotatesAStreamWithoutALoss(t *testing.T) {
-	app := startFastAPI(t)
-	server := startCaddy(t, "sse_guard {\nmax_age 1s\n}\nreverse_proxy "+app.URL)
-	client := newSSEClient(t, http1)
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "sse_guard {\nmax_age 1s\n}\nreverse_proxy "+app.URL)
+	client := harness.NewClient(t, harness.HTTP1)
 	last := 0
 	for range 2 {
-		var options []requestOption
+		var options []harness.RequestOption
 		if last > 0 {
-			options = append(options, withHeader("Last-Event-ID", strconv.Itoa(last)))
+			options = append(options, harness.WithHeader("Last-Event-ID", strconv.Itoa(last)))
 		}
-		s := client.open(t, server.URL+"/raw?interval=0.005", append(options, withBearer("alice"))...)
-		end := s.wait(t)
+		s := client.Open(t, server.URL+"/raw?interval=0.005", append(options, harness.WithBearer("alice"))...)
+		end := s.Wait(t)
 		require.NoError(t, end.Err)
 		require.False(t, end.Torn, "ended between two events")
-		require.NotNil(t, s.retry())
-		require.LessOrEqual(t, *s.retry(), 2*time.Second)
-		for _, e := range s.rest(t) {
+		require.NotNil(t, s.Retry())
+		require.LessOrEqual(t, *s.Retry(), 2*time.Second)
+		for _, e := range s.Rest(t) {
 			id, err := strconv.Atoi(e.ID)
 			require.NoError(t, err, "no event of the guard's")
 			require.Equal(t, last+1, id)
@@ -35,30 +37,30 @@ func TestMaxAge_RotatesAStreamWithoutALoss(t *testing.T) {
 		}
 	}
 	require.Greater(t, last, 50)
-	app.waitOpen(t, 0)
-	require.Empty(t, server.handlerLogs(t))
+	app.WaitOpen(t, 0)
+	require.Empty(t, server.HandlerLogs(t))
 }
 
 // TestHeartbeat_ShowsOnlyOnIdleStreams, over each protocol.
 func TestHeartbeat_ShowsOnlyOnIdleStreams(t *testing.T) {
-	for _, protocol := range []protocol{http1, http2, http3} {
+	for _, protocol := range []harness.Protocol{harness.HTTP1, harness.HTTP2, harness.HTTP3} {
 		t.Run(string(protocol), func(t *testing.T) {
-			app := startFastAPI(t)
-			start := startCaddyTLS
-			if protocol == http1 {
-				start = startCaddy
+			app := harness.StartFastAPI(t)
+			start := harness.StartCaddyTLS
+			if protocol == harness.HTTP1 {
+				start = harness.StartCaddy
 			}
 			server := start(t, "sse_guard {\nheartbeat 300ms\ndead_after 1s\n}\nreverse_proxy "+app.URL)
-			client := newSSEClient(t, protocol)
-			idle := client.open(t, server.URL+"/emitter", withBearer("idle"))
-			busy := client.open(t, server.URL+"/raw?interval=0.05", withBearer("busy"))
+			client := harness.NewClient(t, protocol)
+			idle := client.Open(t, server.URL+"/emitter", harness.WithBearer("idle"))
+			busy := client.Open(t, server.URL+"/raw?interval=0.05", harness.WithBearer("busy"))
 			for range 40 { // two seconds: twice dead_after
-				busy.next(t)
+				busy.Next(t)
 			}
-			require.True(t, app.emit(t, "idle", "still there"))
-			require.Equal(t, "still there", dataOf(t, idle.next(t)).Data)
-			require.GreaterOrEqual(t, strings.Count(string(idle.bytes()), ":\n\n"), 4)
-			require.NotContains(t, string(busy.bytes()), ":\n\n")
+			require.True(t, app.Emit(t, "idle", "still there"))
+			require.Equal(t, "still there", harness.DataOf(t, idle.Next(t)).Data)
+			require.GreaterOrEqual(t, strings.Count(string(idle.Bytes()), ":\n\n"), 4)
+			require.NotContains(t, string(busy.Bytes()), ":\n\n")
 		})
 	}
 }

@@ -2,77 +2,13 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
-
-// userSite is a guard that knows users by their tokens, before an application
-// that verifies the same tokens and refuses a user more streams than it allows.
-type userSite struct {
-	server     *caddyServer
-	app        *fastAPI
-	issuer     *issuer
-	directives string
-}
-
-// siteSecret spares the guard to make one on first use, which may be for the event
-// of a stream whose client is gone, and the test with it: it would be written to a
-// directory that is being removed.
-const siteSecret = "secret 0123456789abcdef"
-
-// startUserSite has the guard hold a stream per user, unless the options say
-// otherwise. The other directives go before it.
-func startUserSite(t testing.TB, options string, directives ...string) *userSite {
-	t.Helper()
-	s := &userSite{app: startFastAPI(t), issuer: newIssuer(t, "ES256")}
-	s.app.verifyWith(t, s.issuer)
-	s.directives = strings.Join(append(directives, verifyingSite(s.app, s.issuer.keyOption(t), byUser, siteSecret, options)), "\n")
-	s.server = startCaddy(t, s.directives)
-	return s
-}
-
-// reload has the same directives in force, and others before them. It waits until
-// the server from before takes no connections any more.
-func (s *userSite) reload(t testing.TB, directives ...string) {
-	t.Helper()
-	mark := fmt.Sprint(tokensMade.Add(1))
-	s.server.reload(t, strings.Join(append(directives, "header X-Reloaded "+mark, s.directives), "\n"))
-	client := newSSEClient(t, http1)
-	require.Eventually(t, func() bool {
-		defer client.http.CloseIdleConnections()
-		answer, err := client.http.Get(s.server.URL + "/api/items")
-		if err != nil {
-			return false
-		}
-		answer.Body.Close()
-		return answer.Header.Get("X-Reloaded") == mark
-	}, patience, 10*time.Millisecond)
-}
-
-// token makes a token as the issuer does when a user logs in.
-func (s *userSite) token(t testing.TB, options ...tokenOption) string {
-	t.Helper()
-	return s.issuer.token(t, options...)
-}
-
-// requireAdmitted waits for the first event of a stream.
-func requireAdmitted(t testing.TB, s *sseStream) {
-	t.Helper()
-	require.Equal(t, 200, s.Status, "%s", s.bytes())
-	require.Equal(t, "message", s.next(t).Type)
-}
-
-const loggedOut = "LOGGED_OUT"
-
-// logOut sends POST /logout and returns the status of the answer.
-func logOut(t testing.TB, url string, options ...requestOption) int {
-	t.Helper()
-	answer, _ := get(t, url, append([]requestOption{withPost("")}, options...)...)
-	return answer.StatusCode
-}
 
 // TestScenario_LogOutHereBeFreeThere is problem P4: who logs out on one device
 // is admitted on another at once, by a backend that would refuse a second
@@ -81,75 +17,75 @@ func TestScenario_LogOutHereBeFreeThere(t *testing.T) {
 	const rounds = 20
 	for _, scope := range []string{"token", "client", "user"} {
 		t.Run(scope, func(t *testing.T) {
-			site := startUserSite(t, "takeover request\nlogout POST /logout "+scope)
-			url := site.server.URL
-			client := newSSEClient(t, http1)
-			here := site.token(t)
-			stream := client.open(t, url+"/user-stream", withBearer(here), withHeader("X-Client-Id", "0"))
-			requireAdmitted(t, stream)
+			site := harness.StartUserSite(t, "takeover request\nlogout POST /logout "+scope)
+			url := site.Server.URL
+			client := harness.NewClient(t, harness.HTTP1)
+			here := site.Token(t)
+			stream := client.Open(t, url+"/user-stream", harness.WithBearer(here), harness.WithHeader("X-Client-Id", "0"))
+			harness.RequireAdmitted(t, stream)
 			for round := range rounds {
 				device := fmt.Sprint(round)
-				require.Equal(t, 200, logOut(t, url+"/logout", withBearer(here), withHeader("X-Client-Id", device)))
-				there := site.token(t)
-				next := client.open(t, url+"/user-stream", withBearer(there), withHeader("X-Client-Id", fmt.Sprint(round+1)))
-				requireAdmitted(t, next)
-				requireEnded(t, stream, loggedOut, "logout")
+				require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithBearer(here), harness.WithHeader("X-Client-Id", device)))
+				there := site.Token(t)
+				next := client.Open(t, url+"/user-stream", harness.WithBearer(there), harness.WithHeader("X-Client-Id", fmt.Sprint(round+1)))
+				harness.RequireAdmitted(t, next)
+				harness.RequireEnded(t, stream, harness.LoggedOut, "logout")
 				here, stream = there, next
 			}
-			require.Equal(t, rounds+1, site.app.stats(t).Opened)
-			site.app.waitOpen(t, 1)
+			require.Equal(t, rounds+1, site.App.Stats(t).Opened)
+			site.App.WaitOpen(t, 1)
 		})
 	}
 }
 
 // TestScenario_ThreeTabsLogOutInOne: all three end, and stay ended.
 func TestScenario_ThreeTabsLogOutInOne(t *testing.T) {
-	site := startUserSite(t, "limit 3\nlogout POST /logout")
-	url, token := site.server.URL, site.token(t)
-	var tabs []*eventSourceLike
+	site := harness.StartUserSite(t, "limit 3\nlogout POST /logout")
+	url, token := site.Server.URL, site.Token(t)
+	var tabs []*harness.EventSource
 	for range 3 {
-		tab := newEventSource(t, newSSEClient(t, http1), url+"/user-stream?max=3", withBearer(token))
-		require.Equal(t, "message", tab.next(t).Type)
+		tab := harness.NewEventSource(t, harness.NewClient(t, harness.HTTP1), url+"/user-stream?max=3", harness.WithBearer(token))
+		require.Equal(t, "message", tab.Next(t).Type)
 		tabs = append(tabs, tab)
 	}
-	require.Equal(t, 200, logOut(t, url+"/logout", withBearer(token)))
+	require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithBearer(token)))
 	for _, tab := range tabs {
-		require.Equal(t, []int{200, 204}, tab.waitClosed(t))
-		var last sseEvent
-		for last = range tab.events {
+		require.Equal(t, []int{200, 204}, tab.WaitClosed(t))
+		var last harness.Event
+		for last = range tab.Events() {
 		}
-		require.Equal(t, loggedOut, last.Type)
+		require.Equal(t, harness.LoggedOut, last.Type)
 	}
-	require.Equal(t, 3, site.app.stats(t).Opened)
-	site.app.waitOpen(t, 0)
+	require.Equal(t, 3, site.App.Stats(t).Opened)
+	site.App.WaitOpen(t, 0)
 }
 
 // TestScenario_ThreeTabsOfABrowser is the same with the browser's own
 // EventSource, and a cookie.
 func TestScenario_ThreeTabsOfABrowser(t *testing.T) {
-	site := startUserSite(t, "limit 3\nretry 100ms\nlogout POST /logout", "rewrite /events /user-stream?max=3")
-	browser := startBrowser(t)
-	token := site.token(t)
-	var tabs []*tab
+	site := harness.StartUserSite(t, "limit 3\nretry 100ms\nlogout POST /logout", "rewrite /events /user-stream?max=3")
+	browser := harness.StartBrowser(t)
+	token := site.Token(t)
+	var tabs []*harness.Tab
 	for range 3 {
-		tb := newTab(browser, t, site.server.URL+"/login")
-		tb.eval(t, fmt.Sprintf(`(() => {
+		tb := browser.NewTab(t, site.Server.URL+"/login")
+		tb.Eval(t, fmt.Sprintf(`(() => {
 			document.cookie = "access_token=%s"
 			const source = window.__source = new EventSource("/events")
 			source.onmessage = () => document.body.dataset.state = "live"
 			source.addEventListener("LOGGED_OUT", () => document.body.dataset.state = "logged out")
 		})()`, token))
-		tb.waitState(t, "live")
+		tb.WaitState(t, "live")
 		tabs = append(tabs, tb)
 	}
-	tabs[0].eval(t, `fetch("/logout", {method: "POST"})`)
+	tabs[0].Eval(t, `fetch("/logout", {method: "POST"})`)
 	for _, tb := range tabs {
-		tb.waitState(t, "logged out")
-		require.Eventually(t, func() bool { return tb.eval(t, "window.__source.readyState") == "2" }, patience, 20*time.Millisecond)
-		require.Equal(t, []int64{200, 204}, tb.answers())
+		tb.WaitState(t, "logged out")
+		require.Eventually(t, func() bool { return tb.Eval(t, "window.__source.readyState") == "2" }, harness.Patience, 20*time.Millisecond)
+		require.Equal(t, []int64{200, 204}, tb.Answers("/events"))
 	}
-	require.Equal(t, 3, site.app.stats(t).Opened)
-	site.app.waitOpen(t, 0)
+	require.Equal(t, 3, site.App.Stats(t).Opened)
+	site.App.WaitOpen(t, 0)
 }
 
 // TestScenario_NetworkCutAndBack is problem P4 again: the lost connection's
@@ -158,29 +94,29 @@ func TestScenario_NetworkCutAndBack(t *testing.T) {
 	for name, refresh := range map[string]bool{"with its token": false, "with a refreshed token": true} {
 		t.Run(name, func(t *testing.T) {
 			// A newcomer that waits for the time-out fails by the test's own.
-			site := startUserSite(t, "takeover request\nend_timeout 10m")
-			c := newCable(t, site.server.URL)
-			token := site.token(t)
+			site := harness.StartUserSite(t, "takeover request\nend_timeout 10m")
+			c := harness.NewCable(t, site.Server.URL)
+			token := site.Token(t)
 			for range 3 {
-				lost := newSSEClient(t, http1).open(t, c.URL+"/user-stream", withBearer(token))
-				requireAdmitted(t, lost)
-				c.cut(t)
+				lost := harness.NewClient(t, harness.HTTP1).Open(t, c.URL+"/user-stream", harness.WithBearer(token))
+				harness.RequireAdmitted(t, lost)
+				c.Cut(t)
 				if refresh {
-					token = site.token(t)
+					token = site.Token(t)
 				}
-				back := newSSEClient(t, http1).open(t, c.URL+"/user-stream", withBearer(token))
-				requireAdmitted(t, back)
-				require.False(t, lost.ended(), "it does not know")
-				require.Equal(t, []string{"alice"}, usersOf(site.app.waitOpen(t, 1)))
-				back.close()
-				site.app.waitOpen(t, 0)
+				back := harness.NewClient(t, harness.HTTP1).Open(t, c.URL+"/user-stream", harness.WithBearer(token))
+				harness.RequireAdmitted(t, back)
+				require.False(t, lost.Ended(), "it does not know")
+				require.Equal(t, []string{"alice"}, usersOf(site.App.WaitOpen(t, 1)))
+				back.Close()
+				site.App.WaitOpen(t, 0)
 			}
-			require.Equal(t, 6, site.app.stats(t).Opened)
+			require.Equal(t, 6, site.App.Stats(t).Opened)
 		})
 	}
 }
 
-func usersOf(s appStats) (users []string) {
+func usersOf(s harness.AppStats) (users []string) {
 	for _, open := range s.Open {
 		users = append(users, open.User)
 	}
@@ -195,29 +131,29 @@ func usersOf(s appStats) (users []string) {
 // it would without a proxy. That is seldom, and over once the backend has looked.
 func TestScenario_TabKilledAndBack(t *testing.T) {
 	const rounds, seldom = 20, 4
-	for name, kill := range map[string]func(*cable, *sseStream){
-		"closed": func(_ *cable, s *sseStream) { s.close() },
-		"reset":  func(c *cable, _ *sseStream) { c.close() },
+	for name, kill := range map[string]func(*harness.Cable, *harness.Stream){
+		"closed": func(_ *harness.Cable, s *harness.Stream) { s.Close() },
+		"reset":  func(c *harness.Cable, _ *harness.Stream) { c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			site := startUserSite(t, "takeover request")
-			token, refused := site.token(t), 0
+			site := harness.StartUserSite(t, "takeover request")
+			token, refused := site.Token(t), 0
 			for range rounds {
-				c := newCable(t, site.server.URL)
-				open := func() *sseStream {
-					return newSSEClient(t, http1).open(t, c.URL+"/user-stream", withBearer(token))
+				c := harness.NewCable(t, site.Server.URL)
+				open := func() *harness.Stream {
+					return harness.NewClient(t, harness.HTTP1).Open(t, c.URL+"/user-stream", harness.WithBearer(token))
 				}
 				s := open()
 				if s.Status == 409 {
 					refused++
-					site.app.waitOpen(t, 0)
+					site.App.WaitOpen(t, 0)
 					s = open()
 				}
-				requireAdmitted(t, s)
+				harness.RequireAdmitted(t, s)
 				kill(c, s)
 			}
 			require.LessOrEqual(t, refused, seldom)
-			require.Equal(t, rounds, site.app.waitOpen(t, 0).Opened)
+			require.Equal(t, rounds, site.App.WaitOpen(t, 0).Opened)
 		})
 	}
 }

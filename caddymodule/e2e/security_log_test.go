@@ -7,23 +7,25 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // securityLine is what only some security lines say.
 type securityLine struct {
-	logLine
+	harness.LogLine
 	Sub         string   `json:"sub"`
 	Attempts    int      `json:"attempts"`
 	NewcomerIPs []string `json:"newcomer_ips"`
 }
 
 // securityLogs returns the lines of the security log with that message.
-func (c *caddyServer) securityLogs(t testing.TB, msg string) (lines []securityLine) {
+func securityLogs(t testing.TB, server *harness.Caddy, msg string) (lines []securityLine) {
 	t.Helper()
-	for _, line := range c.handlerLogs(t) {
-		if line.Logger == securityLogger && line.Msg == msg {
+	for _, line := range server.HandlerLogs(t) {
+		if line.Logger == harness.SecurityLogger && line.Msg == msg {
 			var s securityLine
-			require.NoError(t, json.Unmarshal([]byte(line.raw), &s))
+			require.NoError(t, json.Unmarshal([]byte(line.Raw), &s))
 			lines = append(lines, s)
 		}
 	}
@@ -31,7 +33,7 @@ func (c *caddyServer) securityLogs(t testing.TB, msg string) (lines []securityLi
 }
 
 // from is the address of the client, as a proxy in between tells it.
-func from(addr string) requestOption { return withHeader("X-Forwarded-For", addr) }
+func from(addr string) harness.RequestOption { return harness.WithHeader("X-Forwarded-For", addr) }
 
 // TestSecurityLog_NamesTheUser and never shows a token, whatever happened.
 func TestSecurityLog_NamesTheUser(t *testing.T) {
@@ -44,22 +46,22 @@ func TestSecurityLog_NamesTheUser(t *testing.T) {
 		"rejected":         {"newcomer rejected", "policy reject\nlogout POST /logout user"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			site := startUserSite(t, test.options)
-			url := site.server.URL
-			client := newSSEClient(t, http1)
-			older, newer := site.token(t), site.token(t)
-			requireAdmitted(t, client.open(t, url+"/user-stream?max=9", withQueryToken(older)))
-			client.open(t, url+"/user-stream?max=9", withBearer(newer)).next(t)
-			client.open(t, url+"/user-stream", withBearer(tampered(t, newer, "mallory"))).wait(t)
-			require.Equal(t, 200, logOut(t, url+"/logout", withBearer(newer)))
-			client.open(t, url+"/user-stream", withBearer(newer)).wait(t)
+			site := harness.StartUserSite(t, test.options)
+			url := site.Server.URL
+			client := harness.NewClient(t, harness.HTTP1)
+			older, newer := site.Token(t), site.Token(t)
+			harness.RequireAdmitted(t, client.Open(t, url+"/user-stream?max=9", harness.WithQueryToken(older)))
+			client.Open(t, url+"/user-stream?max=9", harness.WithBearer(newer)).Next(t)
+			client.Open(t, url+"/user-stream", harness.WithBearer(harness.Tampered(t, newer, "mallory"))).Wait(t)
+			require.Equal(t, 200, harness.LogOut(t, url+"/logout", harness.WithBearer(newer)))
+			client.Open(t, url+"/user-stream", harness.WithBearer(newer)).Wait(t)
 
-			lines := site.server.securityLogs(t, test.msg)
+			lines := securityLogs(t, site.Server, test.msg)
 			require.Len(t, lines, 1)
 			require.Equal(t, "alice", lines[0].Sub)
-			site.server.requireNotTold(t, "", older, newer)
-			for _, line := range site.server.handlerLogs(t) {
-				require.NotContains(t, line.raw, "mallory")
+			site.Server.RequireNotTold(t, "", older, newer)
+			for _, line := range site.Server.HandlerLogs(t) {
+				require.NotContains(t, line.Raw, "mallory")
 			}
 		})
 	}
@@ -69,24 +71,24 @@ func TestSecurityLog_NamesTheUser(t *testing.T) {
 // once, and those that follow in one line, at the latest when the guard goes.
 func TestSecurityLog_RepeatedAttemptsAreCounted(t *testing.T) {
 	const attempts = 20
-	site := startUserSite(t, "policy reject")
-	client := newSSEClient(t, http1)
-	token := site.token(t)
-	requireAdmitted(t, client.open(t, site.server.URL+"/user-stream", withBearer(token)))
+	site := harness.StartUserSite(t, "policy reject")
+	client := harness.NewClient(t, harness.HTTP1)
+	token := site.Token(t)
+	harness.RequireAdmitted(t, client.Open(t, site.Server.URL+"/user-stream", harness.WithBearer(token)))
 	count := func() (counts []int) {
-		for _, line := range site.server.securityLogs(t, "newcomer rejected") {
+		for _, line := range securityLogs(t, site.Server, "newcomer rejected") {
 			require.Equal(t, "alice", line.Sub)
 			counts = append(counts, line.Attempts)
 		}
 		return counts
 	}
 	for range attempts {
-		refused := client.open(t, site.server.URL+"/user-stream", withBearer(token))
-		requireEnded(t, refused, duplicateSession, "rejected")
+		refused := client.Open(t, site.Server.URL+"/user-stream", harness.WithBearer(token))
+		harness.RequireEnded(t, refused, harness.DuplicateSession, "rejected")
 		require.Equal(t, []int{1}, count())
 	}
-	site.server.reload(t, "respond bye")
-	require.Eventually(t, func() bool { return len(count()) == 2 }, patience, 10*time.Millisecond, "the zone has closed")
+	site.Server.Reload(t, "respond bye")
+	require.Eventually(t, func() bool { return len(count()) == 2 }, harness.Patience, 10*time.Millisecond, "the zone has closed")
 	require.Equal(t, []int{1, attempts - 1}, count())
 }
 
@@ -102,18 +104,18 @@ func TestSecurityLog_ASharedAccount(t *testing.T) {
 		"the default":       {"", []string{"192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			site := startUserSite(t, test.option)
-			client := newSSEClient(t, http1)
+			site := harness.StartUserSite(t, test.option)
+			client := harness.NewClient(t, harness.HTTP1)
 			for i := range 8 {
 				addr := fmt.Sprintf("192.0.2.%d", i+1)
-				requireAdmitted(t, client.open(t, site.server.URL+"/user-stream?max=9", withBearer(site.token(t)), from(addr)))
+				harness.RequireAdmitted(t, client.Open(t, site.Server.URL+"/user-stream?max=9", harness.WithBearer(site.Token(t)), from(addr)))
 			}
-			superseded := site.server.securityLogs(t, "stream superseded")
+			superseded := securityLogs(t, site.Server, "stream superseded")
 			require.Len(t, superseded, 7)
 			require.Equal(t, "192.0.2.1", superseded[0].HolderIP)
 			require.Equal(t, "192.0.2.2", superseded[0].NewcomerIP)
 			var told []string
-			for _, line := range site.server.securityLogs(t, "shared account?") {
+			for _, line := range securityLogs(t, site.Server, "shared account?") {
 				require.Equal(t, "alice", line.Sub)
 				require.Equal(t, "warn", line.Level)
 				told = append(told, line.NewcomerIPs...)
@@ -125,11 +127,11 @@ func TestSecurityLog_ASharedAccount(t *testing.T) {
 
 // TestSecurityLog_OneAddressIsNoSharedAccount however often it takes over.
 func TestSecurityLog_OneAddressIsNoSharedAccount(t *testing.T) {
-	site := startUserSite(t, "shared_account 2 1m")
-	client := newSSEClient(t, http1)
+	site := harness.StartUserSite(t, "shared_account 2 1m")
+	client := harness.NewClient(t, harness.HTTP1)
 	for range 6 {
-		requireAdmitted(t, client.open(t, site.server.URL+"/user-stream?max=9", withBearer(site.token(t)), from("192.0.2.1")))
+		harness.RequireAdmitted(t, client.Open(t, site.Server.URL+"/user-stream?max=9", harness.WithBearer(site.Token(t)), from("192.0.2.1")))
 	}
-	require.Eventually(t, func() bool { return len(site.server.securityLogs(t, "stream superseded")) == 5 }, patience, 10*time.Millisecond)
-	require.Empty(t, site.server.securityLogs(t, "shared account?"))
+	require.Eventually(t, func() bool { return len(securityLogs(t, site.Server, "stream superseded")) == 5 }, harness.Patience, 10*time.Millisecond)
+	require.Empty(t, securityLogs(t, site.Server, "shared account?"))
 }

@@ -17,6 +17,8 @@ import (
 	quichttp3 "github.com/quic-go/quic-go/http3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
 // flood sends events as fast as they go, on /flood, and one a second elsewhere.
@@ -40,7 +42,7 @@ func (f *flood) waitStuck(t testing.TB) {
 			last, same = now, 0
 		}
 		return same == 30
-	}, patience, 10*time.Millisecond)
+	}, harness.Patience, 10*time.Millisecond)
 }
 
 func startFlood(t testing.TB) *flood {
@@ -85,7 +87,7 @@ func TestStuckClient_IsCutWithinEndTimeout(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
 			upstream := startFlood(t)
-			server := startCaddyScheme(t, scheme, stuckSite+upstream.URL)
+			server := harness.StartCaddyScheme(t, scheme, stuckSite+upstream.URL)
 			_, address, _ := strings.Cut(server.URL, "://")
 			var conn net.Conn
 			conn, err := net.Dial("tcp", address)
@@ -102,7 +104,7 @@ func TestStuckClient_IsCutWithinEndTimeout(t *testing.T) {
 			upstream.waitStuck(t)
 
 			supersedeStuck(t, upstream, server)
-			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(harness.Patience)))
 			_, err = io.Copy(io.Discard, response.Body)
 			assert.Error(t, err, "the connection is cut")
 		})
@@ -111,17 +113,17 @@ func TestStuckClient_IsCutWithinEndTimeout(t *testing.T) {
 
 // supersedeStuck opens the newer stream, and waits until the older one's
 // upstream request is gone.
-func supersedeStuck(t testing.TB, upstream *flood, server *caddyServer) {
+func supersedeStuck(t testing.TB, upstream *flood, server *harness.Caddy) {
 	t.Helper()
 	opened := time.Now()
-	newer := newSSEClient(t, http1).open(t, server.URL+"/flood", withBearer("alice"))
-	newer.next(t)
+	newer := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/flood", harness.WithBearer("alice"))
+	newer.Next(t)
 	assert.Less(t, time.Since(opened), 5*time.Second, "the newcomer waits no longer than it must")
-	require.Eventually(t, func() bool { return upstream.floods.Load() == 1 }, patience, time.Millisecond)
-	lines := server.waitLogs(t, 2)
+	require.Eventually(t, func() bool { return upstream.floods.Load() == 1 }, harness.Patience, time.Millisecond)
+	lines := server.WaitLogs(t, 2)
 	require.Len(t, lines, 2)
-	newer.close()
-	require.Eventually(t, func() bool { return upstream.floods.Load() == 0 }, patience, time.Millisecond)
+	newer.Close()
+	require.Eventually(t, func() bool { return upstream.floods.Load() == 0 }, harness.Patience, time.Millisecond)
 }
 
 // TestStuckStream_OnHealthyHTTP2Connection is reset, and the connection's other
@@ -148,7 +150,7 @@ func TestStuckStream_OnHTTP3(t *testing.T) {
 func supersedeOneOfTwo(t testing.TB, transport http.RoundTripper) error {
 	t.Helper()
 	upstream := startFlood(t)
-	server := startCaddyTLS(t, stuckSite+upstream.URL)
+	server := harness.StartCaddyTLS(t, stuckSite+upstream.URL)
 	ask := func(path, token string) *http.Response {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
 		require.NoError(t, err)
@@ -178,7 +180,7 @@ func supersedeOneOfTwo(t testing.TB, transport http.RoundTripper) error {
 // TestStuckHTTP2Connection is closed: none of its streams can be served.
 func TestStuckHTTP2Connection(t *testing.T) {
 	upstream := startFlood(t)
-	server := startCaddyTLS(t, stuckSite+upstream.URL)
+	server := harness.StartCaddyTLS(t, stuckSite+upstream.URL)
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	frozen := make(chan struct{})

@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"errors"
@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cable carries TCP connections between clients and a server, and can lose
-// what it carries as a network does that goes away.
-type cable struct {
+// Cable forwards TCP connections from clients to a server, and can lose what it
+// carries as a network does that goes away.
+type Cable struct {
 	// URL is the server's, with the port of the cable.
 	URL string
 
@@ -23,46 +23,47 @@ type cable struct {
 	listener  net.Listener
 	forwarded sync.WaitGroup
 
+	// mu guards the fields below. Cut calls the kernel with it held.
 	mu     sync.Mutex
 	ends   map[*net.TCPConn]bool // of the connections that live
 	closed bool
 }
 
-// newCable leads to the server at that URL until the test ends. UDP, and so
+// NewCable makes a cable to the server at that URL, until the test ends. UDP, and so
 // HTTP/3, does not pass it.
-func newCable(t testing.TB, server string) *cable {
+func NewCable(t testing.TB, server string) *Cable {
 	t.Helper()
 	u, err := url.Parse(server)
 	require.NoError(t, err)
-	// Without keep-alive: the system would go on to answer for a lost client.
+	// No keep-alive: its probes would still arrive, as from a client that lives.
 	config := net.ListenConfig{KeepAlive: -1}
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &cable{server: u.Host, listener: listener, ends: map[*net.TCPConn]bool{}}
+	c := &Cable{server: u.Host, listener: listener, ends: map[*net.TCPConn]bool{}}
 	u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
 	c.URL = u.String()
 	c.forwarded.Go(c.accept)
-	t.Cleanup(c.close)
+	t.Cleanup(c.Close)
 	return c
 }
 
-// cut loses the connections that there are, from now on, in both directions:
+// Cut loses the connections that there are, from now on, in both directions:
 // nothing arrives any more, nor is it acknowledged, and neither end is told.
 // Connections made later are fine, as those of a client whose network is back.
-func (c *cable) cut(t testing.TB) {
+func (c *Cable) Cut(t testing.TB) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	require.NotEmpty(t, c.ends, "there is nothing to cut")
 	for end := range c.ends {
-		if err := deafen(end); !errors.Is(err, net.ErrClosed) { // it may just have ended by itself
+		if err := dropIncoming(end); !errors.Is(err, net.ErrClosed) { // it may just have ended by itself
 			require.NoError(t, err)
 		}
 	}
 }
 
-// close resets all connections, the lost ones too, and takes no more.
-func (c *cable) close() {
+// Close resets all connections, the lost ones too, and takes no more.
+func (c *Cable) Close() {
 	c.listener.Close()
 	c.mu.Lock()
 	c.closed = true
@@ -74,7 +75,7 @@ func (c *cable) close() {
 	c.forwarded.Wait()
 }
 
-func (c *cable) accept() {
+func (c *Cable) accept() {
 	for {
 		client, err := c.listener.Accept()
 		if err != nil {
@@ -84,7 +85,7 @@ func (c *cable) accept() {
 	}
 }
 
-func (c *cable) forward(client *net.TCPConn) {
+func (c *Cable) forward(client *net.TCPConn) {
 	dialer := net.Dialer{KeepAlive: -1}
 	conn, err := dialer.Dial("tcp", c.server)
 	if err != nil {
@@ -98,13 +99,13 @@ func (c *cable) forward(client *net.TCPConn) {
 		return
 	}
 	var directions sync.WaitGroup
-	directions.Go(func() { pour(server, client) })
-	directions.Go(func() { pour(client, server) })
+	directions.Go(func() { copyOneWay(server, client) })
+	directions.Go(func() { copyOneWay(client, server) })
 	directions.Wait()
 	c.unplug(client, server)
 }
 
-func (c *cable) plugIn(client, server *net.TCPConn) bool {
+func (c *Cable) plugIn(client, server *net.TCPConn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -114,7 +115,7 @@ func (c *cable) plugIn(client, server *net.TCPConn) bool {
 	return true
 }
 
-func (c *cable) unplug(client, server *net.TCPConn) {
+func (c *Cable) unplug(client, server *net.TCPConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, end := range []*net.TCPConn{client, server} {
@@ -123,8 +124,8 @@ func (c *cable) unplug(client, server *net.TCPConn) {
 	}
 }
 
-// pour forwards one direction, and how it ends.
-func pour(to, from *net.TCPConn) {
+// copyOneWay forwards one direction, and how it ends.
+func copyOneWay(to, from *net.TCPConn) {
 	if _, err := io.Copy(to, from); err != nil {
 		resetConn(to)
 		resetConn(from)
@@ -133,7 +134,7 @@ func pour(to, from *net.TCPConn) {
 	_ = to.CloseWrite()
 }
 
-// resetConn closes at once and without a polite end.
+// resetConn closes the connection with a reset (RST).
 func resetConn(conn *net.TCPConn) {
 	_ = conn.SetLinger(0)
 	conn.Close()

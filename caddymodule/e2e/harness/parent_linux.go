@@ -1,11 +1,11 @@
-package e2e
+package harness
 
 import (
 	"os/exec"
 	"syscall"
 )
 
-// dieWithParent lets no server outlive a test binary that panicked or was killed.
+// dieWithParent has the kernel kill the process if this one panics or is killed.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

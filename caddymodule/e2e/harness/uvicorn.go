@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ type uvicorn struct {
 // launchUvicorn starts the server on a free port, which uvicorn itself chooses,
 // and returns once it listens.
 func launchUvicorn() (*uvicorn, error) {
-	root, err := filepath.Abs("../..")
+	root, err := findRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func launchUvicorn() (*uvicorn, error) {
 		close(u.exited)
 	}()
 
-	timeout := time.NewTimer(2 * patience)
+	timeout := time.NewTimer(2 * Patience)
 	defer timeout.Stop()
 	select {
 	case u.url = <-log.listening:
@@ -77,7 +77,7 @@ func (u *uvicorn) stop() error {
 	if err := u.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(Patience)
 	defer timeout.Stop()
 	select {
 	case <-u.exited:
@@ -103,6 +103,8 @@ var listeningLine = regexp.MustCompile(`Uvicorn running on (http://\S+)`)
 type serverLog struct {
 	listening chan string
 
+	// mu guards the fields below. Write sends to listening with it held, which has
+	// room for the one value that it gets.
 	mu    sync.Mutex
 	text  strings.Builder
 	found bool

@@ -1,13 +1,13 @@
 //go:build !linux
 
-package e2e
+package harness
 
 import (
 	"errors"
 	"net"
 )
 
-// deafen has no portable way.
-func deafen(*net.TCPConn) error {
+// dropIncoming has no portable way.
+func dropIncoming(*net.TCPConn) error {
 	return errors.New("losing a connection's packets needs a socket filter of Linux")
 }

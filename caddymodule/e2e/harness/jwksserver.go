@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// jwksServer publishes a JWK Set, and fails in every way that a test wants.
-type jwksServer struct {
+// JWKSServer publishes a JWK Set (RFC 7517), and fails in every way that a test wants.
+type JWKSServer struct {
 	// URL is where the set is, also while the server is down.
 	URL string
 
@@ -21,7 +21,7 @@ type jwksServer struct {
 	server *http.Server
 	served chan struct{} // closed once server has ended
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below; nothing is called with it held
 	status   int
 	body     string
 	delay    time.Duration
@@ -29,19 +29,19 @@ type jwksServer struct {
 	requests int
 }
 
-// newJWKSServer publishes the issuers' keys until the test ends.
-func newJWKSServer(t testing.TB, issuers ...*issuer) *jwksServer {
+// NewJWKSServer publishes the issuers' keys until the test ends.
+func NewJWKSServer(t testing.TB, issuers ...*Issuer) *JWKSServer {
 	t.Helper()
-	s := &jwksServer{addr: "127.0.0.1:0", changed: make(chan struct{})}
-	s.publish(t, issuers...)
-	s.start(t)
+	s := &JWKSServer{addr: "127.0.0.1:0", changed: make(chan struct{})}
+	s.Publish(t, issuers...)
+	s.Start(t)
 	s.URL = "http://" + s.addr + "/jwks.json"
-	t.Cleanup(func() { s.stop(t) })
+	t.Cleanup(func() { s.Stop(t) })
 	return s
 }
 
-// start has the server listen again after stop, at the same address.
-func (s *jwksServer) start(t testing.TB) {
+// Start has the server listen again after Stop, at the same address.
+func (s *JWKSServer) Start(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", s.addr)
 	require.NoError(t, err)
@@ -54,22 +54,22 @@ func (s *jwksServer) start(t testing.TB) {
 	}()
 }
 
-// stop has connections refused, and cuts those that are waiting for an answer.
-func (s *jwksServer) stop(t testing.TB) {
+// Stop has connections refused, and cuts those that are waiting for an answer.
+func (s *JWKSServer) Stop(t testing.TB) {
 	t.Helper()
 	require.NoError(t, s.server.Close())
 	<-s.served
 }
 
-// publish answers with the issuers' keys, at once.
-func (s *jwksServer) publish(t testing.TB, issuers ...*issuer) {
+// Publish has the server answer with the issuers' keys, at once.
+func (s *JWKSServer) Publish(t testing.TB, issuers ...*Issuer) {
 	t.Helper()
-	s.answer(http.StatusOK, jwks(t, issuers...), 0)
+	s.Answer(http.StatusOK, JWKS(t, issuers...), 0)
 }
 
-// answer answers anything, after delay. Requests that wait for their delay
+// Answer has the server answer anything, after delay. Requests that wait for their delay
 // already get this answer, without another delay.
-func (s *jwksServer) answer(status int, body string, delay time.Duration) {
+func (s *JWKSServer) Answer(status int, body string, delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status, s.body, s.delay = status, body, delay
@@ -77,21 +77,22 @@ func (s *jwksServer) answer(status int, body string, delay time.Duration) {
 	s.changed = make(chan struct{})
 }
 
-// requested is the number of requests so far.
-func (s *jwksServer) requested() int {
+// Requested returns the number of requests so far.
+func (s *JWKSServer) Requested() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests
 }
 
-// waitRequested waits until there were n requests.
-func (s *jwksServer) waitRequested(t testing.TB, n int) {
+// WaitRequested waits until there were at least n requests.
+func (s *JWKSServer) WaitRequested(t testing.TB, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return s.requested() >= n }, patience, time.Millisecond,
+	require.Eventually(t, func() bool { return s.Requested() >= n }, Patience, time.Millisecond,
 		"the keys were not asked for %d times", n)
 }
 
-func (s *jwksServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers a request for the set, whatever its path.
+func (s *JWKSServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests++
 	delay, changed := s.delay, s.changed

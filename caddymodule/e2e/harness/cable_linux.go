@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"errors"
@@ -7,11 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deafen has the kernel drop every packet that comes for the connection, before
-// TCP sees it: the other end gets no acknowledgement either, as if there were
-// no way between them. A program that merely stopped reading would not do, as
-// its system goes on to acknowledge for it.
-func deafen(conn *net.TCPConn) error {
+// dropIncoming has the kernel drop every packet that comes for the connection before
+// TCP sees it, so that the other end gets no acknowledgement either. To stop reading
+// would not do: the kernel would go on to acknowledge.
+func dropIncoming(conn *net.TCPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err

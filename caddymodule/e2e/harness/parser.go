@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"bytes"
@@ -7,21 +7,11 @@ import (
 	"time"
 )
 
-// sseEvent is one event as a page's listener gets it, with the retry and the
-// comments that came since the event before.
-type sseEvent struct {
-	ID       string // the last event id at this event, which may be an older event's
-	Type     string // "message" unless the event names another
-	Data     string
-	Retry    *time.Duration
-	Comments []string
-}
-
-// sseParser interprets an event stream as WHATWG HTML 9.2.6 says. It is the
+// Parser interprets an event stream as WHATWG HTML 9.2.6 says. It is the
 // tests' own and shares no code with the guard, so that it can find it wrong.
-type sseParser struct {
-	// onEvent gets every event that is dispatched.
-	onEvent func(sseEvent)
+type Parser struct {
+	// onEvent gets every event that is dispatched, within Write.
+	onEvent func(Event)
 
 	lastID string // of the last complete block
 	retry  *time.Duration
@@ -33,18 +23,20 @@ type sseParser struct {
 	id        string
 	eventType string
 	data      strings.Builder
-	pending   sseEvent // collects Retry and Comments
+	pending   Event // collects Retry and Comments
 }
 
-// newSSEParser starts with the last event id of an earlier connection: the
-// standard starts with an empty one, browsers keep it.
-func newSSEParser(lastID string, onEvent func(sseEvent)) *sseParser {
-	return &sseParser{onEvent: onEvent, lastID: lastID, id: lastID}
+// NewParser makes a parser that calls onEvent for every event, within Write. It
+// starts with the last event id of an earlier connection: the standard starts with
+// an empty one, browsers keep it.
+func NewParser(lastID string, onEvent func(Event)) *Parser {
+	return &Parser{onEvent: onEvent, lastID: lastID, id: lastID}
 }
 
 var bom = []byte("\uFEFF")
 
-func (p *sseParser) Write(b []byte) (int, error) {
+// Write takes the next bytes of the stream, and never fails.
+func (p *Parser) Write(b []byte) (int, error) {
 	for _, c := range b {
 		switch {
 		case c == '\n' && p.afterCR:
@@ -60,10 +52,10 @@ func (p *sseParser) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// torn reports whether the stream, if it ended here, would end inside an event.
-func (p *sseParser) torn() bool { return p.midEvent || len(p.line) > 0 }
+// Torn reports whether the stream, if it ended here, would end inside an event.
+func (p *Parser) Torn() bool { return p.midEvent || len(p.line) > 0 }
 
-func (p *sseParser) endLine() {
+func (p *Parser) endLine() {
 	line := p.line
 	if !p.pastBOM {
 		line = bytes.TrimPrefix(line, bom)
@@ -85,7 +77,7 @@ func (p *sseParser) endLine() {
 	p.field(name, strings.TrimPrefix(value, " "))
 }
 
-func (p *sseParser) field(name, value string) {
+func (p *Parser) field(name, value string) {
 	switch name {
 	case "event":
 		p.eventType = value
@@ -104,7 +96,7 @@ func (p *sseParser) field(name, value string) {
 	}
 }
 
-func (p *sseParser) dispatch() {
+func (p *Parser) dispatch() {
 	p.midEvent = false
 	p.lastID = p.id
 	eventType := p.eventType
@@ -120,6 +112,6 @@ func (p *sseParser) dispatch() {
 	}
 	event.Data = strings.TrimSuffix(p.data.String(), "\n")
 	p.data.Reset()
-	p.pending = sseEvent{}
+	p.pending = Event{}
 	p.onEvent(event)
 }

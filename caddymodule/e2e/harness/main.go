@@ -1,0 +1,33 @@
+package harness
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Main runs the tests of a package that uses this one, for its TestMain. It stops
+// what the tests have shared, fails if a goroutine is left, and ends the process
+// with the exit code.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(suite{m},
+		// Caddy's file storage refreshes a lock's file once more after it was
+		// released, five seconds later.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
+	)
+}
+
+// suite runs the tests, then stops what they shared.
+type suite struct{ *testing.M }
+
+// Run returns the exit code; goleak calls it.
+func (s suite) Run() int {
+	code := s.M.Run()
+	if err := errors.Join(sharedFastAPI.shutDown(), builtCaddy.remove()); err != nil {
+		os.Stderr.WriteString("stopping what the tests shared: " + err.Error() + "\n")
+		return max(code, 1)
+	}
+	return code
+}
