@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -33,8 +32,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //
 //	sse_guard [<matcher>] {
 //	    zone           <name>
-//	    token          header|query|cookie <name>
-//	    client         header|query|cookie <name> [device|tab]
+//	    token          header|query|cookie <name>  # repeatable
+//	    client         header|query|cookie <name> [device|tab]  # repeatable
 //	    key            <part...>
 //	    missing_key    pass|deny
 //	    limit          <n> [streams|clients]
@@ -45,12 +44,12 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    retry          <duration>
 //	    end_timeout    <duration>
 //	    max_event_size <size>
-//	    event          <reason> <name>
+//	    event          <reason> <name>  # repeatable
 //	    secret         <placeholder>
 //	    jwt {
-//	        hmac_secret <placeholder or file> [<kid>]
-//	        public_key  <PEM file> [<kid>]
-//	        jwks        <url> [<refresh>]
+//	        hmac_secret <placeholder or file> [<kid>]  # repeatable
+//	        public_key  <PEM file> [<kid>]  # repeatable
+//	        jwks        <url> [<refresh>]  # repeatable
 //	        algorithms  <name...>
 //	        issuer      <name...>
 //	        audience    <name...>
@@ -60,8 +59,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        unverified
 //	    }
 //	    on_expiry      renew|end|keep
-//	    logout         [<method>] <path> [client|user|token] [<status...>]
-//	    shared_account <addresses> <window>|off
+//	    logout         [<method>] <path> [client|user|token] [<status...>]  # repeatable
 //	    heartbeat      <duration>|off
 //	    dead_after     <duration>|off
 //	    probe          <duration>|off
@@ -69,6 +67,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    flap           <n> <window>|off
 //	    max_age        <duration>
 //	    drain          <window> [<rate>]
+//	    shared_account <addresses> <window>|off
 //	    registry       <module> { ... }
 //	}
 //
@@ -81,17 +80,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
-		name := d.Val()
-		var err error
-		switch name {
-		case "registry":
-			err = h.unmarshalRegistry(d)
-		case "jwt":
-			err = h.unmarshalJWT(d)
-		default:
-			err = unmarshalOption(d, h, "sse_guard", options, seen, "jwt", "registry")
-		}
-		if err != nil {
+		if err := unmarshalOption(d, h, "sse_guard", options, seen); err != nil {
 			return err
 		}
 		// Asked after each option, so that the error names the line of the one
@@ -106,119 +95,57 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// unmarshalOption reads one of the options of owner's block into target; others
-// are the names of those that are read elsewhere.
-func unmarshalOption[T any](d *caddyfile.Dispenser, target T, owner string, options map[string]option[T], seen map[string]bool, others ...string) error {
+// unmarshalOption reads one of the options of owner's block into target. seen has
+// the names of those that were read before.
+func unmarshalOption[T any](d *caddyfile.Dispenser, target T, owner string, options []option[T], seen map[string]bool) error {
 	name := d.Val()
-	option, ok := options[name]
+	o, ok := optionNamed(options, name)
 	if !ok {
-		names := append(slices.Collect(maps.Keys(options)), others...)
-		slices.Sort(names)
-		return d.Errf("unknown option %q of %s; the options are: %s", name, owner, strings.Join(names, ", "))
+		return d.Errf("unknown option %q of %s; the options are: %s", name, owner, strings.Join(sortedNames(options), ", "))
 	}
-	if seen[name] && !option.repeats {
+	if seen[name] && !o.repeats {
 		return d.Errf("option %s is given twice, expected once", name)
 	}
 	seen[name] = true
-	usage := strings.TrimSpace(name + " " + option.syntax)
-	args := d.RemainingArgs()
-	if len(args) < option.least || option.most >= 0 && len(args) > option.most {
-		return d.Errf("option %s does not take %d arguments; write: %s", name, len(args), usage)
+	read := o.unmarshalLine
+	if o.block != nil {
+		read = o.block
 	}
-	if err := option.set(target, args); err != nil {
-		return d.WrapErr(err)
+	if err := read(target, d); err != nil {
+		return err
 	}
-	if d.NextBlock(d.Nesting()) {
-		d.Prev() // to the brace: it is on the option's line
-		return d.Errf("option %s takes no block; write: %s", name, usage)
+	if o.validate != nil {
+		if err := o.validate(target); err != nil {
+			return d.WrapErr(err)
+		}
 	}
 	return nil
 }
 
-// option is a Caddyfile option that is one line.
-type option[T any] struct {
-	syntax      string
-	least, most int // arguments; most -1: any number
-	repeats     bool
-	set         func(target T, args []string) error
-}
-
-// options by name; jwt and registry, which have a block, are apart.
-var options = map[string]option[*Handler]{
-	"zone":        text("zone", "<name>", func(h *Handler) *string { return &h.Zone }),
-	"secret":      text("secret", "<placeholder>", func(h *Handler) *string { return &h.Secret }),
-	"missing_key": word("missing_key", func(h *Handler) *string { return &h.MissingKey }, missingKeyPass, missingKeyDeny),
-	"policy":      word("policy", func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
-	"takeover":    word("takeover", func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
-	"on_expiry":   word("on_expiry", func(h *Handler) *guard.OnExpiry { return &h.OnExpiry }, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
-	"on_reject":   word("on_reject", func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
-	"retry":       duration("retry", func(h *Handler) *caddy.Duration { return &h.Retry }),
-	"end_timeout": duration("end_timeout", func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
-	"heartbeat":   durationOrOff("heartbeat", func(h *Handler) **caddy.Duration { return &h.Heartbeat }),
-	"dead_after":  durationOrOff("dead_after", func(h *Handler) **caddy.Duration { return &h.DeadAfter }),
-	"probe":       durationOrOff("probe", func(h *Handler) **caddy.Duration { return &h.Probe }),
-	"reserve":     durationOrOff("reserve", func(h *Handler) **caddy.Duration { return &h.Reserve }),
-	"max_age":     duration("max_age", func(h *Handler) *caddy.Duration { return &h.MaxAge }),
-	"require_token": {set: func(h *Handler, _ []string) error {
-		h.RequireToken = true
-		return nil
-	}},
-	"token":          {syntax: "header|query|cookie <name>", least: 2, most: 2, repeats: true, set: setToken},
-	"client":         {syntax: "header|query|cookie <name> [device|tab]", least: 2, most: 3, repeats: true, set: setClient},
-	"key":            {syntax: "<part...>", least: 1, most: -1, set: setKey},
-	"limit":          {syntax: "<n> [streams|clients]", least: 1, most: 2, set: setLimit},
-	"max_event_size": {syntax: "<size>", least: 1, most: 1, set: setMaxEventSize},
-	"event":          {syntax: "<reason> <name>", least: 2, most: 2, repeats: true, set: setEvent},
-	"logout":         {syntax: "[<method>] <path> [client|user|token] [<status...>]", least: 1, most: -1, repeats: true, set: setLogout},
-	"shared_account": {syntax: "<addresses> <window>|off", least: 1, most: 2, set: setSharedAccount},
-	"flap":           {syntax: "<n> <window>|off", least: 1, most: 2, set: setFlap},
-	"drain":          {syntax: "<window> [<rate>]", least: 1, most: 2, set: setDrain},
-}
-
-// text is an option of one word or quoted text.
-func text(name, syntax string, field func(*Handler) *string) option[*Handler] {
-	return option[*Handler]{syntax: syntax, least: 1, most: 1, set: func(h *Handler, args []string) error {
-		if strings.TrimSpace(args[0]) == "" {
-			return fmt.Errorf("%s: %q is not allowed; write: %s %s", name, args[0], name, syntax)
-		}
-		*field(h) = args[0]
-		return nil
-	}}
-}
-
-// word is an option with a fixed set of values.
-func word[T ~string](name string, field func(*Handler) *T, allowed ...T) option[*Handler] {
-	values := make([]string, len(allowed))
-	for i, a := range allowed {
-		values[i] = string(a)
+// unmarshalLine reads an option that has no block.
+func (o option[T]) unmarshalLine(target T, d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	least, most := arity(o.syntax)
+	if len(args) < least || most >= 0 && len(args) > most {
+		return d.Errf("option %s does not take %d arguments; write: %s", o.name, len(args), o.usage())
 	}
-	return option[*Handler]{syntax: strings.Join(values, "|"), least: 1, most: 1, set: func(h *Handler, args []string) error {
-		*field(h) = T(args[0])
-		return oneOf(name, T(args[0]), allowed...)
-	}}
+	if err := o.parse(target, args); err != nil {
+		return d.WrapErr(err)
+	}
+	if d.NextBlock(d.Nesting()) {
+		d.Prev() // to the brace: it is on the option's line
+		return d.Errf("option %s takes no block; write: %s", o.name, o.usage())
+	}
+	return nil
 }
 
-// duration is an option of a duration, which is never zero.
-func duration(name string, field func(*Handler) *caddy.Duration) option[*Handler] {
-	return option[*Handler]{syntax: "<duration>", least: 1, most: 1, set: func(h *Handler, args []string) (err error) {
-		*field(h), err = parseDuration(name, args[0], leastDuration)
-		return err
-	}}
-}
-
-// durationOrOff is an option of a duration that may be turned off.
-func durationOrOff(name string, field func(*Handler) **caddy.Duration) option[*Handler] {
-	return option[*Handler]{syntax: "<duration>|off", least: 1, most: 1, set: func(h *Handler, args []string) error {
-		var d caddy.Duration
-		if args[0] != "off" {
-			var err error
-			if d, err = parseDuration(name, args[0], leastLiveness); err != nil {
-				return fmt.Errorf("%w, or off", err)
-			}
-		}
-		*field(h) = &d
-		return nil
-	}}
+func sortedNames[T any](options []option[T]) []string {
+	names := make([]string, len(options))
+	for i, o := range options {
+		names[i] = o.name
+	}
+	slices.Sort(names)
+	return names
 }
 
 func parseDuration(name, given string, least time.Duration) (caddy.Duration, error) {
@@ -229,26 +156,26 @@ func parseDuration(name, given string, least time.Duration) (caddy.Duration, err
 	return caddy.Duration(value), nil
 }
 
-func setToken(h *Handler, args []string) error {
+func parseToken(h *Handler, args []string) error {
 	h.Token = append(h.Token, identity.TokenSource{From: identity.From(args[0]), Name: args[1]})
-	return identity.ValidateTokens(h.Token)
+	return nil
 }
 
-func setClient(h *Handler, args []string) error {
+func parseClient(h *Handler, args []string) error {
 	source := identity.ClientSource{From: identity.From(args[0]), Name: args[1]}
 	if len(args) == 3 {
 		source.Scope = identity.Scope(args[2])
 	}
 	h.Client = append(h.Client, source)
-	return identity.ValidateClients(h.Client)
+	return nil
 }
 
-func setKey(h *Handler, args []string) error {
+func parseKey(h *Handler, args []string) error {
 	h.Key = args
-	return h.validateKey()
+	return nil
 }
 
-func setLimit(h *Handler, args []string) error {
+func parseLimit(h *Handler, args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 0 {
 		return fmt.Errorf("limit: %q is not allowed; it is a number, 0 (track only) or more", args[0])
@@ -261,7 +188,7 @@ func setLimit(h *Handler, args []string) error {
 	return nil
 }
 
-func setMaxEventSize(h *Handler, args []string) error {
+func parseMaxEventSize(h *Handler, args []string) error {
 	size, err := humanize.ParseBytes(args[0])
 	if err != nil || size < 1 || size > math.MaxInt32 {
 		return fmt.Errorf("max_event_size: %q is not allowed; it is a size from 1B to less than 2GiB, such as 256KiB", args[0])
@@ -270,7 +197,7 @@ func setMaxEventSize(h *Handler, args []string) error {
 	return nil
 }
 
-func setEvent(h *Handler, args []string) error {
+func parseEvent(h *Handler, args []string) error {
 	reason := registry.Reason(args[0])
 	if _, twice := h.Events[reason]; twice {
 		return fmt.Errorf("event: %s is renamed twice, expected once", reason)
@@ -279,10 +206,10 @@ func setEvent(h *Handler, args []string) error {
 		h.Events = make(map[registry.Reason]string)
 	}
 	h.Events[reason] = args[1]
-	return h.validateEvents()
+	return nil
 }
 
-func setLogout(h *Handler, args []string) error {
+func parseLogout(h *Handler, args []string) error {
 	var l Logout
 	if !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "*") && len(args) > 1 {
 		l.Method, args = args[0], args[1:]
@@ -302,25 +229,25 @@ func setLogout(h *Handler, args []string) error {
 		l.Status = append(l.Status, status)
 	}
 	h.Logout = append(h.Logout, l)
-	return l.validate()
+	return nil
 }
 
-func setSharedAccount(h *Handler, args []string) error {
+func parseSharedAccount(h *Handler, args []string) error {
 	n, window, err := parseTimes("shared_account", "<addresses>", args)
 	if err != nil {
 		return err
 	}
 	h.SharedAccount = &SharedAccount{n, window}
-	return h.SharedAccount.validate()
+	return nil
 }
 
-func setFlap(h *Handler, args []string) error {
+func parseFlap(h *Handler, args []string) error {
 	n, window, err := parseTimes("flap", "<n>", args)
 	if err != nil {
 		return err
 	}
 	h.Flap = &Flap{n, window}
-	return h.Flap.validate()
+	return nil
 }
 
 // parseTimes reads a number and the time in which it counts; 0 for off.
@@ -336,7 +263,7 @@ func parseTimes(name, what string, args []string) (n int, window caddy.Duration,
 	return n, window, err
 }
 
-func setDrain(h *Handler, args []string) (err error) {
+func parseDrain(h *Handler, args []string) (err error) {
 	h.Drain = new(Drain)
 	if h.Drain.Window, err = parseDuration("drain", args[0], leastWindow); err != nil {
 		return err
@@ -349,46 +276,20 @@ func setDrain(h *Handler, args []string) (err error) {
 	return nil
 }
 
-// jwtOptions by name.
-var jwtOptions = map[string]option[*JWT]{
-	"hmac_secret": {syntax: "<placeholder or file> [<kid>]", least: 1, most: 2, repeats: true, set: func(j *JWT, args []string) error {
-		s := HMACSecret{KeyID: kid(args)}
-		if strings.Contains(args[0], "{") {
-			s.Secret = args[0]
-		} else {
-			s.File = args[0]
-		}
-		j.HMACSecrets = append(j.HMACSecrets, s)
-		return nil
-	}},
-	"public_key": {syntax: "<PEM file> [<kid>]", least: 1, most: 2, repeats: true, set: func(j *JWT, args []string) error {
-		j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid(args)})
-		return nil
-	}},
-	"jwks": {syntax: "<url> [<refresh>]", least: 1, most: 2, repeats: true, set: func(j *JWT, args []string) (err error) {
-		s := KeySet{URL: args[0]}
-		if len(args) == 2 {
-			s.Refresh, err = parseDuration("jwks", args[1], leastRefresh)
-		}
-		j.JWKS = append(j.JWKS, s)
-		return err
-	}},
-	"algorithms": words("<name...>", func(j *JWT) *[]string { return &j.Algorithms }),
-	"issuer":     words("<name...>", func(j *JWT) *[]string { return &j.Issuers }),
-	"audience":   words("<name...>", func(j *JWT) *[]string { return &j.Audiences }),
-	"require":    words("<claim...>", func(j *JWT) *[]string { return &j.Require }),
-	"leeway": {syntax: "<duration>", least: 1, most: 1, set: func(j *JWT, args []string) (err error) {
-		j.Leeway, err = parseDuration("leeway", args[0], 0)
-		return err
-	}},
-	"optional": {set: func(j *JWT, _ []string) error {
-		j.Optional = true
-		return nil
-	}},
-	"unverified": {set: func(j *JWT, _ []string) error {
-		j.Unverified = true
-		return nil
-	}},
+func parseHMACSecret(j *JWT, args []string) error {
+	s := HMACSecret{KeyID: kid(args)}
+	if strings.Contains(args[0], "{") {
+		s.Secret = args[0]
+	} else {
+		s.File = args[0]
+	}
+	j.HMACSecrets = append(j.HMACSecrets, s)
+	return nil
+}
+
+func parsePublicKey(j *JWT, args []string) error {
+	j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid(args)})
+	return nil
 }
 
 // kid is the optional second argument of a key.
@@ -399,17 +300,16 @@ func kid(args []string) string {
 	return ""
 }
 
-func words(syntax string, field func(*JWT) *[]string) option[*JWT] {
-	return option[*JWT]{syntax: syntax, least: 1, most: -1, set: func(j *JWT, args []string) error {
-		*field(j) = args
-		return nil
-	}}
+func parseJWKS(j *JWT, args []string) (err error) {
+	s := KeySet{URL: args[0]}
+	if len(args) == 2 {
+		s.Refresh, err = parseDuration("jwks", args[1], leastRefresh)
+	}
+	j.JWKS = append(j.JWKS, s)
+	return err
 }
 
 func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser) error {
-	if h.JWT != nil {
-		return d.Errf("option jwt is given twice, expected once")
-	}
 	if d.NextArg() {
 		return d.Errf("option jwt takes no argument, got %q; its options go in a block", d.Val())
 	}
@@ -420,16 +320,10 @@ func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	if err := h.JWT.validate(); err != nil {
-		return d.WrapErr(err)
-	}
 	return nil
 }
 
 func (h *Handler) unmarshalRegistry(d *caddyfile.Dispenser) error {
-	if len(h.RegistryRaw) > 0 {
-		return d.Errf("option registry is given twice, expected once")
-	}
 	if !d.NextArg() {
 		return d.Errf("option registry does not take 0 arguments; write: registry <module>")
 	}

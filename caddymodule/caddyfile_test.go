@@ -124,22 +124,23 @@ func TestCaddyfile_OptionsBecomeJSON(t *testing.T) {
 }
 
 func TestCaddyfile_EveryOptionHasAForm(t *testing.T) {
-	for name := range jwtOptions {
+	for _, o := range jwtOptions {
 		require.True(t, slices.ContainsFunc(blocks(), func(b string) bool {
-			return strings.Contains(b, "\t"+name)
-		}), "option %s of jwt is in no test", name)
+			return strings.Contains(b, "\t"+o.name)
+		}), "option %s of jwt is in no test", o.name)
 	}
-	for name := range options {
+	for _, o := range options {
 		require.True(t, slices.ContainsFunc(blocks(), func(b string) bool {
-			return strings.HasPrefix(b, name)
-		}), "option %s is in no test", name)
+			return strings.HasPrefix(b, o.name)
+		}), "option %s is in no test", o.name)
 	}
 }
 
 // isOption reports whether an error's first word is the name of an option.
 func isOption(name string) bool {
 	name, _, _ = strings.Cut(name, " ")
-	return options[name].set != nil || name == "jwt" || name == "registry"
+	_, ok := optionNamed(options, name)
+	return ok
 }
 
 func blocks() (all []string) {
@@ -315,6 +316,9 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"logout, user":      {`logout /out user`, []string{"Caddyfile:4", "logout /out user", "jwt"}},
 		"heartbeat, never":  {`heartbeat never`, []string{"Caddyfile:3", "heartbeat", `"never"`, "at least 100ms", "off"}},
 		"dead_after":        {`dead_after 1ms`, []string{"Caddyfile:3", "dead_after", `"1ms"`, "at least 100ms", "off"}},
+		"dead_after, late":  {"heartbeat 30s\ndead_after 10s\nlimit 2", []string{"Caddyfile:4", "heartbeat 30s", "dead_after 10s", "shorter"}},
+		"max_age, short":    {`max_age 10ms`, []string{"Caddyfile:3", "max_age", `"10ms"`, "at least 1s"}},
+		"jwt, empty file":   {"jwt {\npublic_key \"\"\n}", []string{"Caddyfile:4", "public_key", `""`, "PEM file"}},
 		"max_age off":       {`max_age off`, []string{"Caddyfile:3", "max_age", `"off"`}},
 		"flap, no window":   {`flap 4`, []string{"Caddyfile:3", "flap", `"4"`, "flap <n> <window>", "flap off"}},
 		"flap, many":        {`flap 1000 2m`, []string{"Caddyfile:3", "flap", "1000 times", "flap off"}},
@@ -395,6 +399,10 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"empty secret":             {`secret ""`, []string{"Caddyfile:3", "secret", `""`, "write: secret <placeholder>"}},
 		"secret that expands away": {`secret "{$SSE_GUARD_UNSET}"`, []string{"Caddyfile:3", "secret", `""`, "write: secret <placeholder>"}},
 		"empty key part":           {`key {sse_guard.token} ""`, []string{"Caddyfile:3", "key", "part 2 is empty", "a placeholder or a word"}},
+		"unknown placeholder":      {"limit 2\nkey {sse_guard.token} a-{sse_guard.tokn}", []string{"Caddyfile:4", "key", "{sse_guard.tokn}", "{sse_guard.token}, {sse_guard.client}, {sse_guard.claims.*}"}},
+		"placeholder in capitals":  {`key {sse_guard.Token}`, []string{"Caddyfile:3", "key", "{sse_guard.Token}", "{sse_guard.token}"}},
+		"key made of the key":      {`key {sse_guard.key}`, []string{"Caddyfile:3", "key", "{sse_guard.key}", "{sse_guard.token}"}},
+		"claim without a name":     {`key {sse_guard.claims.}`, []string{"Caddyfile:3", "key", "{sse_guard.claims.}", "{sse_guard.claims.*}"}},
 		"unclosed key part":        {`key "{http.request.host"`, []string{"Caddyfile:3", "key", `"{http.request.host"`, "write: {name}"}},
 
 		"unknown registry":      {`registry redis-typo`, []string{"Caddyfile:3", "registry", `"redis-typo"`, "sse_guard.registries"}},

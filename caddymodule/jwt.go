@@ -27,18 +27,18 @@ import (
 //
 // Guards that trust different keys or issuers must not share a zone.
 type JWT struct {
-	// Secrets for tokens signed with HS256, HS384 or HS512.
+	// Secrets for tokens signed with HS256, HS384 or HS512. Default: none.
 	HMACSecrets []HMACSecret `json:"hmac_secrets,omitempty"`
 
-	// Public keys for tokens signed with RS*, PS*, ES* or EdDSA.
+	// Public keys for tokens signed with RS*, PS*, ES* or EdDSA. Default: none.
 	PublicKeys []PublicKey `json:"public_keys,omitempty"`
 
-	// Key sets that the issuer publishes (RFC 7517).
+	// Key sets that the issuer publishes (RFC 7517). Default: none.
 	JWKS []KeySet `json:"jwks,omitempty"`
 
-	// Narrows the signature algorithms that are accepted. Without it, each key
-	// is good for all algorithms of its kind, and never for those of another
-	// kind. `none` is never accepted.
+	// Narrows the signature algorithms that are accepted. A key is never good for
+	// algorithms of another kind, and `none` is never accepted.
+	// Default: all of each key's kind.
 	Algorithms []string `json:"algorithms,omitempty"`
 
 	// Who must have issued the token: any of these (`iss`). Default: anybody who
@@ -51,20 +51,20 @@ type JWT struct {
 	// How far the clocks of issuer and proxy may differ: for so long after its
 	// `exp` a token is accepted, and for so long before its `nbf`. A logout of
 	// all of a user's tokens spares those issued in that time before it, unless
-	// the proxy has seen them. Default: 0.
+	// the proxy has seen them. Default: `0s`.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 
-	// Claims that a token must have, such as `exp` or `sub`.
+	// Claims that a token must have, such as `exp` or `sub`. Default: none.
 	Require []string `json:"require,omitempty"`
 
-	// Let streams without a token through, untracked.
+	// Let streams without a token through, untracked. Default: off.
 	Optional bool `json:"optional,omitempty"`
 
 	// Believe tokens without verifying them, where only the backend has the
 	// keys. Claims then count only when the backend has answered with a stream;
 	// exactly one `token` source must be named, the one that the backend reads;
 	// `takeover request` and a logout of a `user` are not possible, and no later
-	// token moves the end of a stream.
+	// token moves the end of a stream. Default: off.
 	Unverified bool `json:"unverified,omitempty"`
 }
 
@@ -115,22 +115,37 @@ func (j *JWT) validate() error {
 	case j.Unverified && len(j.Algorithms)+len(j.Issuers)+len(j.Audiences)+len(j.Require) > 0:
 		return errors.New("jwt: unverified is not allowed together with algorithms, issuer, audience or require; nothing is looked at")
 	}
+	if err := validateEach(jwtOptions, j); err != nil {
+		return fmt.Errorf("jwt: %w", err)
+	}
+	return nil
+}
+
+func (j *JWT) validateHMACSecrets() error {
 	for _, s := range j.HMACSecrets {
 		if (s.Secret == "") == (s.File == "") {
-			return errors.New("jwt: hmac_secret: expected either a secret, as a placeholder, or a file")
+			return errors.New("hmac_secret: expected either a secret, as a placeholder, or a file")
 		}
 	}
+	return nil
+}
+
+func (j *JWT) validatePublicKeys() error {
 	for _, k := range j.PublicKeys {
 		if k.File == "" {
-			return errors.New("jwt: public_key: \"\" is not allowed; it is a PEM file")
+			return errors.New("public_key: \"\" is not allowed; it is a PEM file")
 		}
 	}
+	return nil
+}
+
+func (j *JWT) validateJWKS() error {
 	for _, k := range j.JWKS {
 		if k.Refresh != 0 && k.Refresh < caddy.Duration(leastRefresh) {
-			return fmt.Errorf("jwt: jwks: refresh %s is not allowed; it is at least %s", time.Duration(k.Refresh), leastRefresh)
+			return fmt.Errorf("jwks: refresh %s is not allowed; it is at least %s", time.Duration(k.Refresh), leastRefresh)
 		}
 	}
-	return atLeast("jwt: leeway", j.Leeway, 0)
+	return nil
 }
 
 // keySets keeps what was fetched while verifiers use it, so that a reload during

@@ -34,39 +34,9 @@ const leastWindow = time.Second
 // to show the tombstone that tells a tab at rest from one that fights.
 const flapsSettle = 4 * time.Second
 
-func (h *Handler) validateLiveness() error {
-	for option, d := range map[string]*caddy.Duration{
-		"heartbeat": h.Heartbeat, "dead_after": h.DeadAfter, "probe": h.Probe, "reserve": h.Reserve,
-	} {
-		if err := offOrAtLeast(option, d, leastLiveness); err != nil {
-			return err
-		}
-	}
-	if h.MaxAge != 0 {
-		if err := atLeast("max_age", h.MaxAge, caddy.Duration(leastWindow)); err != nil {
-			return err
-		}
-	}
-	if h.Heartbeat != nil && h.DeadAfter != nil && *h.DeadAfter != 0 && *h.Heartbeat >= *h.DeadAfter {
-		return fmt.Errorf("heartbeat %s is not allowed with dead_after %s: a client that acknowledges nothing is noticed by a heartbeat, which must be the shorter one",
-			time.Duration(*h.Heartbeat), time.Duration(*h.DeadAfter))
-	}
-	if err := h.Flap.validate(); err != nil {
-		return err
-	}
-	return h.Drain.validate()
-}
-
 // leastLiveness is the least of those durations: the rounds that look after
 // streams are not more precise.
 const leastLiveness = 100 * time.Millisecond
-
-func offOrAtLeast(option string, given *caddy.Duration, least time.Duration) error {
-	if given == nil || *given == 0 {
-		return nil
-	}
-	return atLeast(option, *given, caddy.Duration(least))
-}
 
 func (f *Flap) validate() error {
 	switch {

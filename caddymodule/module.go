@@ -5,10 +5,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
-	"iter"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -40,6 +37,15 @@ func init() {
 //
 // The guard stops a stranger's request from ending a stream only as far as the
 // backend verifies the very credential that the key is made of.
+//
+// It sets these placeholders, for its key and for the handlers behind it:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{sse_guard.key}` | A short hash of the key, as in log lines; no part of the key itself
+// `{sse_guard.token}` | A hash of the token; empty without one
+// `{sse_guard.client}` | A hash of the client id, within its token or verified user; empty without one
+// `{sse_guard.claims.*}` | A claim of the token, if it is good: `sub`, `realm_access.roles`; dots lead into objects, arrays are joined with commas
 type Handler struct {
 	// The namespace of keys. Guards with the same zone share holders.
 	// Default: `default`.
@@ -48,8 +54,8 @@ type Handler struct {
 	// Where to find the token. All sources are looked at; two different
 	// tokens in one request that asks for a stream are refused with 400.
 	// A `Bearer ` prefix is removed; of the `Authorization` header, other
-	// schemes are ignored. Default: header `Authorization`, query `token`,
-	// query `access_token`, cookie `access_token`.
+	// schemes are ignored. Default: `header Authorization`, `query token`,
+	// `query access_token`, `cookie access_token`.
 	Token []identity.TokenSource `json:"token,omitempty"`
 
 	// Where to find the client id, and whether it names a `device` (a browser
@@ -58,7 +64,7 @@ type Handler struct {
 	// when the key is full and the policy is `supersede`. A client id counts
 	// only among streams of the same token, or of the same verified user, since
 	// clients choose it.
-	// Default: header `X-Client-Id` and query `client_id`, both `device`.
+	// Default: `header X-Client-Id device`, `query client_id device`.
 	Client []identity.ClientSource `json:"client,omitempty"`
 
 	// The parts of what may be held only so often, with placeholders.
@@ -70,11 +76,11 @@ type Handler struct {
 	Key []string `json:"key,omitempty"`
 
 	// What to do with a stream when a key part is empty: `pass` it untracked,
-	// or `deny` it with 403. Default: `deny` if the key has a claim of the token,
-	// else `pass`.
+	// or `deny` it with 403. Default: `pass`; `deny` where the key has a claim of
+	// the token.
 	MissingKey string `json:"missing_key,omitempty"`
 
-	// How many may hold a key; 0 tracks without limit. Default: 1.
+	// How many may hold a key; 0 tracks without limit. Default: `1`.
 	Limit *int `json:"limit,omitempty"`
 
 	// What the limit counts: `streams`, or `clients`, where the streams of one
@@ -97,11 +103,11 @@ type Handler struct {
 	Takeover guard.Takeover `json:"takeover,omitempty"`
 
 	// Refuse streams without a token with 401, which stops `EventSource` from
-	// asking again.
+	// asking again. Default: off.
 	RequireToken bool `json:"require_token,omitempty"`
 
-	// How tokens are verified. Default: they are not; the guard knows a token by
-	// its hash only.
+	// How tokens are verified. Default: off; the guard then knows a token
+	// by its hash only.
 	JWT *JWT `json:"jwt,omitempty"`
 
 	// What becomes of a stream at the end of its token's life (`exp`): `renew`
@@ -113,17 +119,18 @@ type Handler struct {
 
 	// Requests that log out. They pass to the backend as always; when it answers
 	// with success, streams end with a `LOGGED_OUT` event before the answer goes
-	// out, and the token is not accepted any more.
+	// out, and the token is not accepted any more. Default: none.
 	Logout []Logout `json:"logout,omitempty"`
 
 	// When takeovers of one key look like a shared account, which is worth a
-	// line in the security log. Default: 5 addresses in 10 minutes.
+	// line in the security log. Default: `5 10m`: 5 addresses in 10
+	// minutes.
 	SharedAccount *SharedAccount `json:"shared_account,omitempty"`
 
 	// How long nothing may be written to a stream until a comment is, which
 	// clients ignore: it keeps connections open, and shows whether the client
 	// still acknowledges. It comes up to a quarter earlier, so that not all streams
-	// beat at once. 0 turns it off. Default: 15s.
+	// beat at once. 0 turns it off. Default: `15s`.
 	Heartbeat *caddy.Duration `json:"heartbeat,omitempty"`
 
 	// How long a client may acknowledge nothing until its stream ends. On Linux
@@ -131,38 +138,38 @@ type Handler struct {
 	// (HTTP/3, some listener wrappers), only a client counts as dead that takes
 	// nothing in for so long. It must be longer than the heartbeat, without which a
 	// client that was idle when it went is not noticed. 0 turns it off.
-	// Default: 30s.
+	// Default: `30s`.
 	DeadAfter *caddy.Duration `json:"dead_after,omitempty"`
 
 	// How long a holder has to prove that it lives, by acknowledging a comment,
 	// before a newcomer is rejected because of it; twice the connection's
 	// retransmission timeout if that is longer. Where the kernel cannot tell, or a
 	// load balancer acknowledges for its clients, the holder is taken to live.
-	// 0 turns it off. Default: 1s.
+	// 0 turns it off. Default: `1s`.
 	Probe *caddy.Duration `json:"probe,omitempty"`
 
 	// How long a place is kept for a client that went away, under the policy
 	// `reject`: the same client id, or else the same token, address and
 	// User-Agent, gets it back, so that whoever asks most often does not win
-	// against a page that reloads. 0 turns it off. Default: 3s.
+	// against a page that reloads. 0 turns it off. Default: `3s`.
 	Reserve *caddy.Duration `json:"reserve,omitempty"`
 
 	// When pages that take the key from each other again and again come to rest:
 	// from the `count`-th time within `window` on that a client without a
 	// tombstone takes the key back from who superseded it, it waits until the
 	// key is free; not before that has gone on for 4 seconds, since a browser that
-	// restores many tabs looks like it at first. Default: 4 times in 2 minutes.
+	// restores many tabs looks like it at first. Default: `4 2m`: 4 times in 2 minutes.
 	Flap *Flap `json:"flap,omitempty"`
 
 	// How long a stream may live, give or take a tenth. It then ends between two
 	// events, and its client comes back at once with its Last-Event-ID. For
-	// backends that would end it with an error otherwise. Default: for ever.
+	// backends that would end it with an error otherwise. Default: no limit.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	// How all streams end when Caddy stops, or no guard of the zone is left after
 	// a reload: within the window, and no longer than half of it, their clients
 	// being told to come back at different times within it. The window is shorter
-	// if Caddy's `grace_period` is. Default: 10s.
+	// if Caddy's `grace_period` is. Default: `10s`.
 	Drain *Drain `json:"drain,omitempty"`
 
 	// What a rejected newcomer gets if it asked for a stream: `event`, a
@@ -174,20 +181,20 @@ type Handler struct {
 	OnReject guard.OnReject `json:"on_reject,omitempty"`
 
 	// When rejected newcomers are told to come back. If set, it is also sent
-	// as each stream opens. Default for rejected newcomers: 5s.
+	// as each stream opens. Default: `5s`, for rejected newcomers only.
 	Retry caddy.Duration `json:"retry,omitempty"`
 
 	// How long an ended stream may wait for its client to read before the
 	// connection is cut, and a newcomer for the older stream's upstream
-	// request to be gone. Default: 1s.
+	// request to be gone. Default: `1s`.
 	EndTimeout caddy.Duration `json:"end_timeout,omitempty"`
 
 	// How many bytes of an unfinished event are held back, so that a client
-	// never gets half an event when its stream is ended. Default: 1 MiB.
+	// never gets half an event when its stream is ended. Default: `1MiB`.
 	MaxEventSize int64 `json:"max_event_size,omitempty"`
 
 	// Other names for the injected events, by reason: `superseded`,
-	// `replaced`, `parked`, `rejected`, `logout`, `expired`.
+	// `replaced`, `parked`, `rejected`, `logout`, `expired`. Default: none.
 	Events map[registry.Reason]string `json:"events,omitempty"`
 
 	// The secret that tombstones are signed with, 16 bytes or more; usually a
@@ -202,21 +209,10 @@ type Handler struct {
 	zone  zoneKey
 }
 
-// Defaults of the options.
 const (
-	defaultZone         = "default"
-	defaultRetry        = 5 * time.Second
-	defaultEndTimeout   = time.Second
-	defaultMaxEventSize = 1 << 20
-	defaultSharedAddrs  = 5
-	defaultSharedWindow = 10 * time.Minute
-	defaultHeartbeat    = 15 * time.Second
-	defaultDeadAfter    = 30 * time.Second
-	defaultProbe        = time.Second
-	defaultReserve      = 3 * time.Second
-	defaultFlaps        = 4
-	defaultFlapWindow   = 2 * time.Minute
-	defaultDrain        = 10 * time.Second
+	defaultZone = "default"
+	// defaultRetry is for rejected newcomers only, so it is not set as Retry.
+	defaultRetry = 5 * time.Second
 
 	missingKeyPass = "pass"
 	missingKeyDeny = "deny"
@@ -322,107 +318,6 @@ func (h *Handler) identify(app *App) error {
 	}
 	app.join(h.Zone, member{h.guard, fingerprint, h.JWT.trust()})
 	return nil
-}
-
-func (h *Handler) setDefaults() {
-	setDefault(&h.Zone, defaultZone)
-	setDefault(&h.MissingKey, h.defaultMissingKey())
-	setDefault(&h.LimitUnit, registry.Streams)
-	setDefault(&h.Policy, registry.Supersede)
-	setDefault(&h.Takeover, guard.TakeoverAuto)
-	setDefault(&h.OnExpiry, guard.ExpiryRenew)
-	setDefault(&h.OnReject, guard.RejectEvent)
-	setDefault(&h.EndTimeout, caddy.Duration(defaultEndTimeout))
-	setDefault(&h.MaxEventSize, defaultMaxEventSize)
-	if h.Limit == nil {
-		h.Limit = new(1)
-	}
-	setDefaultDuration(&h.Heartbeat, defaultHeartbeat)
-	setDefaultDuration(&h.DeadAfter, defaultDeadAfter)
-	setDefaultDuration(&h.Probe, defaultProbe)
-	setDefaultDuration(&h.Reserve, defaultReserve)
-	if h.Flap == nil {
-		h.Flap = &Flap{defaultFlaps, caddy.Duration(defaultFlapWindow)}
-	}
-	if h.Drain == nil {
-		h.Drain = &Drain{Window: caddy.Duration(defaultDrain)}
-	}
-	if h.SharedAccount == nil {
-		h.SharedAccount = &SharedAccount{defaultSharedAddrs, caddy.Duration(defaultSharedWindow)}
-	}
-	if len(h.Token) == 0 {
-		h.Token = identity.DefaultTokens()
-	}
-	if len(h.Client) == 0 {
-		h.Client = identity.DefaultClients()
-	}
-}
-
-// setDefaultDuration is for options of which zero means off.
-func setDefaultDuration(field **caddy.Duration, value time.Duration) {
-	if *field == nil {
-		*field = new(caddy.Duration(value))
-	}
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
-}
-
-// requestPlaceholders begin the names of placeholders whose values are known
-// when a request comes in. Others may come from its response.
-var requestPlaceholders = []string{
-	"http.request.", "http.auth.", "http.regexp.", "http.vars.",
-	"sse_guard.", "env.", "system.", "file.",
-}
-
-// claimsPlaceholder begins the placeholders of a token's claims.
-const claimsPlaceholder = "sse_guard.claims."
-
-// keyFromRequest reports whether the key can be computed before the upstream
-// has answered.
-func (h *Handler) keyFromRequest() bool {
-	for name := range placeholders(h.Key) {
-		if h.JWT != nil && h.JWT.Unverified && strings.HasPrefix(name, claimsPlaceholder) {
-			return false
-		}
-		if !slices.ContainsFunc(requestPlaceholders, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
-			return false
-		}
-	}
-	return true
-}
-
-// defaultMissingKey keeps a token that lacks the claim it is counted by from
-// evading its limit.
-func (h *Handler) defaultMissingKey() string {
-	for name := range placeholders(h.Key) {
-		if strings.HasPrefix(name, claimsPlaceholder) {
-			return missingKeyDeny
-		}
-	}
-	return missingKeyPass
-}
-
-// placeholders yields the beginnings of texts behind each opening brace.
-func placeholders(texts []string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, text := range texts {
-			for {
-				_, rest, found := strings.Cut(text, "{")
-				if !found {
-					break
-				}
-				if !yield(rest) {
-					return
-				}
-				text = rest
-			}
-		}
-	}
 }
 
 // Cleanup gives the zone back. Streams that still run keep what they use.

@@ -20,32 +20,24 @@ import (
 // Validate checks the options. Its errors name the option, what was given and
 // what is allowed.
 func (h *Handler) Validate() error {
-	for _, check := range []error{
-		oneOf("missing_key", h.MissingKey, missingKeyPass, missingKeyDeny),
-		oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients),
-		oneOf("policy", h.Policy, registry.Supersede, registry.Reject),
-		oneOf("takeover", h.Takeover, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
-		oneOf("on_expiry", h.OnExpiry, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
-		oneOf("on_reject", h.OnReject, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
-		atLeast("retry", h.Retry, 0),
-		atLeast("end_timeout", h.EndTimeout, caddy.Duration(leastDuration)),
-		identity.ValidateTokens(h.Token),
-		identity.ValidateClients(h.Client),
-		h.validateKey(),
-		h.validateEvents(),
-		h.validateContradictions(),
-		h.JWT.validate(),
-		h.validateLogouts(),
-		h.SharedAccount.validate(),
-		h.validateLiveness(),
-		h.validateWhole(),
-	} {
-		if check != nil {
-			return check
-		}
+	if err := validateEach(options, h); err != nil {
+		return err
 	}
-	if h.MaxEventSize < 1 || h.MaxEventSize > math.MaxInt32 {
-		return fmt.Errorf("max_event_size: %d is not allowed; it is 1 byte to less than 2 GiB", h.MaxEventSize)
+	if err := h.validateContradictions(); err != nil {
+		return err
+	}
+	return h.validateWhole()
+}
+
+// validateEach checks the options one by one.
+func validateEach[T any](options []option[T], target T) error {
+	for _, o := range options {
+		if o.validate == nil {
+			continue
+		}
+		if err := o.validate(target); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -58,11 +50,15 @@ func oneOf[T ~string](option string, given T, allowed ...T) error {
 	if slices.Contains(allowed, given) {
 		return nil
 	}
-	names := make([]string, len(allowed))
-	for i, a := range allowed {
-		names[i] = string(a)
+	return fmt.Errorf("%s: %q is not allowed; it is one of: %s", option, given, join(allowed, ", "))
+}
+
+func join[T ~string](values []T, separator string) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = string(v)
 	}
-	return fmt.Errorf("%s: %q is not allowed; it is one of: %s", option, given, strings.Join(names, ", "))
+	return strings.Join(texts, separator)
 }
 
 func atLeast(option string, given, least caddy.Duration) error {
@@ -71,6 +67,18 @@ func atLeast(option string, given, least caddy.Duration) error {
 	}
 	return fmt.Errorf("%s: %s is not allowed; it is at least %s", option, time.Duration(given), time.Duration(least))
 }
+
+// offOrAtLeast is for durations that may be 0 or left out.
+func offOrAtLeast(option string, given *caddy.Duration, least time.Duration) error {
+	if given == nil || *given == 0 {
+		return nil
+	}
+	return atLeast(option, *given, caddy.Duration(least))
+}
+
+func (h *Handler) validateTokens() error { return identity.ValidateTokens(h.Token) }
+
+func (h *Handler) validateClients() error { return identity.ValidateClients(h.Client) }
 
 func (h *Handler) validateKey() error {
 	for i, part := range h.Key {
@@ -82,12 +90,32 @@ func (h *Handler) validateKey() error {
 			return fmt.Errorf("key: part %d, %q, opens a placeholder and does not close it; write: {name}", i+1, part)
 		}
 	}
+	return h.validateKeyPlaceholders()
+}
+
+func (h *Handler) validateLimit() error {
+	if *h.Limit < 0 {
+		return fmt.Errorf("limit: %d is not allowed; it is 0 (track only) or more", *h.Limit)
+	}
+	if h.LimitUnit == "" {
+		return nil // not given, and its default is not set yet
+	}
+	return oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients)
+}
+
+func (h *Handler) validateMaxEventSize() error {
+	if h.MaxEventSize < 1 || h.MaxEventSize > math.MaxInt32 {
+		return fmt.Errorf("max_event_size: %d is not allowed; it is 1 byte to less than 2 GiB", h.MaxEventSize)
+	}
 	return nil
 }
 
+// renamable are the reasons that have an event.
+var renamable = stream.Reasons()
+
 func (h *Handler) validateEvents() error {
 	for reason, name := range h.Events {
-		if err := oneOf("event", reason, stream.Reasons()...); err != nil {
+		if err := oneOf("event", reason, renamable...); err != nil {
 			return err
 		}
 		if _, err := (eventstream.Event{Name: name}).Append(nil); err != nil || strings.TrimSpace(name) == "" {
@@ -97,15 +125,14 @@ func (h *Handler) validateEvents() error {
 	return nil
 }
 
-// validateContradictions refuses options that cannot both be meant.
+// validateContradictions refuses options that cannot both be meant. The defaults
+// of those that are not given contradict nothing.
 func (h *Handler) validateContradictions() error {
-	if h.Limit == nil {
-		return nil // the default contradicts nothing
+	if h.Heartbeat != nil && h.DeadAfter != nil && *h.DeadAfter != 0 && *h.Heartbeat >= *h.DeadAfter {
+		return fmt.Errorf("heartbeat %s is not allowed with dead_after %s: a client that acknowledges nothing is noticed by a heartbeat, which must be the shorter one",
+			time.Duration(*h.Heartbeat), time.Duration(*h.DeadAfter))
 	}
-	if *h.Limit < 0 {
-		return fmt.Errorf("limit: %d is not allowed; it is 0 (track only) or more", *h.Limit)
-	}
-	if *h.Limit == 0 && h.Policy == registry.Reject {
+	if h.Limit != nil && *h.Limit == 0 && h.Policy == registry.Reject {
 		return fmt.Errorf("limit 0 only tracks and policy reject only matters at a limit; choose a limit of 1 or more, or leave out policy")
 	}
 	return nil

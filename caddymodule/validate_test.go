@@ -31,6 +31,8 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"token twice":               {`{"token": [{"from": "query", "name": "t"}, {"from": "query", "name": "t"}]}`, []string{"token", "given twice"}},
 		"client scope":              {`{"client": [{"from": "query", "name": "c", "scope": "window"}]}`, []string{"client", `"window"`, `"device" or "tab"`}},
 		"empty key part":            {`{"key": ["a", " "]}`, []string{"key", "part 2 is empty", "a placeholder or a word"}},
+		"unknown placeholder":       {`{"key": ["a", "b {sse_guard.user}"]}`, []string{"key", "{sse_guard.user}", "{sse_guard.token}, {sse_guard.client}, {sse_guard.claims.*}"}},
+		"key made of the key":       {`{"key": ["{sse_guard.key}"]}`, []string{"key", "{sse_guard.key}", "{sse_guard.token}, {sse_guard.client}"}},
 		"unclosed placeholder":      {`{"key": ["{http.request.host} {http.request.ur"]}`, []string{"key", "part 1", "{http.request.ur", "write: {name}"}},
 		"event of unknown reason":   {`{"events": {"kicked": "X"}}`, []string{"event", `"kicked"`, "superseded, replaced, parked, rejected"}},
 		"event without a name":      {`{"events": {"superseded": " "}}`, []string{"event superseded", `" "`, "one line of text"}},
@@ -102,6 +104,7 @@ func TestValidate_AcceptsTheBounds(t *testing.T) {
 		`{"max_event_size": 2147483647}`,
 		`{"secret": "0123456789abcdef"}`,
 		`{"key": ["{http.request.host}{http.request.uri.path}", "a word"]}`,
+		`{"key": ["a {sse_guard.token}-{sse_guard.client}", "{my.sse_guard.user}"]}`,
 	} {
 		_, err := c.handlerOrErr(config)
 		require.NoError(t, err, config)

@@ -1,0 +1,286 @@
+package caddymodule
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// option is all that is known of one option. T is the configuration it belongs
+// to: *Handler or *JWT.
+//
+// The Caddyfile parser, the defaults and Validate read it. The tables of options
+// in README and the syntax over UnmarshalCaddyfile are written from it;
+// Caddyfile.example, the JSON fields and their comments are tested against it. To
+// add an option, add its field and its row: the tests say what else is missing.
+type option[T any] struct {
+	// name is the option's name in a Caddyfile.
+	name string
+	// fields are the JSON fields that hold the option; empty: one of its name.
+	fields []string
+	// syntax is what follows the name: <value>, [optional], this|that and
+	// <many...>. At its end, "|off" replaces all arguments, and "{ ... }" is a
+	// block. The number of arguments is derived from it, see arity.
+	syntax string
+	// def is the default as it would be written behind the name, one line for each
+	// time that the option is given. Empty: nothing is set.
+	def string
+	// defDoc describes the default in documents. Empty: def says it all.
+	defDoc string
+	// doc says what the option does.
+	doc string
+	// repeats is whether the option may be given more than once.
+	repeats bool
+
+	// parse sets the option from the arguments of one line. Its errors name the
+	// option, what was given and what is allowed; the caller adds file and line.
+	parse func(target T, args []string) error
+	// block replaces parse where an option has a block. It begins with d at the
+	// option's name, and its errors have file and line.
+	block func(target T, d *caddyfile.Dispenser) error
+	// validate checks the option, wherever it comes from: a Caddyfile, JSON or its
+	// default. Nil: every value is good.
+	validate func(target T) error
+	// fill sets the option to what it is in defaults, unless target has it. Nil
+	// where def is empty.
+	fill func(target, defaults T)
+}
+
+// options are the options of the directive sse_guard, in the order of the
+// documents.
+var options = []option[*Handler]{
+	text(option[*Handler]{
+		name: "zone", syntax: "<name>", def: defaultZone,
+		doc: "Namespace of keys. Guards with one zone share holders.",
+	}, func(h *Handler) *string { return &h.Zone }),
+	{
+		name: "token", syntax: "header|query|cookie <name>", repeats: true,
+		def:   "header Authorization\nquery token\nquery access_token\ncookie access_token",
+		doc:   "Where the token is.",
+		parse: parseToken, validate: (*Handler).validateTokens, fill: fillTokens,
+	},
+	{
+		name: "client", syntax: "header|query|cookie <name> [device|tab]", repeats: true,
+		def:   "header X-Client-Id device\nquery client_id device",
+		doc:   "Where the client id is, and what it names.",
+		parse: parseClient, validate: (*Handler).validateClients, fill: fillClients,
+	},
+	{
+		name: "key", syntax: "<part...>", defDoc: "token, host and path as the client sent it",
+		doc:   "What may be held only so often; placeholders. With a key set, streams of any method are governed.",
+		parse: parseKey, validate: (*Handler).validateKey,
+	},
+	word(option[*Handler]{
+		name: "missing_key", def: missingKeyPass, defDoc: "`pass`; `deny` where the key has a claim of the token",
+		doc:  "A part of the key is empty: the stream passes untracked, or is refused with 403.",
+		fill: fillMissingKey,
+	}, func(h *Handler) *string { return &h.MissingKey }, missingKeyPass, missingKeyDeny),
+	{
+		name: "limit", fields: []string{"limit", "limit_unit"}, syntax: "<n> [streams|clients]", def: "1 streams",
+		doc:   "Holders per key; 0 only tracks; `clients` counts a device's tabs once.",
+		parse: parseLimit, validate: (*Handler).validateLimit, fill: fillLimit,
+	},
+	word(option[*Handler]{
+		name: "policy", def: "supersede",
+		doc: "The newest wins, or the first stays.",
+	}, func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
+	word(option[*Handler]{
+		name: "takeover", def: "auto",
+		doc: "Decide before the backend is asked where the same token holds the key, or always when it has answered; `request` (needs `jwt`) also ends another token of the same user before the backend is asked.",
+	}, func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
+	toggle(option[*Handler]{
+		name: "require_token", defDoc: "off",
+		doc: "Streams without a token get 401.",
+	}, func(h *Handler) *bool { return &h.RequireToken }),
+	word(option[*Handler]{
+		name: "on_reject", def: "event",
+		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free, or a 409.",
+	}, func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
+	duration(option[*Handler]{
+		// Unset is not the same as 5s: only then streams open without it.
+		name: "retry", defDoc: "`" + defaultRetry.String() + "`",
+		doc:      "When a rejected newcomer comes back. If set, every stream opens with it.",
+		validate: func(h *Handler) error { return atLeast("retry", h.Retry, 0) },
+	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.Retry }),
+	duration(option[*Handler]{
+		name: "end_timeout", def: "1s",
+		doc: "How long an ended stream waits for a client that does not read.",
+	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
+	{
+		name: "max_event_size", syntax: "<size>", def: "1MiB",
+		doc:   "How much of an unfinished event is held back.",
+		parse: parseMaxEventSize, validate: (*Handler).validateMaxEventSize,
+		fill: fillZero(func(h *Handler) *int64 { return &h.MaxEventSize }),
+	},
+	{
+		name: "event", fields: []string{"events"}, syntax: "<reason> <name>", repeats: true, defDoc: "none",
+		doc:   "Renames an injected event: `" + join(renamable, "`, `") + "`.",
+		parse: parseEvent, validate: (*Handler).validateEvents,
+	},
+	text(option[*Handler]{
+		name: "secret", syntax: "<placeholder>", defDoc: "made on first use and kept in Caddy's storage",
+		doc: "What tombstones are signed with: 16 bytes or more.",
+	}, func(h *Handler) *string { return &h.Secret }),
+	{
+		name: "jwt", syntax: "{ ... }", defDoc: "off",
+		doc:   "Verify tokens; see below.",
+		block: (*Handler).unmarshalJWT, validate: func(h *Handler) error { return h.JWT.validate() },
+	},
+	word(option[*Handler]{
+		name: "on_expiry", def: "renew",
+		doc: "At the token's `exp`: end the stream unless a later token of the same session came; end it; leave it.",
+	}, func(h *Handler) *guard.OnExpiry { return &h.OnExpiry }, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
+	{
+		name: "logout", syntax: "[<method>] <path> [client|user|token] [<status...>]", repeats: true, defDoc: "none",
+		doc:   "A request that logs out. Default scope: `client` if the request has a client id, else `token`. Default status: `2xx`.",
+		parse: parseLogout, validate: (*Handler).validateLogouts,
+	},
+	durationOrOff(option[*Handler]{
+		name: "heartbeat", def: "15s",
+		doc: "A comment is sent where nothing else was for that long, or up to a quarter less.",
+	}, func(h *Handler) **caddy.Duration { return &h.Heartbeat }),
+	durationOrOff(option[*Handler]{
+		name: "dead_after", def: "30s",
+		doc: "A client that has acknowledged nothing for that long is ended. Longer than `heartbeat`.",
+	}, func(h *Handler) **caddy.Duration { return &h.DeadAfter }),
+	durationOrOff(option[*Handler]{
+		name: "probe", def: "1s",
+		doc: "How long a holder has to prove that it lives before a newcomer is rejected because of it.",
+	}, func(h *Handler) **caddy.Duration { return &h.Probe }),
+	durationOrOff(option[*Handler]{
+		name: "reserve", def: "3s",
+		doc: "Under `policy reject`: how long a place is kept for a client that went away.",
+	}, func(h *Handler) **caddy.Duration { return &h.Reserve }),
+	{
+		name: "flap", syntax: "<n> <window>|off", def: "4 2m",
+		doc:   "From the n-th time on that a client takes the key back without a tombstone, it is parked.",
+		parse: parseFlap, validate: func(h *Handler) error { return h.Flap.validate() },
+		fill: fillZero(func(h *Handler) **Flap { return &h.Flap }),
+	},
+	duration(option[*Handler]{
+		name: "max_age", defDoc: "no limit",
+		doc: "A stream ends cleanly at that age, give or take a tenth, and its client comes back.",
+	}, leastWindow, func(h *Handler) *caddy.Duration { return &h.MaxAge }),
+	{
+		name: "drain", syntax: "<window> [<rate>]", def: "10s",
+		doc:   "How all streams end when Caddy stops: within that time, and at most so many a second.",
+		parse: parseDrain, validate: func(h *Handler) error { return h.Drain.validate() },
+		fill: fillZero(func(h *Handler) **Drain { return &h.Drain }),
+	},
+	{
+		name: "shared_account", syntax: "<addresses> <window>|off", def: "5 10m",
+		doc:   "When takeovers of one key look like a shared account: one line in the security log.",
+		parse: parseSharedAccount, validate: func(h *Handler) error { return h.SharedAccount.validate() },
+		fill: fillZero(func(h *Handler) **SharedAccount { return &h.SharedAccount }),
+	},
+	{
+		name: "registry", syntax: "<module> { ... }", defDoc: "`memory`", // set by openZone
+		doc:   "Who keeps the holders.",
+		block: (*Handler).unmarshalRegistry,
+	},
+}
+
+// jwtOptions are the options in the block of the option jwt, in the order of the
+// documents.
+var jwtOptions = []option[*JWT]{
+	{
+		name: "hmac_secret", fields: []string{"hmac_secrets"}, syntax: "<placeholder or file> [<kid>]", repeats: true, defDoc: "none",
+		doc:   "For HS256, HS384, HS512.",
+		parse: parseHMACSecret, validate: (*JWT).validateHMACSecrets,
+	},
+	{
+		name: "public_key", fields: []string{"public_keys"}, syntax: "<PEM file> [<kid>]", repeats: true, defDoc: "none",
+		doc:   "RSA, EC or Ed25519 keys, or certificates: every key in the file counts, so put no CA into it. Each is good for the algorithms of its kind only.",
+		parse: parsePublicKey, validate: (*JWT).validatePublicKeys,
+	},
+	{
+		name: "jwks", syntax: "<url> [<refresh>]", repeats: true, defDoc: "none",
+		doc:   "A published key set, fetched anew every hour unless said otherwise.",
+		parse: parseJWKS, validate: (*JWT).validateJWKS,
+	},
+	words(option[*JWT]{
+		name: "algorithms", syntax: "<name...>", defDoc: "all of each key's kind",
+		doc: "Accept only these. `none` is never accepted.",
+	}, func(j *JWT) *[]string { return &j.Algorithms }),
+	words(option[*JWT]{
+		name: "issuer", fields: []string{"issuers"}, syntax: "<name...>", defDoc: "anybody who has the keys",
+		doc: "Who must have issued the token (`iss`): any of these.",
+	}, func(j *JWT) *[]string { return &j.Issuers }),
+	words(option[*JWT]{
+		name: "audience", fields: []string{"audiences"}, syntax: "<name...>", defDoc: "not looked at",
+		doc: "Whom the token must be for (`aud`): any of these.",
+	}, func(j *JWT) *[]string { return &j.Audiences }),
+	duration(option[*JWT]{
+		name: "leeway", defDoc: "`0s`",
+		doc: "How far clocks may differ.",
+	}, 0, func(j *JWT) *caddy.Duration { return &j.Leeway }),
+	words(option[*JWT]{
+		name: "require", syntax: "<claim...>", defDoc: "none",
+		doc: "Claims that must be there.",
+	}, func(j *JWT) *[]string { return &j.Require }),
+	toggle(option[*JWT]{
+		name: "optional", defDoc: "off",
+		doc: "Streams without a token pass, untracked.",
+	}, func(j *JWT) *bool { return &j.Optional }),
+	toggle(option[*JWT]{
+		name: "unverified", defDoc: "off",
+		doc: "Only the backend has the keys; see the recipe.",
+	}, func(j *JWT) *bool { return &j.Unverified }),
+}
+
+// optionNamed finds an option by its name in a Caddyfile.
+func optionNamed[T any](options []option[T], name string) (option[T], bool) {
+	i := slices.IndexFunc(options, func(o option[T]) bool { return o.name == name })
+	if i < 0 {
+		return option[T]{}, false
+	}
+	return options[i], true
+}
+
+// usage is how the option is written.
+func (o option[T]) usage() string { return strings.TrimSpace(o.name + " " + o.syntax) }
+
+// setDefaults sets the options that the configuration leaves out, as if the lines
+// of the table's defaults were in it.
+func (h *Handler) setDefaults() {
+	defaults := new(Handler)
+	for _, o := range options {
+		if o.def == "" {
+			continue
+		}
+		for line := range strings.SplitSeq(o.def, "\n") {
+			if err := o.parse(defaults, strings.Fields(line)); err != nil {
+				panic(fmt.Sprintf("the table of options: the default %q: %v", line, err))
+			}
+		}
+		o.fill(h, defaults)
+	}
+}
+
+// syntaxWord is one argument of a syntax. Within <> it may have blanks.
+var syntaxWord = regexp.MustCompile(`(<[^>]*>|[^\s<])+`)
+
+// arity is how many arguments a syntax allows; most is -1 where it has no bound.
+func arity(syntax string) (least, most int) {
+	syntax = strings.TrimSuffix(syntax, "{ ... }")
+	for _, word := range syntaxWord.FindAllString(syntax, -1) {
+		if !strings.HasPrefix(word, "[") {
+			least++
+		}
+		if strings.Contains(word, "...") {
+			return least, -1 // nothing follows it
+		}
+		most++
+	}
+	if strings.HasSuffix(syntax, "|off") {
+		least = 1
+	}
+	return least, most
+}
