@@ -17,6 +17,7 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
@@ -198,14 +199,14 @@ func parseMaxEventSize(h *Handler, args []string) error {
 }
 
 func parseEvent(h *Handler, args []string) error {
-	reason := registry.Reason(args[0])
-	if _, twice := h.Events[reason]; twice {
-		return fmt.Errorf("event: %s is renamed twice, expected once", reason)
+	of := reason.Reason(args[0])
+	if _, twice := h.Events[of]; twice {
+		return fmt.Errorf("event: %s is renamed twice, expected once", of)
 	}
 	if h.Events == nil {
-		h.Events = make(map[registry.Reason]string)
+		h.Events = make(map[reason.Reason]string)
 	}
-	h.Events[reason] = args[1]
+	h.Events[of] = args[1]
 	return nil
 }
 

@@ -16,9 +16,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
-var update = flag.Bool("update", false, "write what the tables of options and placeholders say into README and the comments")
+var update = flag.Bool("update", false, "write what the tables of options, placeholders and reasons say into README and the comments")
 
 // documents are the parts of files that are written from the tables of options
 // and placeholders. What is between begin and end is theirs.
@@ -39,6 +41,10 @@ var documents = map[string]struct {
 		func() string {
 			return "| placeholder | meaning |\n| --- | --- |\n" + placeholderRows("| `{%s}` | %s |\n")
 		},
+	},
+	"README, reasons": {
+		"../README.md", "<!-- reasons -->\n\n", "\n<!-- end -->\n",
+		reasonRows,
 	},
 	"comment over Handler": {
 		"module.go", "// Placeholder | Description\n// ------------|-------------\n", "type Handler struct {\n",
@@ -115,6 +121,24 @@ func syntaxLines[T any](options []option[T], indent string) string {
 			line += "  # repeatable"
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return b.String()
+}
+
+// reasonRows is the table in README of what each ending means to a client.
+func reasonRows() string {
+	var b strings.Builder
+	b.WriteString("| reason | event | the client may come back |\n| --- | --- | --- |\n")
+	for _, r := range reason.All() {
+		m := r.Meaning()
+		told := "none"
+		switch {
+		case m.Event():
+			told = "`" + m.Code + "`"
+		case m.Return != reason.Untold:
+			told = "none; a `retry`, and a clean end"
+		}
+		fmt.Fprintf(&b, "| `%s`: %s | %s | %s |\n", r, m.Why, told, m.Back)
 	}
 	return b.String()
 }

@@ -305,6 +305,6 @@ func (h *Handler) fingerprint() (string, error) {
 	b, err := json.Marshal(struct {
 		Token, Client, JWT any
 		Zone               string
-	}{h.Token, h.Client, h.JWT, h.zone.registry})
+	}{h.Token, h.Client, h.JWT, h.zone.key.registry})
 	return string(b), err
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/sse-guard/sse-guard/caddymodule/fights"
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
 )
 
 // Flap says when pages that take the key from each other come to rest.
@@ -34,16 +34,16 @@ const leastWindow = time.Second
 // to show the tombstone that tells a tab at rest from one that fights.
 const flapsSettle = 4 * time.Second
 
-// leastLiveness is the least of those durations: the rounds that look after
-// streams are not more precise.
+// leastLiveness is the least of those durations: the timing wheel that visits
+// streams is not more precise.
 const leastLiveness = 100 * time.Millisecond
 
 func (f *Flap) validate() error {
 	switch {
 	case f == nil || f.Count == 0:
 		return nil
-	case f.Count < 1 || f.Count > fights.MaxFlaps:
-		return fmt.Errorf("flap: %d times is not allowed; it is 1 to %d, or write: flap off", f.Count, fights.MaxFlaps)
+	case f.Count < 1 || f.Count > conflict.MaxFlaps:
+		return fmt.Errorf("flap: %d times is not allowed; it is 1 to %d, or write: flap off", f.Count, conflict.MaxFlaps)
 	default:
 		return atLeast("flap", f.Window, caddy.Duration(leastWindow))
 	}

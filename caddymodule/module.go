@@ -13,11 +13,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/sse-guard/sse-guard/caddymodule/fights"
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 func init() {
@@ -195,7 +197,7 @@ type Handler struct {
 
 	// Other names for the injected events, by reason: `superseded`,
 	// `replaced`, `parked`, `rejected`, `logout`, `expired`. Default: none.
-	Events map[registry.Reason]string `json:"events,omitempty"`
+	Events map[reason.Reason]string `json:"events,omitempty"`
 
 	// The secret that tombstones are signed with, 16 bytes or more; usually a
 	// placeholder such as `{env.SSE_GUARD_SECRET}`. Default: made on first
@@ -206,7 +208,7 @@ type Handler struct {
 	RegistryRaw json.RawMessage `json:"registry,omitempty" caddy:"namespace=sse_guard.registries inline_key=module"`
 
 	guard *guard.Guard
-	zone  zoneKey
+	zone  openedZone
 }
 
 const (
@@ -236,26 +238,43 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	zone, err := h.openZone(ctx)
-	if err != nil {
+	if err := h.openZone(ctx); err != nil {
 		return err
 	}
 	app, err := appOf(ctx)
 	if err != nil {
 		return err
 	}
+	config, err := h.config(ctx, app, secret)
+	if err != nil {
+		return err
+	}
+	h.guard = guard.New(config)
 	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		srv.RegisterConnContext(withConn)
 		srv.RegisterOnShutdown(h.serverStops)
 	}
-
-	extractor, err := identity.NewExtractor(h.Token, h.Client)
+	fingerprint, err := h.fingerprint()
 	if err != nil {
 		return err
 	}
+	app.join(h.Zone, member{h.guard, fingerprint, h.JWT.trust()})
+	return nil
+}
+
+// config is what the options mean to the guard.
+func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Config, error) {
+	extractor, err := identity.NewExtractor(h.Token, h.Client)
+	if err != nil {
+		return guard.Config{}, err
+	}
+	logouts, err := h.logouts(ctx)
+	if err != nil {
+		return guard.Config{}, err
+	}
 	logger := ctx.Logger()
-	h.guard = &guard.Guard{
-		Zone:           zone,
+	config := guard.Config{
+		Zone:           h.zone.Zone,
 		Identity:       extractor,
 		Key:            h.Key,
 		KeyFromRequest: h.keyFromRequest(),
@@ -263,9 +282,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
 		Takeover:       h.Takeover,
 		RequireToken:   h.RequireToken,
+		Logouts:        logouts,
 		Probe:          time.Duration(*h.Probe),
-		Flap:           fights.Rule{Flaps: h.Flap.Count, Window: time.Duration(h.Flap.Window), Settle: flapsSettle},
-		Drain:          guard.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate},
+		Flap:           conflict.Rule{Flaps: h.Flap.Count, Window: time.Duration(h.Flap.Window), Settle: flapsSettle},
+		Drain:          zone.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate},
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,
@@ -276,7 +296,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			Heartbeat:    time.Duration(*h.Heartbeat),
 			DeadAfter:    time.Duration(*h.DeadAfter),
 			MaxAge:       time.Duration(h.MaxAge),
-			Rounds:       zone.Rounds(),
+			Wheel:        h.zone.Wheel,
 		},
 		OnExpiry: h.OnExpiry,
 		Sharing:  guard.Sharing{Addrs: h.SharedAccount.Addresses, Window: time.Duration(h.SharedAccount.Window)},
@@ -285,38 +305,33 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Security: logger.Named("security"),
 	}
 	if h.Retry == 0 {
-		h.guard.Retry = defaultRetry
+		config.Retry = defaultRetry
 	}
-	zone.Use(h.guard.Drain)
 	if h.Policy == registry.Reject {
-		h.guard.Reserve = time.Duration(*h.Reserve)
+		config.Reserve = time.Duration(*h.Reserve)
 	}
-	if h.guard.Logouts, err = h.logouts(ctx); err != nil {
-		return err
+	if err := h.verifyTokens(&config, app); err != nil {
+		return guard.Config{}, err
 	}
-	return h.identify(app)
+	return config, nil
 }
 
-// identify lets the guard verify tokens, and the matchers find it.
-func (h *Handler) identify(app *App) error {
-	if h.JWT != nil {
-		verifier, err := app.verifier(h.JWT)
-		if err != nil {
-			return err
-		}
-		h.guard.Verifier = verifier
-		h.guard.Unverified, h.guard.Optional = h.JWT.Unverified, h.JWT.Optional
-		h.guard.Leeway = time.Duration(h.JWT.Leeway)
-		if h.JWT.Unverified {
-			h.guard.Logger.Warn("jwt unverified: tokens are believed once the backend has answered with a stream; a backend that does not check them lets anybody end anybody's streams",
-				zap.String("zone", h.Zone))
-		}
+// verifyTokens lets the guard verify tokens.
+func (h *Handler) verifyTokens(config *guard.Config, app *App) error {
+	if h.JWT == nil {
+		return nil
 	}
-	fingerprint, err := h.fingerprint()
+	verifier, err := app.verifier(h.JWT)
 	if err != nil {
 		return err
 	}
-	app.join(h.Zone, member{h.guard, fingerprint, h.JWT.trust()})
+	config.Verifier = verifier
+	config.Unverified, config.Optional = h.JWT.Unverified, h.JWT.Optional
+	config.Leeway = time.Duration(h.JWT.Leeway)
+	if h.JWT.Unverified {
+		config.Logger.Warn("jwt unverified: tokens are believed once the backend has answered with a stream; a backend that does not check them lets anybody end anybody's streams",
+			zap.String("zone", h.Zone))
+	}
 	return nil
 }
 

@@ -15,9 +15,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sse-guard/sse-guard/caddymodule/fights"
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 func TestKeyFromRequest_KnowsWhatAResponseMayAdd(t *testing.T) {
@@ -65,11 +67,11 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, 15*time.Second, g.Stream.Heartbeat)
 	require.Equal(t, 30*time.Second, g.Stream.DeadAfter)
 	require.Zero(t, g.Stream.MaxAge)
-	require.NotNil(t, g.Stream.Rounds)
+	require.NotNil(t, g.Stream.Wheel)
 	require.Equal(t, time.Second, g.Probe)
 	require.Zero(t, g.Reserve, "nobody is refused whom it could be kept from")
-	require.Equal(t, fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, g.Flap)
-	require.Equal(t, guard.Drain{Window: 10 * time.Second}, g.Drain)
+	require.Equal(t, conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, g.Flap)
+	require.Equal(t, zone.Drain{Window: 10 * time.Second}, g.Drain)
 	require.Nil(t, g.Verifier)
 	require.Empty(t, g.Logouts)
 	require.False(t, g.DenyMissing)
@@ -99,7 +101,7 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, 2*time.Second, g.Stream.OpenRetry)
 	require.Equal(t, 3*time.Second, g.Stream.EndTimeout)
 	require.Equal(t, 100, g.Stream.MaxEventSize)
-	require.Equal(t, map[registry.Reason]string{registry.Superseded: "KICKED"}, g.Names)
+	require.Equal(t, map[reason.Reason]string{reason.Superseded: "KICKED"}, g.Names)
 
 	t.Setenv("SSE_GUARD_JWT_SECRET", "0123456789abcdef0123456789abcdef")
 	g = c.handler(t, `{

@@ -13,8 +13,8 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
 
 // Validate checks the options. Its errors name the option, what was given and
@@ -111,15 +111,15 @@ func (h *Handler) validateMaxEventSize() error {
 }
 
 // renamable are the reasons that have an event.
-var renamable = stream.Reasons()
+var renamable = reason.WithEvent()
 
 func (h *Handler) validateEvents() error {
-	for reason, name := range h.Events {
-		if err := oneOf("event", reason, renamable...); err != nil {
+	for of, name := range h.Events {
+		if err := oneOf("event", of, renamable...); err != nil {
 			return err
 		}
 		if _, err := (eventstream.Event{Name: name}).Append(nil); err != nil || strings.TrimSpace(name) == "" {
-			return fmt.Errorf("event %s: the name %q is not allowed; it is one line of text", reason, name)
+			return fmt.Errorf("event %s: the name %q is not allowed; it is one line of text", of, name)
 		}
 	}
 	return nil

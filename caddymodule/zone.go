@@ -7,9 +7,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 func init() {
@@ -28,7 +28,9 @@ func (Memory) CaddyModule() caddy.ModuleInfo {
 }
 
 // Open implements registry.Opener.
-func (Memory) Open(string) (registry.Registry, error) { return memory.New(), nil }
+func (Memory) Open(_ string, node registry.Node) (registry.Registry, error) {
+	return memory.New(node), nil
+}
 
 // zones keeps zones while guards use them, so that a stream that was opened under
 // an old configuration still counts under a new one.
@@ -37,41 +39,46 @@ var zones = caddy.NewUsagePool()
 // zoneKey is what guards share holders by.
 type zoneKey struct{ name, registry string }
 
-// zone is a zone in the pool.
-type zone struct{ *guard.Zone }
+// pooledZone is a zone in the pool.
+type pooledZone struct{ *zone.Zone }
 
 // Destruct implements caddy.Destructor. No guard of the zone is left, but maybe
 // streams are, of a configuration that was replaced: the zone closes once it is
 // drained.
-func (z zone) Destruct() error { return z.DrainAndClose(lastingLogger()) }
+func (z pooledZone) Destruct() error { return z.DrainAndClose(lastingLogger()) }
+
+// openedZone is a handler's hold on its zone.
+type openedZone struct {
+	*zone.Zone // nil if it was not opened
+	key        zoneKey
+}
 
 var memoryConfig = json.RawMessage(`{"module":"memory"}`)
 
-func (h *Handler) openZone(ctx caddy.Context) (*guard.Zone, error) {
+func (h *Handler) openZone(ctx caddy.Context) error {
 	if len(h.RegistryRaw) == 0 {
 		h.RegistryRaw = memoryConfig
 	}
 	key := zoneKey{h.Zone, canonical(h.RegistryRaw)}
 	mod, err := ctx.LoadModule(h, "RegistryRaw")
 	if err != nil {
-		return nil, fmt.Errorf("registry: loading the module: %w", err)
+		return fmt.Errorf("registry: loading the module: %w", err)
 	}
 	opener, ok := mod.(registry.Opener)
 	if !ok {
-		return nil, fmt.Errorf("registry: module %T is no registry", mod)
+		return fmt.Errorf("registry: module %T is no registry", mod)
 	}
 	value, _, err := zones.LoadOrNew(key, func() (caddy.Destructor, error) {
-		reg, err := opener.Open(h.Zone)
-		if err != nil {
-			return nil, err
-		}
-		return zone{guard.NewZone(h.Zone, reg)}, nil
+		z, err := zone.New(h.Zone, func(node registry.Node) (registry.Registry, error) {
+			return opener.Open(h.Zone, node)
+		})
+		return pooledZone{z}, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("registry: opening zone %q: %w", h.Zone, err)
+		return fmt.Errorf("registry: opening zone %q: %w", h.Zone, err)
 	}
-	h.zone = key
-	return value.(zone).Zone, nil
+	h.zone = openedZone{value.(pooledZone).Zone, key}
+	return nil
 }
 
 // canonical spells a module's configuration without white space and with its
@@ -90,16 +97,21 @@ func canonical(raw json.RawMessage) string {
 	return string(spelled)
 }
 
+// closeZone gives the zone back. Should no other guard use it, it drains as this
+// one says.
 func (h *Handler) closeZone() error {
-	if h.zone == (zoneKey{}) {
+	if h.zone.Zone == nil {
 		return nil // Provision failed before it was opened
 	}
-	_, err := zones.Delete(h.zone)
+	if h.guard != nil {
+		h.zone.DrainedBy(h.guard.Drain)
+	}
+	_, err := zones.Delete(h.zone.key)
 	return err
 }
 
 // Interface guards
 var (
 	_ registry.Opener  = Memory{}
-	_ caddy.Destructor = zone{}
+	_ caddy.Destructor = pooledZone{}
 )

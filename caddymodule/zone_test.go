@@ -38,10 +38,10 @@ func (r *recording) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (*recording) Open(zone string) (registry.Registry, error) {
+func (*recording) Open(zone string, node registry.Node) (registry.Registry, error) {
 	r := recordOf(zone)
 	r.opened.Add(1)
-	return &closing{memory.New(), r}, nil
+	return &closing{memory.New(node), r}, nil
 }
 
 type record struct{ opened, closed atomic.Int32 }
@@ -66,7 +66,7 @@ type closing struct {
 
 func (c *closing) Close() error {
 	c.record.closed.Add(1)
-	return nil
+	return c.Registry.Close()
 }
 
 func TestZone_IsSharedByItsName(t *testing.T) {
@@ -122,7 +122,7 @@ func TestZone_LivesUntilItsLastGuardIsGone(t *testing.T) {
 	require.EqualValues(t, 2, record.opened.Load())
 
 	for _, h := range []*Handler{first, second, third} {
-		h.zone = zoneKey{} // cleaned up above; unload would do it again
+		h.zone = openedZone{} // cleaned up above; unload would do it again
 	}
 	reloaded.unload()
 	old.unload()

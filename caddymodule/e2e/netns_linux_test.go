@@ -334,12 +334,11 @@ func (n *lan) crowd(t testing.TB, url string) int {
 			}
 			streams[i] = s
 			select {
-			case e := <-s.Events():
+			case e, ok := <-s.Events():
+				assert.True(t, ok, "neither admitted nor told why not")
 				if e.Type == "message" {
 					admitted.Add(1)
 				}
-			case <-s.Done():
-				assert.Fail(t, "neither admitted nor told why not")
 			case <-t.Context().Done():
 			}
 		})

@@ -1,8 +1,10 @@
 package guard
 
 import (
+	"context"
 	"time"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
@@ -13,147 +15,113 @@ import (
 // A page of another origin reads only what CORS allows, and takes anything else
 // for final: the temporary refusals that it is to come back after wait for the
 // header, where the upstream's CORS fields are known.
-func (v *visit) decideEarly() *refusal {
-	f := v.judgeEarly()
-	if f != nil && f.temporary && f.header == nil && v.crossOrigin() {
+func (q *request) decideEarly() *refusal {
+	f := q.through(beforeForward)
+	if f != nil && f.temporary && f.header == nil && q.crossOrigin() {
 		return nil
 	}
 	return f
 }
 
-func (v *visit) judgeEarly() *refusal {
-	if v.guard.Zone.draining.is() {
-		return v.guard.Zone.refusal()
-	}
-	if v.entombed() {
-		return entombed()
-	}
-	if f := v.admissible(); f != nil {
-		return f
-	}
-	if v.anonymous() {
-		return nil
-	}
-	if !v.keyed() && len(v.guard.Key) == 0 && v.guard.DenyMissing {
-		return missingKey() // the default key lacks its token, now and later
-	}
-	if v.guard.Takeover == TakeoverResponse || !v.keyed() || v.token.IsZero() {
-		return nil
-	}
+// decidesEarly reports whether the guard may decide about the key before the
+// upstream has answered.
+func (q *request) decidesEarly() bool {
+	return q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
+}
 
-	if f := v.fights(); f != nil {
-		return f
+// admitEarly has the registry end older streams before the upstream sees the
+// newcomer, as far as that is safe, and waits until their upstream requests are
+// gone, and those of the client's streams that are leaving. Backends that keep
+// emitters by user remove the newcomer's when the older one is cleaned up after it.
+//
+// A newcomer that would be rejected is, if the upstream has authorised its token
+// before, or it was verified here.
+func admitEarly(q *request) *refusal {
+	if !q.decidesEarly() {
+		return nil
 	}
 	for tries := 0; ; tries++ {
-		judgement, err := v.guard.Zone.Registry.Judge(v.r.Context(), &v.stream, v.rule())
+		a, err := q.askEarly(q.consent())
 		if err != nil {
-			return v.unreachable(err)
+			return q.guard.unreachable(err)
 		}
-		if judgement.Admitted {
-			return v.takeOverEarly(judgement.Ends)
+		switch a.Outcome {
+		case registry.Admitted:
+			q.tellSuperseded(a.Ends)
+			if a.Departed != nil {
+				q.guard.awaitDeparture(q.r.Context(), a.Departed)
+			}
+			return nil
+		case registry.Denied:
+			return q.guard.unverifiable(errLoggedOut)
+		case registry.Undecided:
+			return nil // decided at the header
 		}
-		if v.comesBack(judgement.Holders) {
-			return v.takeOverEarly(nil)
-		}
-		f := v.rejectEarly(judgement.Holders)
+		f := q.rejectEarly(a.Holders)
 		if f == nil {
-			return nil // judged at the header
+			return nil // decided at the header
 		}
-		if tries == mostProbes || !v.makeRoom(judgement.Holders) {
-			v.logRejected(judgement.Holders)
+		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
+			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
 			return f
 		}
 	}
 }
 
-// mostProbes is how often a newcomer has holders asked whether they live: where
-// the dead one's place went to another newcomer, that one is asked too.
-const mostProbes = 2
+// askEarly asks the registry what would become of the newcomer, and has it end
+// whom the consent allows.
+func (q *request) askEarly(c registry.Consent) (registry.Admission, error) {
+	ask := []registry.Ask{{Holder: q.holder, Rule: q.rule()}}
+	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, ask, nil)
+	if err != nil {
+		return registry.Admission{}, err
+	}
+	return admissions[0], nil
+}
+
+// consent is whom the newcomer may end before the upstream has authorised it:
+// streams of the same token, or, where the guard is told to, those of the same
+// verified user.
+func (q *request) consent() registry.Consent {
+	return registry.Consent{
+		SameToken:   true,
+		SameSubject: q.guard.Takeover == TakeoverRequest && q.verified(),
+	}
+}
 
 // rejectEarly refuses a newcomer without asking the upstream, if the upstream
 // has authorised the same token before, for a holder, or the token was verified
 // here. Backends often keep one emitter per user, and the newcomer's would
 // replace the holder's.
-func (v *visit) rejectEarly(holders []*registry.Stream) *refusal {
-	f := rejected()
+func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
 	for _, h := range holders {
-		if h.Token != v.stream.Token && !v.verified() {
+		if h.Token != q.holder.Token && !q.verified() {
 			continue
 		}
-		if !v.crossOrigin() {
+		f := rejected()
+		if !q.crossOrigin() {
 			return f
 		}
 		// A page of another origin reads the refusal only with the fields that
 		// the upstream would allow it with; the holder's response had them.
-		if same, ok := h.Handle.(*visit); ok && same.r.Header.Get("Origin") == v.r.Header.Get("Origin") {
-			f.header = same.cors.Clone() // others are refused with the same
+		if h.Origin == q.r.Header.Get("Origin") {
+			f.header = h.CORS.Clone()
 			return f
 		}
 	}
-	return nil // judged at the header
+	return nil // decided at the header
 }
 
-// takeOverEarly ends the older streams before the upstream sees the newcomer,
-// if that is safe for all of them, and waits until their upstream requests are
-// gone. Backends that keep emitters by user remove the newcomer's when the
-// older one is cleaned up after it.
-func (v *visit) takeOverEarly(victims []registry.Victim) *refusal {
-	for _, victim := range victims {
-		if !v.mayEndEarly(victim.Stream) {
-			return nil
-		}
-		// An inner guard may yet refuse the newcomer, and must then find that
-		// nothing has changed.
-		if old, ok := victim.Stream.Handle.(*visit); ok && old.nested {
-			return nil
-		}
-	}
-	if len(victims) == 0 {
-		v.waitGone(v.guard.Zone.leaving.of(v.stream.Key))
-		return nil
-	}
-	ended, err := v.guard.Zone.Registry.Evict(v.r.Context(), victims, v.stream.Addr)
-	if err != nil {
-		return v.unreachable(err)
-	}
-	v.logSuperseded(ended)
-	v.waitGone(streamsOf(ended))
-	return nil
-}
-
-func streamsOf(victims []registry.Victim) []*registry.Stream {
-	streams := make([]*registry.Stream, len(victims))
-	for i, victim := range victims {
-		streams[i] = victim.Stream
-	}
-	return streams
-}
-
-// mayEndEarly reports whether the newcomer may end s before the upstream has
-// authorised it: s carries the same token, or, where the guard is told to, one
-// of the same verified user.
-func (v *visit) mayEndEarly(s *registry.Stream) bool {
-	if s.Token == v.stream.Token {
-		return true
-	}
-	return v.guard.Takeover == TakeoverRequest && v.verified() &&
-		!s.Subject.IsZero() && s.Subject == v.stream.Subject
-}
-
-// waitGone waits until the upstream requests of ended streams are gone, or
-// EndTimeout is over.
-func (v *visit) waitGone(ended []*registry.Stream) {
-	if len(ended) == 0 {
-		return
-	}
-	timeout := time.NewTimer(v.guard.Stream.EndTimeout)
+// awaitDeparture waits until upstream requests are gone, or EndTimeout is over.
+func (g *Guard) awaitDeparture(ctx context.Context, departed ...<-chan struct{}) {
+	timeout := time.NewTimer(g.Stream.EndTimeout)
 	defer timeout.Stop()
-	for _, s := range ended {
+	for _, gone := range departed {
 		select {
-		case <-s.Handle.Gone():
+		case <-gone:
 		case <-timeout.C:
 			return
-		case <-v.r.Context().Done():
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
 func named(name string) func(*client) { return field("X-Name", name) }
@@ -48,7 +48,7 @@ func TestEvents_AreRenamed(t *testing.T) {
 		s.open(token("ann"))
 		require.Equal(t, "KICKED", older.lastEvent(t).Name)
 		require.Equal(t, "DUPLICATED_CONNECTION", older.lastEvent(t).Data.Code, "programs rely on the code")
-	}, func(g *Guard) { g.Names = map[registry.Reason]string{registry.Superseded: "KICKED"} })
+	}, func(g *Config) { g.Names = map[reason.Reason]string{reason.Superseded: "KICKED"} })
 }
 
 // stubborn lets the backend keep the request named older until released,
@@ -97,7 +97,7 @@ func TestEarlyTakeover_WaitsNoLongerThanEndTimeout(t *testing.T) {
 		require.Equal(t, []string{"older in", "newer in"}, s.backend.read())
 		require.Equal(t, 3*time.Second, forwarded)
 		require.Equal(t, hello, newer.text())
-	}, func(g *Guard) { g.Stream.EndTimeout = 3 * time.Second })
+	}, func(g *Config) { g.Stream.EndTimeout = 3 * time.Second })
 }
 
 func TestEarlyTakeover_WaitsNoLongerThanItsClient(t *testing.T) {
@@ -110,14 +110,14 @@ func TestEarlyTakeover_WaitsNoLongerThanItsClient(t *testing.T) {
 		newer.leave()
 		s.settle()
 		require.True(t, newer.over())
-	}, func(g *Guard) { g.Stream.EndTimeout = time.Hour })
+	}, func(g *Config) { g.Stream.EndTimeout = time.Hour })
 }
 
 // A stranger's request ends a stream only once the backend has let it in.
 func TestTakeover_OfAnotherTokenIsDecidedAtTheHeader(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){
+	for name, configure := range map[string]func(*Config){
 		"auto":     keyedBy("everyone"),
-		"response": all(keyedBy("everyone"), atHeader),
+		"response": all(keyedBy("everyone"), onlyAtHeader),
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
@@ -155,7 +155,7 @@ func TestTakeoverResponse_EndsNothingForANewcomerThatFails(t *testing.T) {
 		s.backend.answer = nil
 		s.open(token("ann"))
 		require.True(t, holder.over())
-	}, atHeader)
+	}, onlyAtHeader)
 }
 
 func TestTakeoverResponse_DecidesAtTheHeaderOnly(t *testing.T) {
@@ -165,7 +165,7 @@ func TestTakeoverResponse_DecidesAtTheHeaderOnly(t *testing.T) {
 			s.open(token("ann"), named("newer"))
 			require.Equal(t, []string{"older in", "newer in"}, s.backend.read()[:2])
 			require.Equal(t, "superseded", older.lastEvent(t).Data.Reason)
-		}, atHeader)
+		}, onlyAtHeader)
 	})
 	t.Run("reject", func(t *testing.T) {
 		atSite(t, func(t *testing.T, s *site) {
@@ -175,7 +175,7 @@ func TestTakeoverResponse_DecidesAtTheHeaderOnly(t *testing.T) {
 			require.Equal(t, "rejected", newcomer.lastEvent(t).Data.Reason)
 			require.NotContains(t, newcomer.text(), "hello")
 			require.False(t, holder.over())
-		}, all(rejecting, atHeader))
+		}, all(rejecting, onlyAtHeader))
 	})
 }
 
@@ -227,7 +227,7 @@ func TestEarly_NotForRequestsThatDoNotAsk(t *testing.T) {
 
 // Another site can make a browser navigate here, cookies and all.
 func TestNavigation_NeverSupersedes(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){"early": func(*Guard) {}, "at the header": atHeader} {
+	for name, configure := range map[string]func(*Config){"early": func(*Config) {}, "at the header": onlyAtHeader} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				holder := s.open(token("ann"))
@@ -250,7 +250,7 @@ func TestNavigation_NeverSupersedes(t *testing.T) {
 }
 
 func TestTab_ReplacesItsOwnStreamAlways(t *testing.T) {
-	for name, policy := range map[string]func(*Guard){"supersede": func(*Guard) {}, "reject": rejecting} {
+	for name, policy := range map[string]func(*Config){"supersede": func(*Config) {}, "reject": rejecting} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				older := s.open(token("ann"), query("tab=1"), named("older"))
@@ -283,7 +283,7 @@ func TestLimit_EndsTheOldest(t *testing.T) {
 			require.Equal(t, i < 3, c.over(), i)
 		}
 		require.Equal(t, 2, s.holders(0))
-	}, func(g *Guard) { g.Rule.Limit = 2 })
+	}, func(g *Config) { g.Rule.Limit = 2 })
 }
 
 func TestLimitZero_OnlyTracks(t *testing.T) {
@@ -293,17 +293,17 @@ func TestLimitZero_OnlyTracks(t *testing.T) {
 		}
 		require.Equal(t, 5, s.holders(0))
 		require.Equal(t, 5, s.backend.say("more"))
-	}, func(g *Guard) { g.Rule.Limit = 0 })
+	}, func(g *Config) { g.Rule.Limit = 0 })
 }
 
 func TestReject_AdmitsOneOfThirtyAtOnce(t *testing.T) {
 	const newcomers = 30
 	for name, test := range map[string]struct {
-		configure func(*Guard)
+		configure func(*Config)
 		token     func(i int) string
 	}{
-		"one token":             {func(*Guard) {}, func(int) string { return "ann" }},
-		"one token, at header":  {atHeader, func(int) string { return "ann" }},
+		"one token":             {func(*Config) {}, func(int) string { return "ann" }},
+		"one token, at header":  {onlyAtHeader, func(int) string { return "ann" }},
 		"many tokens":           {keyedBy("everyone"), func(i int) string { return "token" + string(rune('A'+i)) }},
 		"key from the response": {keyedBy("{resp.X-User}"), func(int) string { return "ann" }},
 	} {
@@ -341,7 +341,7 @@ func TestReject_AdmitsOneOfThirtyAtOnce(t *testing.T) {
 }
 
 func TestSupersede_LeavesOneOfThirtyAtOnce(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){"early": func(*Guard) {}, "at the header": atHeader} {
+	for name, configure := range map[string]func(*Config){"early": func(*Config) {}, "at the header": onlyAtHeader} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				clients := make([]*client, 30)

@@ -1,29 +1,33 @@
 // Package guard takes one request through the guard: who is it, may it open a
 // stream, whom does it replace, and what is it told if it may not. It knows
 // net/http, but nothing of Caddy.
+//
+// Start with steps.go: its two lists say what is asked of a request, in which
+// order, before it is forwarded and when the upstream has answered.
 package guard
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/sse-guard/sse-guard/caddymodule/fights"
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
-// Guard governs the streams of one route. Its fields are set before first use
-// and not changed afterwards.
-type Guard struct {
+// Config says how a guard governs the streams of one route.
+type Config struct {
 	// Zone is what the guard shares with others.
-	Zone *Zone
+	Zone *zone.Zone
 	// Identity finds token and client id in a request.
 	Identity *identity.Extractor
 	// Verifier tells what tokens say. Nil: they are known by their hash only.
@@ -57,16 +61,16 @@ type Guard struct {
 	Probe time.Duration
 	// Reserve is how long a place is kept for a client that went away; 0: not.
 	Reserve time.Duration
-	// Flap says when pages that fight for a key come to rest.
-	Flap fights.Rule
+	// Flap says when clients that take a key from each other come to rest.
+	Flap conflict.Rule
 	// Drain is the time in which all streams end when the server stops.
-	Drain Drain
+	Drain zone.Drain
 	// OnReject says what a rejected newcomer gets.
 	OnReject OnReject
 	// Retry is when a rejected newcomer is told to come back.
 	Retry time.Duration
 	// Names renames events; a missing reason keeps its own name.
-	Names map[registry.Reason]string
+	Names map[reason.Reason]string
 	// Stream is how streams are relayed and ended.
 	Stream stream.Config
 
@@ -77,8 +81,25 @@ type Guard struct {
 	Signer func(context.Context) (*tombstone.Signer, error)
 	// Logger gets a line per ended stream, Security one per contested key.
 	Logger, Security *zap.Logger
+}
+
+// Guard governs the streams of one route.
+type Guard struct {
+	Config
+	observers event.Observers
 
 	warnEncoded sync.Once
+}
+
+// New returns a guard as c says.
+func New(c Config) *Guard {
+	g := &Guard{Config: c}
+	g.observers = event.Observers{
+		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
+		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
+		c.Zone.Damper(),
+	}
+	return g
 }
 
 // Takeover is when a guard decides about a newcomer.
@@ -116,15 +137,6 @@ type Sharing struct {
 	Window time.Duration
 }
 
-// Drain says how all streams end when the server stops.
-type Drain struct {
-	// Window is the time until the last one has ended, and the time over which
-	// their clients are told to come back.
-	Window time.Duration
-	// Rate is how many may end a second; 0: as many as Window demands.
-	Rate int
-}
-
 // OnReject is what a rejected newcomer gets.
 type OnReject string
 
@@ -157,51 +169,23 @@ type Env interface {
 // Next is the handlers behind the guard.
 type Next func(http.ResponseWriter, *http.Request) error
 
-// Serve takes r through the guard.
+// Serve takes r through the guard. It panics with http.ErrAbortHandler where the
+// response is to be aborted.
 func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env) error {
 	r = takeTombstones(r)
 	governed, logout := identity.Governed(r, len(g.Key) > 0), g.logoutOf(r)
 	if !governed && logout == nil && g.Verifier == nil {
 		return next(w, r)
 	}
-
-	v := g.visit(r, env, governed)
-	ctx := context.WithValue(r.Context(), visitKey{}, v)
+	q := newRequest(g, r, env, governed, logout)
+	ctx := context.WithValue(r.Context(), requestKey{}, q)
 	if !governed && logout == nil {
-		return next(w, r.WithContext(ctx))
+		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
-	v.logout = logout
-	v.arrive()
-	defer v.arrived()
-	if v.asks {
-		if f := v.decideEarly(); f != nil {
-			return v.answer(w, f)
-		}
-		// Go's transport would ask for gzip by itself if the field were absent,
-		// and in compressed streams events cannot be told apart.
-		r.Header.Set("Accept-Encoding", "identity")
+	defer q.leaveArrivals()
+	if f := q.enter(w); f != nil {
+		return f.answer(q, w)
 	}
-
-	v.entry = maps.Clone(w.Header())
-	v.response = stream.New(ctx, w, r, env.Connection(), v, &g.Stream)
-	defer v.relayed()
-	sum, err := v.response.Relay(next)
-	v.logEnding(sum)
-	if sum.Cut {
-		panic(http.ErrAbortHandler)
-	}
-	if sum.Refused && v.refusal != nil {
-		restore(w.Header(), v.entry)
-		return v.answer(w, v.refusal)
-	}
-	return err
-}
-
-// restore puts the header back to what it was on entry, but keeps what lets a
-// cross-origin page read the answer.
-func restore(h, entry http.Header) {
-	kept := corsHeader(h)
-	clear(h)
-	maps.Copy(h, entry)
-	maps.Copy(h, kept)
+	sum, err := q.response.Relay(ctx, next)
+	return q.conclude(w, sum, err)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 // fakeEnv is a server around a request that knows two placeholders.
@@ -37,17 +38,20 @@ func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 // newGuard is a guard as "sse_guard" without options makes it, and no log.
 func newGuard(t testing.TB) *Guard {
 	t.Helper()
-	return plainGuard(t, zap.NewNop())
+	return New(plainConfig(t, zap.NewNop()))
 }
 
 // newZone is a zone that is closed when the test ends.
-func newZone(t testing.TB, name string, r registry.Registry) *Zone {
-	z := NewZone(name, r)
+func newZone(t testing.TB, name string) *zone.Zone {
+	z, err := zone.New(name, func(node registry.Node) (registry.Registry, error) {
+		return byValue{memory.New(node)}, nil
+	})
+	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, z.Close()) })
 	return z
 }
 
-func request(token string) *http.Request {
+func requestOf(token string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/events", nil)
 	r.Header.Set("Accept", "text/event-stream")
 	if token != "" {
@@ -106,18 +110,18 @@ func TestEarlyReject_AsksTheUpstreamOnlyForAnotherToken(t *testing.T) {
 	g := newGuard(t)
 	g.Rule.Policy = registry.Reject
 	g.Key = []string{"{path}"}
-	<-serve(t, g, request("alice")).open
-	assert.False(t, serve(t, g, request("alice")).asked())
-	stranger := serve(t, g, request("mallory"))
+	<-serve(t, g, requestOf("alice")).open
+	assert.False(t, serve(t, g, requestOf("alice")).asked())
+	stranger := serve(t, g, requestOf("mallory"))
 	assert.True(t, stranger.asked(), "only the upstream knows whether this token is good")
 	assert.Contains(t, stranger.rec.Body.String(), "event: DUPLICATE_SESSION")
 }
 
 func TestEarlyTakeover_WaitsForTheOlderUpstreamRequest(t *testing.T) {
 	g := newGuard(t)
-	older := serve(t, g, request("alice"))
+	older := serve(t, g, requestOf("alice"))
 	<-older.open
-	newer := serve(t, g, request("alice"))
+	newer := serve(t, g, requestOf("alice"))
 	<-newer.open
 	<-older.done
 	assert.Contains(t, older.rec.Body.String(), "event: DUPLICATED_CONNECTION")
@@ -127,8 +131,8 @@ func TestRefusedAtTheHeader_RestoresTheHeader(t *testing.T) {
 	g := newGuard(t)
 	g.Rule.Policy = registry.Reject
 	g.Takeover = TakeoverResponse
-	<-serve(t, g, request("alice")).open
-	refused := serve(t, g, request("alice"), "Set-Cookie", "a=b", "Etag", "x", "Vary", "Origin", "Access-Control-Allow-Origin", "*")
+	<-serve(t, g, requestOf("alice")).open
+	refused := serve(t, g, requestOf("alice"), "Set-Cookie", "a=b", "Etag", "x", "Vary", "Origin", "Access-Control-Allow-Origin", "*")
 	<-refused.done
 	h := refused.rec.Header()
 	assert.Empty(t, h.Get("Set-Cookie"))
@@ -142,24 +146,20 @@ type deadRegistry struct{ registry.Registry }
 
 var errUnreachable = errors.New("connection refused")
 
-func (deadRegistry) Judge(context.Context, *registry.Stream, registry.Rule) (registry.Judgement, error) {
-	return registry.Judgement{}, errUnreachable
-}
-
-func (deadRegistry) Reserve(context.Context, *registry.Stream, registry.Rule) (registry.Place, registry.Judgement, error) {
-	return nil, registry.Judgement{}, errUnreachable
+func (deadRegistry) Admit(context.Context, registry.Phase, registry.Consent, []registry.Ask, []registry.StreamID) ([]registry.Admission, error) {
+	return nil, errUnreachable
 }
 
 func TestRegistryUnreachable_IsATemporaryRefusal(t *testing.T) {
 	for _, takeover := range []Takeover{TakeoverAuto, TakeoverResponse} {
 		g := newGuard(t)
-		g.Zone.Registry, g.Takeover = deadRegistry{memory.New()}, takeover
-		asking := serve(t, g, request("alice"))
+		g.Zone.Registry, g.Takeover = deadRegistry{g.Zone.Registry}, takeover
+		asking := serve(t, g, requestOf("alice"))
 		<-asking.done
 		assert.Equal(t, http.StatusOK, asking.rec.Code)
 		assert.Equal(t, "retry: 5000\n\n", asking.rec.Body.String())
 
-		r := request("alice")
+		r := requestOf("alice")
 		r.Header.Del("Accept")
 		other := serve(t, g, r)
 		<-other.done
@@ -191,14 +191,14 @@ func TestPlaceholders_AreHashes(t *testing.T) {
 	g := newGuard(t)
 	g.Key = []string{"own:sse_guard.token", "own:sse_guard.client"}
 	g.DenyMissing = true
-	r := request("alice")
+	r := requestOf("alice")
 	without := serve(t, g, r)
 	<-without.done
 	assert.Equal(t, http.StatusForbidden, without.rec.Code)
 
-	r = request("alice")
+	r = requestOf("alice")
 	r.Header.Set("X-Client-Id", "phone")
-	v := g.visit(r, fakeEnv{r}, true)
+	v := newRequest(g, r, fakeEnv{r}, true, nil)
 	assert.Len(t, v.placeholder("sse_guard.token"), 64)
 	assert.Len(t, v.placeholder("sse_guard.client"), 64)
 	assert.Len(t, v.placeholder("sse_guard.key"), 16)
@@ -207,11 +207,10 @@ func TestPlaceholders_AreHashes(t *testing.T) {
 
 func TestLog_OneLinePerEndedStreamAndOnePerContestedKey(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
-	g := newGuard(t)
-	g.Logger, g.Security = zap.New(core), zap.New(core).Named("security")
-	older := serve(t, g, request("alice"))
+	g := New(plainConfig(t, zap.New(core)))
+	older := serve(t, g, requestOf("alice"))
 	<-older.open
-	newer := serve(t, g, request("alice"))
+	newer := serve(t, g, requestOf("alice"))
 	<-newer.open
 	<-older.done
 	newer.leave()

@@ -2,62 +2,99 @@ package guard
 
 import (
 	"errors"
+	"net/http"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
-// denialLife is how long a token is denied that does not say when it expires.
-const denialLife = 24 * time.Hour
+// sender is who sends a request, as far as that is known.
+type sender struct {
+	guard *Guard
+	r     *http.Request // as the guard received it
+	env   Env
 
-// identify finds out who asks, as far as the request alone tells. Only a request
-// that asks for a stream waits for keys; the others are verified with the keys
-// at hand, and once more should their answer prove to be a stream.
-func (v *visit) identify() {
-	v.token, v.tokenErr = v.guard.Identity.Token(v.r)
-	v.stream.Token = registry.ID(v.token.Hash)
-	v.verify(v.asks)
-	if v.stream.Subject.IsZero() {
-		v.findClient(v.token.Hash)
+	// credentials are what the request presented on entry.
+	credentials identity.Credentials
+	// holder describes the stream that is asked for. It is nil until somebody wants
+	// to know who asks, and not changed once a registry has it.
+	holder *registry.Holder
+
+	// tokenErr says why the credentials are not those of one token.
+	tokenErr error
+	// claims is what a verified token says; with claimsErr, what it said once.
+	claims    *identity.Claims
+	claimsErr error
+}
+
+// identify finds out who asks, as far as the request alone tells. With wait, it
+// waits for keys that tokens are verified with.
+func (s *sender) identify(id registry.StreamID, wait bool) {
+	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP()}
+	var token identity.Token
+	token, s.tokenErr = s.credentials.Token()
+	s.holder.Token = registry.ID(token.Hash)
+	s.verify(wait)
+	if s.holder.Subject.IsZero() {
+		s.findClient(token.Hash)
 	}
+	s.holder.Fingerprint = conflict.Fingerprint(s.holder, s.r.UserAgent())
 }
 
 // verify asks the verifier what the token says.
-func (v *visit) verify(wait bool) {
-	g := v.guard
-	if g.Verifier == nil || g.Unverified || v.token.IsZero() {
+func (s *sender) verify(wait bool) {
+	g := s.guard
+	if g.Verifier == nil || g.Unverified || s.holder.Token.IsZero() {
 		return
 	}
 	if wait {
-		v.claims, v.claimsErr = v.token.Verify(v.r.Context(), g.Verifier)
+		s.claims, s.claimsErr = s.credentials.Verify(s.r.Context(), g.Verifier)
 	} else {
-		v.claims, v.claimsErr = v.token.VerifyNow(g.Verifier)
+		s.claims, s.claimsErr = s.credentials.VerifyNow(g.Verifier)
 	}
-	if v.claims == nil {
+	if s.claims == nil {
 		return
 	}
-	defer v.judgeLife()
-	v.stream.Subject = registry.ID(v.claims.Subject)
-	v.stream.IssuedAt = v.claims.IssuedAt
-	if !v.stream.Subject.IsZero() {
-		v.findClient(v.claims.Subject)
+	s.takeClaims()
+	if s.claimsErr == nil {
+		s.judgeLife()
+	}
+}
+
+// takeClaims has the holder say what the claims do.
+func (s *sender) takeClaims() {
+	h, c := s.holder, s.claims
+	h.Subject, h.IssuedAt = registry.ID(c.Subject), c.IssuedAt
+	if !h.Subject.IsZero() {
+		s.findClient(c.Subject)
+	}
+	h.Fingerprint = conflict.Fingerprint(h, s.r.UserAgent())
+}
+
+// believe takes the claims of a token that the upstream has verified. What the
+// guard cannot read as the same token is refused all the same: without claims it
+// would evade its key.
+func (s *sender) believe() {
+	s.claims, s.claimsErr = s.credentials.VerifyNow(s.guard.Verifier)
+	if s.guard.OnExpiry == ExpiryKeep && errors.Is(s.claimsErr, identity.ErrExpired) {
+		s.claimsErr = nil
 	}
 }
 
 // judgeLife notes a good token, unless it was logged out: then its claims count no
 // more than those of an expired one.
-func (v *visit) judgeLife() {
-	if v.claimsErr != nil {
+func (s *sender) judgeLife() {
+	if s.denied() {
+		s.claimsErr = errLoggedOut
 		return
 	}
-	if denied, err := v.guard.Zone.Registry.Denied(v.r.Context(), &v.stream); denied && err == nil {
-		v.claimsErr = errLoggedOut
-		return
-	}
-	v.noteToken()
+	s.noteToken()
 }
 
 // errLoggedOut is the error of a token that was good.
@@ -65,48 +102,68 @@ var errLoggedOut error = &identity.InvalidTokenError{Why: "The token was logged 
 
 // findClient looks for a client id. It counts within scope only, since clients
 // choose their ids.
-func (v *visit) findClient(scope identity.Hash) {
-	client, tab := v.guard.Identity.Client(v.r, scope)
-	v.stream.Client, v.stream.Tab = registry.ID(client), tab
+func (s *sender) findClient(scope identity.Hash) {
+	client, tab := s.credentials.Client(scope)
+	s.holder.Client, s.holder.Tab = registry.ID(client), tab
 }
 
 // verified reports whether the token was verified here, and is good.
-func (v *visit) verified() bool {
-	return v.claims != nil && v.claimsErr == nil && !v.guard.Unverified
+func (s *sender) verified() bool {
+	return s.claims != nil && s.claimsErr == nil && !s.guard.Unverified
 }
+
+// hopeless reports whether the token is not good, and will not be.
+func (s *sender) hopeless() bool {
+	return s.claimsErr != nil && !errors.Is(s.claimsErr, identity.ErrNoKeys)
+}
+
+// anonymous reports whether the stream is one that needs no token and has none:
+// it holds nothing.
+func (s *sender) anonymous() bool { return s.guard.Optional && s.holder.Token.IsZero() }
+
+// denied reports whether the token was logged out.
+func (s *sender) denied() bool { return s.guard.Zone.Registry.Denied(s.holder) }
 
 // noteToken makes a good token known to those whom it concerns besides its own
 // request: a later logout of its user, and the user's streams that would end
 // with an earlier token.
-func (v *visit) noteToken() {
-	z, c := v.guard.Zone, v.claims
-	if v.stream.Subject.IsZero() {
+func (s *sender) noteToken() {
+	z, c := s.guard.Zone, s.claims
+	if s.holder.Subject.IsZero() {
 		return
 	}
 	now := time.Now()
-	r := recentToken{expires: c.Expires, until: v.guard.tokenEnd(c, now)}
+	r := zone.RecentToken{Expires: c.Expires, Until: s.guard.tokenEnd(c, now)}
 	if !c.IssuedAt.IsZero() {
-		r.until = c.IssuedAt.Add(v.guard.Leeway + 2*time.Second)
+		r.Until = c.IssuedAt.Add(s.guard.Leeway + 2*time.Second)
 	}
-	z.recent.saw(v.stream.Subject, v.stream.Token, r, now)
+	z.Recent.Saw(s.holder.Subject, s.holder.Token, r, now)
 
-	if z.deadlines.Len() == 0 || v.guard.OnExpiry != ExpiryRenew {
+	if z.Sessions.Len() == 0 || s.guard.OnExpiry != ExpiryRenew {
 		return
 	}
-	moved := z.deadlines.Renew(registry.ID(c.Session), v.stream.Token, v.guard.deadline(c))
-	if moved > 0 && v.denied() {
+	moved := z.Sessions.Renew(registry.ID(c.Session), s.holder.Token, s.guard.deadline(c))
+	if moved > 0 && s.denied() {
 		// The token was logged out meanwhile, by who found nothing renewed yet.
-		if _, err := v.endRenewed(v.r.Context(), LogoutToken); err != nil {
-			v.guard.Logger.Error("a logged-out token may have kept streams open: asking the registry", v.zone(), zap.Error(err))
+		l := leaving{sender: s, scope: LogoutToken}
+		if err := l.endRenewed(s.r.Context()); err != nil {
+			s.guard.Logger.Error("a logged-out token may have kept streams open: asking the registry",
+				s.guard.zoneField(), zap.Error(err))
 		}
 	}
 }
 
-// denied reports whether the token was logged out, as far as the registry tells.
-func (v *visit) denied() bool {
-	denied, err := v.guard.Zone.Registry.Denied(v.r.Context(), &v.stream)
-	return denied || err != nil
+// self is the sender, for observers.
+func (s *sender) self() event.Who {
+	who := event.Who{Holder: s.holder}
+	if s.verified() {
+		who.Sub = s.claims.Sub
+	}
+	return who
 }
+
+// denialLife is how long a token is denied that does not say when it expires.
+const denialLife = 24 * time.Hour
 
 // tokenEnd is when a token is not accepted any more: at its end, or, as far as it
 // matters here, a day from now if it has none.
@@ -124,54 +181,8 @@ func (g *Guard) expired(c *identity.Claims) bool {
 
 // deadline is when a stream of a token ends; zero: never.
 func (g *Guard) deadline(c *identity.Claims) time.Time {
-	if c.Expires.IsZero() || g.OnExpiry == ExpiryKeep {
+	if c == nil || c.Expires.IsZero() || g.OnExpiry == ExpiryKeep {
 		return time.Time{}
 	}
 	return c.Expires.Add(g.Leeway)
 }
-
-// admissible refuses a request without the identity that the guard demands.
-func (v *visit) admissible() *refusal {
-	g := v.guard
-	switch {
-	case v.tokenErr != nil:
-		return differingTokens()
-	case v.token.IsZero() && (g.RequireToken || g.Verifier != nil && !g.Optional):
-		return missingToken()
-	case v.claimsErr != nil:
-		return v.unverifiable(v.claimsErr)
-	}
-	denied, err := g.Zone.Registry.Denied(v.r.Context(), &v.stream)
-	switch {
-	case err != nil:
-		return v.unreachable(err)
-	case denied:
-		return v.unverifiable(errLoggedOut)
-	default:
-		return nil
-	}
-}
-
-// admissibleAtHeader is admissible for a stream that nobody asked for, or that
-// was asked for long ago: its token is judged now.
-func (v *visit) admissibleAtHeader() *refusal {
-	if errors.Is(v.claimsErr, identity.ErrNoKeys) && !v.asks {
-		v.verify(true)
-		if len(v.guard.Key) > 0 {
-			v.stream.Key = registry.ID{} // it may have parts that were not known yet
-		}
-	}
-	if v.guard.Unverified && !v.token.IsZero() {
-		// The upstream has verified it. What the guard cannot read as the same
-		// token is refused all the same: without claims it would evade its key.
-		v.claims, v.claimsErr = v.token.VerifyNow(v.guard.Verifier)
-		if v.guard.OnExpiry == ExpiryKeep && errors.Is(v.claimsErr, identity.ErrExpired) {
-			v.claimsErr = nil
-		}
-	}
-	return v.admissible()
-}
-
-// anonymous reports whether the stream is one that needs no token and has none:
-// it holds nothing.
-func (v *visit) anonymous() bool { return v.guard.Optional && v.token.IsZero() }

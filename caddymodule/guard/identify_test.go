@@ -26,8 +26,8 @@ func problemOf(t *testing.T, c *client) (p problem) {
 	return p
 }
 
-func requiringToken(g *Guard) { g.RequireToken = true }
-func denyingMissing(g *Guard) { g.DenyMissing = true }
+func requiringToken(g *Config) { g.RequireToken = true }
+func denyingMissing(g *Config) { g.DenyMissing = true }
 
 // answering lets the backend answer with something else than a stream.
 func answering(status int, contentType, body string) func(http.ResponseWriter, *http.Request) error {
@@ -138,15 +138,15 @@ func TestTwoTokens_AreABadRequest(t *testing.T) {
 }
 
 func TestMissingKey_PassesUntracked(t *testing.T) {
-	for name, key := range map[string]func(*Guard){
-		"default key":              func(*Guard) {},
+	for name, key := range map[string]func(*Config){
+		"default key":              func(*Config) {},
 		"part of the request":      keyedBy("{req.X-User}"),
 		"part of the response":     keyedBy("{resp.X-User}"),
 		"one of two parts":         keyedBy("{req.X-User}", "orders"),
 		"client id without one":    keyedBy("{sse_guard.client}"),
 		"under reject":             rejecting,
-		"under reject, at header":  all(rejecting, atHeader),
-		"with a retry when opened": func(g *Guard) { g.Stream.OpenRetry = g.Retry },
+		"under reject, at header":  all(rejecting, onlyAtHeader),
+		"with a retry when opened": func(g *Config) { g.Stream.OpenRetry = g.Retry },
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
@@ -164,13 +164,13 @@ func TestMissingKey_PassesUntracked(t *testing.T) {
 
 func TestMissingKey_IsDenied(t *testing.T) {
 	for name, test := range map[string]struct {
-		key   func(*Guard)
+		key   func(*Config)
 		asked int // requests of the backend
 	}{
-		"default key, before the backend is asked": {func(*Guard) {}, 0},
+		"default key, before the backend is asked": {func(*Config) {}, 0},
 		"part of the request":                      {keyedBy("{req.X-User}"), 1},
 		"part of the response":                     {keyedBy("{resp.X-User}"), 1},
-		"at the header only":                       {atHeader, 0},
+		"at the header only":                       {onlyAtHeader, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
@@ -265,5 +265,5 @@ func TestPlaceholders_AreOfferedToTheHandlersBehind(t *testing.T) {
 		require.Equal(t, c.published("sse_guard.token"), same.published("sse_guard.token"))
 		require.Empty(t, same.published("sse_guard.client"))
 		require.Empty(t, s.open().published("sse_guard.key"), "none without a token")
-	}, func(g *Guard) { g.Rule = registry.Rule{} })
+	}, func(g *Config) { g.Rule = registry.Rule{} })
 }

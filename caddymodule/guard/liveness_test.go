@@ -11,15 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/sse-guard/sse-guard/caddymodule/fights"
-	"github.com/sse-guard/sse-guard/caddymodule/rounds"
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
+	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 // tended has streams looked after, with a heartbeat of 15 s.
-func tended(g *Guard) {
-	g.Stream.Rounds = g.Zone.Rounds()
+func tended(g *Config) {
 	g.Stream.Heartbeat, g.Stream.DeadAfter = 15*time.Second, 30*time.Second
-	g.Drain = Drain{Window: 10 * time.Second}
+	g.Drain = zone.Drain{Window: 10 * time.Second}
 }
 
 const beat = ":\n\n"
@@ -29,7 +29,7 @@ func TestHeartbeat_IsSentWhereNothingElseIs(t *testing.T) {
 		c := s.open(token("ann"))
 		s.pass(11 * time.Second)
 		require.Equal(t, hello, c.text())
-		s.pass(4*time.Second + rounds.Precision)
+		s.pass(4*time.Second + wheel.Precision)
 		require.Equal(t, hello+beat, c.text())
 		s.backend.say("busy")
 		for range 20 {
@@ -54,7 +54,7 @@ func TestHeartbeat_ComesAtDifferentTimes(t *testing.T) {
 		clients := s.clients
 		first, last := 0, 0
 		for tenth := 1; tenth <= 160; tenth++ {
-			s.pass(rounds.Precision)
+			s.pass(wheel.Precision)
 			for _, c := range clients {
 				if strings.Contains(c.text(), beat) {
 					if first == 0 {
@@ -83,7 +83,7 @@ func TestMaxAge_EndsTheStreamBetweenTwoEvents(t *testing.T) {
 		require.Zero(t, s.holders(0))
 		require.Equal(t, hello, s.open(token("ann")).text())
 		require.Empty(t, s.visible(), "nobody did anything")
-	}, all(tended, func(g *Guard) { g.Stream.MaxAge = 10 * time.Minute }))
+	}, all(tended, func(g *Config) { g.Stream.MaxAge = 10 * time.Minute }))
 }
 
 func TestReserve_KeepsThePlaceForWhoComesBack(t *testing.T) {
@@ -110,9 +110,9 @@ func TestReserve_KeepsThePlaceForWhoComesBack(t *testing.T) {
 					require.Equal(t, hello, holder.text())
 				}
 				holder.leave()
-				s.pass(3*time.Second + rounds.Precision)
+				s.pass(3*time.Second + wheel.Precision)
 				require.Equal(t, hello, open(test.thief).text(), "the place is kept for a while only")
-			}, all(tended, rejecting, func(g *Guard) { g.Reserve = 3 * time.Second }))
+			}, all(tended, rejecting, func(g *Config) { g.Reserve = 3 * time.Second }))
 		})
 	}
 }
@@ -123,7 +123,7 @@ func TestReserve_IsForClientsThatGoAway(t *testing.T) {
 		s.open(token("ann"))
 		s.backend.answer = nil
 		require.Equal(t, hello, s.open(token("ann"), from("192.0.2.9")).text(), "the backend has ended the stream")
-	}, all(tended, rejecting, func(g *Guard) { g.Reserve = 3 * time.Second }))
+	}, all(tended, rejecting, func(g *Config) { g.Reserve = 3 * time.Second }))
 }
 
 func TestReserve_IsNotNeededOnceItsClientIsParked(t *testing.T) {
@@ -133,9 +133,9 @@ func TestReserve_IsNotNeededOnceItsClientIsParked(t *testing.T) {
 		holder.leave()
 		s.settle()
 		require.False(t, waiting.over())
-		s.pass(3*time.Second + rounds.Precision)
+		s.pass(3*time.Second + wheel.Precision)
 		require.True(t, waiting.over(), "it is told that the key is free")
-	}, all(tended, parking, func(g *Guard) { g.Reserve = 3 * time.Second }))
+	}, all(tended, parking, func(g *Config) { g.Reserve = 3 * time.Second }))
 }
 
 // page is a page that builds a new EventSource whenever the old one ends.
@@ -200,8 +200,8 @@ func TestFlap_PagesThatFightComeToRest(t *testing.T) {
 					loser.live()
 				}
 				require.Equal(t, hello, loser.now.text(), "the other page is gone, so it has the stream within two seconds")
-			}, all(tended, func(g *Guard) {
-				g.Flap, g.Takeover = fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, test.takeover
+			}, all(tended, func(g *Config) {
+				g.Flap, g.Takeover = conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, test.takeover
 			}))
 		})
 	}
@@ -215,7 +215,7 @@ func TestFlap_ReloadsAreNone(t *testing.T) {
 			c.leave()
 			s.pass(500 * time.Millisecond)
 		}
-	}, all(tended, func(g *Guard) { g.Flap = fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
+	}, all(tended, func(g *Config) { g.Flap = conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
 }
 
 // EventSource reconnects after 3 s, shows its tombstone, and rests.
@@ -234,7 +234,7 @@ func TestFlap_TabsThatAreOpenedOneAfterTheOtherAreNone(t *testing.T) {
 			}
 			s.pass(time.Second)
 		}
-	}, all(tended, func(g *Guard) { g.Flap = fights.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
+	}, all(tended, func(g *Config) { g.Flap = conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
 }
 
 func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
@@ -295,7 +295,7 @@ func TestMaxAge_CountsFromTheStreamsOwnBeginning(t *testing.T) {
 		c := s.open(token("ann"))
 		s.pass(8 * time.Minute)
 		require.False(t, c.over())
-	}, all(tended, func(g *Guard) { g.Stream.MaxAge = 10 * time.Minute }))
+	}, all(tended, func(g *Config) { g.Stream.MaxAge = 10 * time.Minute }))
 }
 
 // The page's new request waits for the backend while others ask all the time.
@@ -315,7 +315,7 @@ func TestReserve_IsGivenUpOnlyForAPlaceAtTheHeader(t *testing.T) {
 		close(answer)
 		s.settle()
 		require.Equal(t, hello, back.text())
-	}, all(tended, rejecting, keyedBy("shop"), func(g *Guard) { g.Reserve = 3 * time.Second }))
+	}, all(tended, rejecting, keyedBy("shop"), func(g *Config) { g.Reserve = 3 * time.Second }))
 }
 
 func TestDrain_EndsStreamsThatHoldNothingToo(t *testing.T) {
@@ -325,7 +325,7 @@ func TestDrain_EndsStreamsThatHoldNothingToo(t *testing.T) {
 		s.settle()
 		require.True(t, c.over())
 		require.Equal(t, hello, c.text(), "byte for byte, and a clean end")
-		require.Zero(t, s.guards[0].Zone.rounds.Len())
+		require.Zero(t, s.guards[0].Zone.Wheel.Len())
 	}, tended)
 }
 
@@ -346,8 +346,8 @@ func TestDrain_EndsAStreamThatIsAdmittedMeanwhile(t *testing.T) {
 func TestReserve_IsNotForStreamsThatAnOuterGuardEnds(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		s.open(token("ann"))
-		s.guards[0].Zone.Drain(Drain{Window: time.Second}, s.guards[0].Logger)
+		s.guards[0].Zone.Drain(zone.Drain{Window: time.Second}, s.guards[0].Logger)
 		s.settle()
 		require.Zero(t, s.holders(1))
-	}, all(tended, func(g *Guard) { g.Zone.Name = "outer" }), all(tended, rejecting, keyedBy("shop"), func(g *Guard) { g.Reserve = 3 * time.Second }))
+	}, all(tended, func(g *Config) { g.Zone.Name = "outer" }), all(tended, rejecting, keyedBy("shop"), func(g *Config) { g.Reserve = 3 * time.Second }))
 }

@@ -1,108 +1,135 @@
 package guard
 
 import (
-	"net/http"
-	"time"
-
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
 
-func (v *visit) zone() zap.Field { return zap.String("zone", v.guard.Zone.Name) }
-func (v *visit) key() zap.Field  { return zap.String("key", v.shortKey()) }
-
-// sub is the field of the verified user, if there is one.
-func (v *visit) sub() zap.Field {
-	if !v.verified() || v.claims.Sub == "" {
-		return zap.Skip()
-	}
-	return zap.String("sub", v.claims.Sub)
+// eventLog writes down what happens, line by line. Nothing depends on it.
+type eventLog struct {
+	zone             string
+	logger, security *zap.Logger
 }
 
-// logEnding writes the line of a stream that the guard ended.
-func (v *visit) logEnding(sum stream.Summary) {
-	if sum.Ending == nil {
-		return
+func (g *Guard) zoneField() zap.Field { return zap.String("zone", g.Zone.Name) }
+
+func keyField(h *registry.Holder) zap.Field {
+	return zap.String("key", identity.Hash(h.Key).Short())
+}
+
+// whoFields name the zone, the key and, if there is one, the verified user.
+func whoFields(zone string, who event.Who, more ...zap.Field) []zap.Field {
+	fields := make([]zap.Field, 0, 3+len(more))
+	fields = append(fields, zap.String("zone", zone), keyField(who.Holder))
+	if who.Sub != "" {
+		fields = append(fields, zap.String("sub", who.Sub))
 	}
+	return append(fields, more...)
+}
+
+// Observe implements event.Observer.
+func (l *eventLog) Observe(e event.Event) {
+	switch e := e.(type) {
+	case event.Admitted:
+		if c := l.logger.Check(zap.DebugLevel, "stream admitted"); c != nil {
+			c.Write(zap.String("zone", l.zone), keyField(e.Stream.Holder), zap.String("client_ip", e.Stream.Holder.Addr))
+		}
+	case event.Entombed:
+		if c := l.logger.Check(zap.DebugLevel, "ended client came back"); c != nil {
+			c.Write(zap.String("zone", l.zone), keyField(e.Client.Holder), zap.String("reason", string(e.Reason)))
+		}
+	case event.Superseded:
+		l.security.Warn("stream superseded", whoFields(l.zone, e.Newcomer,
+			zap.String("holder_ip", e.Loser.Addr),
+			zap.String("newcomer_ip", e.Newcomer.Holder.Addr),
+		)...)
+	case event.Damped:
+		l.security.Warn("newcomer parked: it takes the key back again and again",
+			whoFields(l.zone, e.Newcomer, zap.String("newcomer_ip", e.Newcomer.Holder.Addr))...)
+	case event.Ended:
+		l.ended(e)
+	case event.LoggedOut:
+		l.loggedOut(e)
+	}
+}
+
+func (l *eventLog) ended(e event.Ended) {
 	level := zap.InfoLevel
-	if r := sum.Ending.Reason; r == registry.MaxAge || r == registry.Shutdown {
-		level = zap.DebugLevel // they come in crowds, and nobody did anything
+	if e.Reason.Meaning().Quiet {
+		level = zap.DebugLevel
 	}
-	v.guard.Logger.Log(level, "stream ended",
-		v.zone(), v.key(),
-		zap.String("reason", string(sum.Ending.Reason)),
-		zap.Bool("event_sent", sum.Delivered),
-		zap.Duration("age", time.Since(v.admitted)),
-		zap.Uint64("events", sum.Events),
-		zap.Int64("bytes", sum.Bytes),
-		zap.String("client_ip", v.stream.Addr),
+	l.logger.Log(level, "stream ended",
+		zap.String("zone", l.zone), keyField(e.Stream.Holder),
+		zap.String("reason", string(e.Reason)),
+		zap.Bool("event_sent", e.Delivered),
+		zap.Duration("age", e.Age),
+		zap.Uint64("events", e.Events),
+		zap.Int64("bytes", e.Bytes),
+		zap.String("client_ip", e.Stream.Holder.Addr),
 	)
 }
 
-// logSuperseded writes a security line for each holder that another client
-// lost its stream to this one.
-func (v *visit) logSuperseded(ended []registry.Victim) {
-	for _, victim := range ended {
-		if victim.Reason != registry.Superseded {
-			continue
-		}
-		if old, ok := victim.Stream.Handle.(*visit); ok {
-			old.lost(v)
-		}
-		v.guard.Security.Warn("stream superseded",
-			v.zone(), v.key(), v.sub(),
-			zap.String("holder_ip", victim.Stream.Addr),
-			zap.String("newcomer_ip", v.stream.Addr),
-		)
-		v.logSharing()
+func (l *eventLog) loggedOut(e event.LoggedOut) {
+	fields := []zap.Field{zap.String("zone", l.zone)}
+	if e.By.Sub != "" {
+		fields = append(fields, zap.String("sub", e.By.Sub))
+	}
+	l.logger.Info("logout", append(fields,
+		zap.String("scope", e.Scope),
+		zap.Int("streams", e.Streams),
+		zap.String("client_ip", e.By.Holder.Addr),
+	)...)
+}
+
+// auditLog tells what happens to contested keys, seldom enough to be read.
+type auditLog struct {
+	zone     string
+	audit    *conflict.Audit
+	sharing  Sharing
+	security *zap.Logger
+}
+
+// Observe implements event.Observer.
+func (l *auditLog) Observe(e event.Event) {
+	switch e := e.(type) {
+	case event.Rejected:
+		l.rejected(e)
+	case event.Superseded:
+		l.takenOver(e.Newcomer)
 	}
 }
 
-// logSharing writes a line when the key goes from address to address, as that of
-// an account does which many people share.
-func (v *visit) logSharing() {
-	s := v.guard.Sharing
-	if s.Addrs == 0 {
-		return
+// rejected tells of a refused newcomer: at once of the first of a minute, and in
+// one line of all that follow in it.
+func (l *auditLog) rejected(e event.Rejected) {
+	addrs := make([]string, len(e.Holders))
+	for i, h := range e.Holders {
+		addrs[i] = h.Addr
 	}
-	if addrs := v.guard.Zone.contests.TakenOver(v.stream.Key, v.stream.Addr, s.Addrs, s.Window); addrs != nil {
-		v.guard.Security.Warn("shared account?",
-			v.zone(), v.key(), v.sub(),
-			zap.Strings("newcomer_ips", addrs),
-			zap.Duration("window", s.Window),
-		)
-	}
-}
-
-// loggedHolders bounds a log line of a key with many holders.
-const loggedHolders = 5
-
-// logRejected writes the security line of a refused newcomer: at once for the
-// first of a minute, and one for all that follow in it.
-func (v *visit) logRejected(holders []*registry.Stream) {
-	addrs := make([]string, 0, loggedHolders)
-	for _, h := range holders[:min(len(holders), loggedHolders)] {
-		addrs = append(addrs, h.Addr)
-	}
-	security := v.guard.Security
-	fields := []zap.Field{
-		v.zone(), v.key(), v.sub(),
+	fields := whoFields(l.zone, e.Newcomer,
 		zap.Strings("holder_ips", addrs),
-		zap.String("newcomer_ip", v.stream.Addr),
-	}
-	v.guard.Zone.contests.Rejected(v.stream.Key, func(attempts int) {
-		security.Warn("newcomer rejected", append(fields, zap.Int("attempts", attempts))...)
+		zap.String("newcomer_ip", e.Newcomer.Holder.Addr),
+	)
+	l.audit.Rejected(e.Newcomer.Holder.Key, func(attempts int) {
+		l.security.Warn("newcomer rejected", append(fields, zap.Int("attempts", attempts))...)
 	})
 }
 
-// warnIfEncoded says once that this guard's upstream compresses streams.
-func (v *visit) warnIfEncoded(h http.Header) {
-	if ce := h.Get("Content-Encoding"); ce != "" && ce != "identity" {
-		v.guard.warnEncoded.Do(func() {
-			v.guard.Logger.Warn("the upstream compresses event streams: they are ended without an event; let it send them uncompressed",
-				v.zone(), zap.String("content_encoding", ce))
-		})
+// takenOver tells when the key goes from address to address, as that of an account
+// does which many people share.
+func (l *auditLog) takenOver(newcomer event.Who) {
+	if l.sharing.Addrs == 0 {
+		return
+	}
+	h := newcomer.Holder
+	if addrs := l.audit.TakenOver(h.Key, h.Addr, l.sharing.Addrs, l.sharing.Window); addrs != nil {
+		l.security.Warn("shared account?", whoFields(l.zone, newcomer,
+			zap.Strings("newcomer_ips", addrs),
+			zap.Duration("window", l.sharing.Window),
+		)...)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -26,7 +28,7 @@ func requireLine(t *testing.T, line observer.LoggedEntry, logger string, level z
 }
 
 func TestLog_Takeover(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){"early": func(*Guard) {}, "at the header": atHeader} {
+	for name, configure := range map[string]func(*Config){"early": func(*Config) {}, "at the header": onlyAtHeader} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				older := s.open(token("ann"), from("192.0.2.1"))
@@ -66,9 +68,9 @@ func TestLog_Admission(t *testing.T) {
 }
 
 func TestLog_Rejection(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){
+	for name, configure := range map[string]func(*Config){
 		"early":         rejecting,
-		"at the header": all(rejecting, atHeader),
+		"at the header": all(rejecting, onlyAtHeader),
 		"parked":        parking,
 		"status":        withStatus,
 	} {
@@ -92,7 +94,7 @@ func TestLog_RejectionNamesAFewHolders(t *testing.T) {
 			s.open(token("ann"))
 		}
 		s.open(token("ann"))
-		require.Len(t, s.visible()[0].ContextMap()["holder_ips"], loggedHolders)
+		require.Len(t, s.visible()[0].ContextMap()["holder_ips"], registry.MostHolders)
 	}, all(rejecting, limited(7)))
 }
 

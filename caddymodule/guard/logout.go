@@ -8,7 +8,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
@@ -53,149 +55,164 @@ func (g *Guard) logoutOf(r *http.Request) *Logout {
 
 // logOut does what the request asked for, now that the upstream has agreed. The
 // streams end before the answer goes out.
-func (v *visit) logOut(l *Logout) {
-	if v.token.IsZero() || v.tokenErr != nil {
-		v.guard.Logger.Debug("a logout without one token ends nothing", v.zone())
+func (q *request) logOut(l *Logout) {
+	g := q.guard
+	if q.holder.Token.IsZero() || q.tokenErr != nil {
+		g.Logger.Debug("a logout without one token ends nothing", g.zoneField())
 		return
 	}
-	scope := l.Scope
-	if scope != LogoutToken && errors.Is(v.claimsErr, identity.ErrNoKeys) {
-		v.verify(true) // whose client, or which user, only the claims tell
-	}
-	switch {
-	case scope == LogoutDefault && !v.stream.Client.IsZero():
-		scope = LogoutClient
-	case scope == LogoutDefault:
-		scope = LogoutToken
-	case scope == LogoutUser && v.stream.Subject.IsZero():
-		v.guard.Logger.Warn("a logout names no user: its token does not tell one, or is not good; only the token is logged out", v.zone(), zap.NamedError("token", v.claimsErr))
-		scope = LogoutToken
-	}
-
+	out := leaving{sender: &q.sender, scope: q.logoutScope(l)}
 	// The client may leave, but what it asked for is done.
-	ctx := context.WithoutCancel(v.r.Context())
-	ended, err := v.endLoggedOut(ctx, scope)
-	if err != nil {
-		v.guard.Logger.Error("a logout may have left streams open: asking the registry", v.zone(), zap.String("scope", string(scope)), zap.Error(err))
+	if err := out.end(context.WithoutCancel(q.r.Context())); err != nil {
+		g.Logger.Error("a logout may have left streams open: asking the registry",
+			g.zoneField(), zap.String("scope", string(out.scope)), zap.Error(err))
 	}
-	v.guard.Logger.Info("logout", v.zone(), v.sub(),
-		zap.String("scope", string(scope)),
-		zap.Int("streams", len(ended)),
-		zap.String("client_ip", v.stream.Addr),
-	)
-	v.waitGone(ended)
+	q.tell(event.LoggedOut{By: q.self(), Scope: string(out.scope), Streams: len(out.holders)})
+	g.awaitDeparture(q.r.Context(), out.departed...)
 }
 
-// endLoggedOut denies first, so that no newcomer slips through, and then ends.
-// The ended streams' own tokens are denied after that, and whoever was admitted
-// with one of them meanwhile is ended too.
-func (v *visit) endLoggedOut(ctx context.Context, scope LogoutScope) ([]*registry.Stream, error) {
-	index, id := registry.ByToken, v.stream.Token
-	switch scope {
-	case LogoutClient:
-		index, id = registry.ByClient, v.stream.Client
-	case LogoutUser:
-		index, id = registry.BySubject, v.stream.Subject
+// logoutScope is whose streams the logout ends, as far as the request names them.
+func (s *sender) logoutScope(l *Logout) LogoutScope {
+	scope := l.Scope
+	if scope != LogoutToken && errors.Is(s.claimsErr, identity.ErrNoKeys) {
+		s.verify(true) // whose client, or which user, only the claims tell
 	}
-	if id.IsZero() {
-		v.guard.Logger.Debug("a logout names nobody and ends nothing", v.zone(), zap.String("scope", string(scope)))
-		return nil, nil
+	switch {
+	case scope == LogoutDefault && !s.holder.Client.IsZero():
+		return LogoutClient
+	case scope == LogoutDefault:
+		return LogoutToken
+	case scope == LogoutUser && s.holder.Subject.IsZero():
+		s.guard.Logger.Warn("a logout names no user: its token does not tell one, or is not good; only the token is logged out",
+			s.guard.zoneField(), zap.NamedError("token", s.claimsErr))
+		return LogoutToken
+	default:
+		return scope
 	}
-	if err := v.deny(ctx, v.denials(ctx, scope)); err != nil {
-		return nil, err
+}
+
+// leaving is a logout under way, and who it has ended so far.
+type leaving struct {
+	*sender
+	scope    LogoutScope
+	holders  []*registry.Holder
+	departed []<-chan struct{}
+}
+
+// end denies first, so that no newcomer slips through, and then ends. The ended
+// streams' own tokens are denied after that, and whoever was admitted with one of
+// them meanwhile is ended too.
+func (l *leaving) end(ctx context.Context) error {
+	sel := l.selector()
+	if sel.IsZero() {
+		l.guard.Logger.Debug("a logout names nobody and ends nothing",
+			l.guard.zoneField(), zap.String("scope", string(l.scope)))
+		return nil
 	}
-	ending := registry.Ending{Reason: registry.Logout, By: v.stream.Addr}
-	z := v.guard.Zone
-	ended, err := z.Registry.EndAll(ctx, index, id, ending)
-	if err != nil {
-		return ended, err
+	if err := l.deny(ctx, l.denials(ctx)); err != nil {
+		return err
 	}
-	renewed, err := v.endRenewed(ctx, scope)
-	ended = append(ended, renewed...)
-	if err != nil {
-		return ended, err
+	if err := l.endSelected(ctx, sel); err != nil {
+		return err
 	}
-	others := v.denialsOf(ended, scope)
-	if len(others) == 0 {
-		return ended, nil
+	if l.scope == LogoutToken {
+		if err := l.endRenewed(ctx); err != nil {
+			return err
+		}
 	}
-	if err := v.deny(ctx, others); err != nil {
-		return ended, err
+	others := l.denialsOfEnded()
+	if err := l.deny(ctx, others); err != nil {
+		return err
 	}
 	for _, d := range others {
 		// Not by subject: whoever logs in again at this moment is welcome.
-		if scope == LogoutUser {
-			index, id = registry.ByToken, d.Token
+		if l.scope == LogoutUser {
+			sel = registry.Selector{Token: d.Token}
 		}
-		late, err := z.Registry.EndAll(ctx, index, id, ending)
-		ended = append(ended, late...)
-		if err != nil {
-			return ended, err
+		if err := l.endSelected(ctx, sel); err != nil {
+			return err
 		}
 	}
-	return ended, nil
+	return nil
+}
+
+// selector names the streams in the scope; it is zero if the request does not.
+func (l *leaving) selector() registry.Selector {
+	switch l.scope {
+	case LogoutClient:
+		return registry.Selector{Client: l.holder.Client}
+	case LogoutUser:
+		return registry.Selector{Subject: l.holder.Subject}
+	case LogoutToken, LogoutDefault:
+	}
+	return registry.Selector{Token: l.holder.Token}
+}
+
+func (l *leaving) endSelected(ctx context.Context, sel registry.Selector) error {
+	ended, err := l.guard.Zone.Registry.End(ctx, sel, registry.Ending{Reason: reason.Logout, By: l.holder.Addr})
+	l.holders = append(l.holders, ended.Holders...)
+	if ended.Departed != nil {
+		l.departed = append(l.departed, ended.Departed)
+	}
+	return err
 }
 
 // endRenewed ends the streams that live on by this token although they were
 // opened with an earlier one: their page has refreshed its token.
-func (v *visit) endRenewed(ctx context.Context, scope LogoutScope) ([]*registry.Stream, error) {
-	if scope != LogoutToken || v.claims == nil {
-		return nil, nil
+func (l *leaving) endRenewed(ctx context.Context) error {
+	if l.claims == nil {
+		return nil
 	}
-	z := v.guard.Zone
-	var victims []registry.Victim
-	for _, s := range z.deadlines.RenewedBy(registry.ID(v.claims.Session), v.stream.Token) {
-		victims = append(victims, registry.Victim{Stream: s, Reason: registry.Logout})
+	for _, id := range l.guard.Zone.Sessions.RenewedBy(registry.ID(l.claims.Session), l.holder.Token) {
+		if err := l.endSelected(ctx, registry.Selector{ID: id}); err != nil {
+			return err
+		}
 	}
-	if len(victims) == 0 {
-		return nil, nil
-	}
-	evicted, err := z.Registry.Evict(ctx, victims, v.stream.Addr)
-	return streamsOf(evicted), err
+	return nil
 }
 
 // denials lists what is no longer welcome after a logout. Of tokens that nobody
 // verified only those are kept that hold a stream, or ask for one now: others
 // would be for anyone to fill the list with.
-func (v *visit) denials(ctx context.Context, scope LogoutScope) []registry.Denial {
-	now := time.Now()
-	token := registry.Denial{Token: v.stream.Token, Until: v.guard.tokenEnd(v.claims, now)}
+func (l *leaving) denials(ctx context.Context) []registry.Denial {
+	g, now := l.guard, time.Now()
+	token := registry.Denial{Token: l.holder.Token, Until: g.tokenEnd(l.claims, now)}
 	switch {
-	case scope == LogoutUser:
+	case l.scope == LogoutUser:
 		ds := []registry.Denial{token, {
-			Subject:      v.stream.Subject,
-			IssuedBefore: now.Truncate(time.Second).Add(-v.guard.Leeway),
-			Until:        watermarkEnd(v.claims, now),
+			Subject:      l.holder.Subject,
+			IssuedBefore: now.Truncate(time.Second).Add(-g.Leeway),
+			Until:        watermarkEnd(l.claims, now),
 		}}
-		for recent, expires := range v.guard.Zone.recent.of(v.stream.Subject) {
+		for recent, expires := range g.Zone.Recent.Of(l.holder.Subject) {
 			if expires.IsZero() {
 				expires = now.Add(denialLife)
 			}
 			ds = append(ds, registry.Denial{Token: recent, Until: expires})
 		}
 		return ds
-	case !v.known(ctx):
+	case !l.known(ctx):
 		return nil
-	case scope == LogoutClient:
-		token.Client = v.stream.Client
+	case l.scope == LogoutClient:
+		token.Client = l.holder.Client
 	}
 	ds := []registry.Denial{token}
-	if scope == LogoutClient {
-		for _, arriving := range v.guard.Zone.arrivals.tokens(v.stream.Client) {
-			ds = append(ds, registry.Denial{Token: arriving, Client: v.stream.Client, Until: now.Add(denialLife)})
+	if l.scope == LogoutClient {
+		for _, arriving := range g.Zone.Arrivals.Tokens(l.holder.Client) {
+			ds = append(ds, registry.Denial{Token: arriving, Client: l.holder.Client, Until: now.Add(denialLife)})
 		}
 	}
 	return ds
 }
 
 // known reports whether the token is anybody's.
-func (v *visit) known(ctx context.Context) bool {
-	z := v.guard.Zone
-	if v.claims != nil || z.arrivals.has(v.stream.Token) {
+func (l *leaving) known(ctx context.Context) bool {
+	z := l.guard.Zone
+	if l.claims != nil || z.Arrivals.Has(l.holder.Token) {
 		return true
 	}
-	held, err := z.Registry.Holds(ctx, registry.ByToken, v.stream.Token)
-	return held || err != nil
+	held, _, err := z.Registry.Find(ctx, registry.Selector{Token: l.holder.Token}, "", 1)
+	return len(held) > 0 || err != nil
 }
 
 // watermarkEnd is when no token of the user's is valid any more that was issued
@@ -208,34 +225,37 @@ func watermarkEnd(c *identity.Claims, now time.Time) time.Time {
 	return now.Add(life)
 }
 
-// denialsOf denies the tokens with which ended streams were opened: after a
+// denialsOfEnded denies the tokens with which ended streams were opened: after a
 // logout by client or user they may be others than the request's, and where tokens
 // are not verified only the stream knows how long its own is good.
-func (v *visit) denialsOf(ended []*registry.Stream, scope LogoutScope) []registry.Denial {
+func (l *leaving) denialsOfEnded() []registry.Denial {
 	var ds []registry.Denial
-	for _, s := range ended {
-		if s.Token.IsZero() || s.Token == v.stream.Token && v.claims != nil {
+	for _, h := range l.holders {
+		if h.Token.IsZero() || h.Token == l.holder.Token && l.claims != nil {
 			continue
 		}
-		d := registry.Denial{Token: s.Token, Until: time.Now().Add(denialLife)}
-		if old, ok := s.Handle.(*visit); ok {
-			d.Until = old.guard.tokenEnd(old.claims, time.Now())
+		d := registry.Denial{Token: h.Token, Until: h.Expires}
+		if d.Until.IsZero() {
+			d.Until = time.Now().Add(denialLife)
 		}
-		if scope == LogoutClient {
-			d.Client = s.Client
+		if l.scope == LogoutClient {
+			d.Client = h.Client
 		}
 		ds = append(ds, d)
 	}
 	return ds
 }
 
-func (v *visit) deny(ctx context.Context, ds []registry.Denial) error {
+// deny puts denials in force. Where the list is full, others were forgotten for
+// them, which is worth a warning and no error.
+func (l *leaving) deny(ctx context.Context, ds []registry.Denial) error {
 	if len(ds) == 0 {
 		return nil
 	}
-	full, err := v.guard.Zone.deny(ctx, ds...)
-	if full {
-		v.guard.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", v.zone())
+	err := l.guard.Zone.Registry.Deny(ctx, ds...)
+	if errors.Is(err, registry.ErrManyDenials) {
+		l.guard.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", l.guard.zoneField())
+		return nil
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -10,12 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 )
 
 // loggingOut adds a logout at POST /logout that succeeds with 200.
-func loggingOut(scope LogoutScope) func(*Guard) {
-	return func(g *Guard) {
+func loggingOut(scope LogoutScope) func(*Config) {
+	return func(g *Config) {
 		g.Logouts = append(g.Logouts, Logout{
 			Matches: func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == "/logout" },
 			Success: func(status int) bool { return status == http.StatusOK },
@@ -112,7 +110,7 @@ func TestLogout_ThatFailsChangesNothing(t *testing.T) {
 }
 
 func TestLogout_TheTokenIsNotAcceptedAnyMore(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){"verified": verifying, "opaque": func(*Guard) {}} {
+	for name, configure := range map[string]func(*Config){"verified": verifying, "opaque": func(*Config) {}} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				ended := s.open(token("sub=ann&n=1"))
@@ -197,7 +195,7 @@ func TestLogout_WaitsNoLongerThanEndTimeout(t *testing.T) {
 // The backend authorised the newcomer's request, then logged its user out, and
 // then answered the newcomer.
 func TestLogout_ANewcomerInFlightDoesNotSlipThrough(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){
+	for name, configure := range map[string]func(*Config){
 		"verified": all(verifying, loggingOut(LogoutToken)),
 		"user":     all(verifying, loggingOut(LogoutUser)),
 		"opaque":   loggingOut(LogoutToken),
@@ -221,42 +219,36 @@ func TestLogout_ANewcomerInFlightDoesNotSlipThrough(t *testing.T) {
 	}
 }
 
-// deniedAtCommit is a registry in which a logout comes between a newcomer's
-// reservation and its commit.
-type deniedAtCommit struct {
-	*memory.Registry
-	token registry.ID
+// deniedMeanwhile has the newcomer's token denied just before it is admitted.
+type deniedMeanwhile struct {
+	registry.Registry
+	armed bool
 }
 
-func (d *deniedAtCommit) Reserve(ctx context.Context, s *registry.Stream, rule registry.Rule) (registry.Place, registry.Judgement, error) {
-	p, j, err := d.Registry.Reserve(ctx, s, rule)
-	if s.Token == d.token {
-		err = errors.Join(err, d.Deny(ctx, registry.Denial{Token: s.Token, Until: time.Now().Add(time.Hour)}))
+func (d *deniedMeanwhile) Admit(ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID) ([]registry.Admission, error) {
+	if d.armed {
+		denial := registry.Denial{Token: asks[0].Holder.Token, Until: time.Now().Add(time.Hour)}
+		if err := d.Deny(ctx, denial); err != nil {
+			return nil, err
+		}
 	}
-	return p, j, err
+	return d.Registry.Admit(ctx, phase, consent, asks, leaving)
 }
 
-func TestLogout_BetweenReservationAndCommitEndsTheNewcomer(t *testing.T) {
-	reg := &deniedAtCommit{Registry: memory.New()}
+func TestLogout_WhileTheNewcomerIsAdmittedRefusesIt(t *testing.T) {
+	reg := new(deniedMeanwhile)
 	atSite(t, func(t *testing.T, s *site) {
 		older := s.open(token("ann"))
-		reg.token = older.visit(s).stream.Token
-		c := s.open(token("ann"))
-		requireLoggedOut(t, c)
+		reg.armed = true
+		require.Contains(t, challenge(t, s.open(token("ann"))), "logged out")
 		require.False(t, older.over(), "the newcomer has ended nobody")
-	}, all(atHeader, func(g *Guard) { g.Zone.Registry = reg }))
-}
-
-// visit is the visit of a request like c's.
-func (c *client) visit(s *site) *visit {
-	r := c.r.Clone(context.Background())
-	return s.guards[len(s.guards)-1].visit(r, &aroundRequest{c, r, r.URL.Path}, true)
+	}, all(onlyAtHeader, func(g *Config) { reg.Registry, g.Zone.Registry = g.Zone.Registry, reg }))
 }
 
 // A backend that answers every logout with success must not let anybody fill the
 // list.
 func TestLogout_RemembersNoStrangersToken(t *testing.T) {
-	reg := &counting{Registry: memory.New()}
+	reg := new(counting)
 	atSite(t, func(t *testing.T, s *site) {
 		s.logOut(http.StatusOK, token("made up"))
 		s.logOut(http.StatusOK, token("made up"), method(http.MethodGet))
@@ -264,16 +256,16 @@ func TestLogout_RemembersNoStrangersToken(t *testing.T) {
 		s.open(token("ann"))
 		s.logOut(http.StatusOK, token("ann"))
 		require.NotZero(t, reg.denials)
-	}, all(keyedBy("{sse_guard.token}"), func(g *Guard) {
+	}, all(keyedBy("{sse_guard.token}"), func(g *Config) {
 		loggingOut(LogoutDefault)(g)
 		g.Logouts[0].Matches = func(r *http.Request) bool { return r.URL.Path == "/logout" }
-		g.Zone.Registry = reg
+		reg.Registry, g.Zone.Registry = g.Zone.Registry, reg
 	}))
 }
 
 // counting counts the denials that it is given.
 type counting struct {
-	*memory.Registry
+	registry.Registry
 	denials int
 }
 
@@ -293,7 +285,7 @@ func TestLogout_EndsAStreamThatTheTokenRenewed(t *testing.T) {
 		require.False(t, c.over())
 		s.logOut(http.StatusOK, refreshed)
 		requireLoggedOut(t, c)
-	}, all(verifying, loggingOut(LogoutToken), func(g *Guard) { g.OnExpiry = ExpiryRenew }))
+	}, all(verifying, loggingOut(LogoutToken), func(g *Config) { g.OnExpiry = ExpiryRenew }))
 }
 
 // A page may have an expired token when its user logs out.
@@ -312,14 +304,14 @@ func TestLogout_RegistryErrorLetsTheAnswerPass(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		require.Equal(t, "{}", body)
 		require.Equal(t, 1, s.logs.FilterMessageSnippet("a logout may have left streams open").Len())
-	}, all(loggingOut(LogoutToken), func(g *Guard) { g.Zone.Registry = deafRegistry{memory.New()} }))
+	}, all(loggingOut(LogoutToken), func(g *Config) { g.Zone.Registry = deafRegistry{g.Zone.Registry} }))
 }
 
 // deafRegistry ends nobody.
-type deafRegistry struct{ *memory.Registry }
+type deafRegistry struct{ registry.Registry }
 
-func (deafRegistry) EndAll(context.Context, registry.Index, registry.ID, registry.Ending) ([]*registry.Stream, error) {
-	return nil, errUnreachable
+func (deafRegistry) End(context.Context, registry.Selector, registry.Ending) (registry.Ended, error) {
+	return registry.Ended{}, errUnreachable
 }
 
 func TestLogout_OneLineSaysWhatItDid(t *testing.T) {

@@ -18,13 +18,12 @@ func (g *Guard) Claims(r *http.Request) *identity.Claims {
 		return nil
 	}
 	client, _ := g.Identity.Client(r, claims.Subject)
-	denied, err := g.Zone.Registry.Denied(r.Context(), &registry.Stream{
+	if g.Zone.Registry.Denied(&registry.Holder{
 		Token:    registry.ID(token.Hash),
 		Subject:  registry.ID(claims.Subject),
 		IssuedAt: claims.IssuedAt,
 		Client:   registry.ID(client),
-	})
-	if denied || err != nil {
+	}) {
 		return nil
 	}
 	return claims
@@ -54,9 +53,10 @@ func (g *Guard) Holds(r *http.Request) (bool, error) {
 	if claims, _ := g.claims(r, token); claims != nil && !claims.Subject.IsZero() {
 		scope = claims.Subject
 	}
-	index, id := registry.ByToken, registry.ID(token.Hash)
+	sel := registry.Selector{Token: registry.ID(token.Hash)}
 	if client, _ := g.Identity.Client(r, scope); !client.IsZero() {
-		index, id = registry.ByClient, registry.ID(client)
+		sel = registry.Selector{Client: registry.ID(client)}
 	}
-	return g.Zone.Registry.Holds(r.Context(), index, id)
+	holders, _, err := g.Zone.Registry.Find(r.Context(), sel, "", 1)
+	return len(holders) > 0, err
 }

@@ -13,15 +13,15 @@ const outer, inner = 0, 1
 
 // perStore and perUser are the two guards of a site: so many streams in a
 // store, so many of a user in it.
-func perStore(configure ...func(*Guard)) func(*Guard) {
-	return all(append(configure, keyedBy("{req.X-Store}"), func(g *Guard) { g.Zone.Name = "stores" })...)
+func perStore(configure ...func(*Config)) func(*Config) {
+	return all(append(configure, keyedBy("{req.X-Store}"), func(g *Config) { g.Zone.Name = "stores" })...)
 }
 
-func perUser(configure ...func(*Guard)) func(*Guard) {
-	return all(append(configure, keyedBy("{req.X-User}"), func(g *Guard) { g.Zone.Name = "users" })...)
+func perUser(configure ...func(*Config)) func(*Config) {
+	return all(append(configure, keyedBy("{req.X-User}"), func(g *Config) { g.Zone.Name = "users" })...)
 }
 
-func limited(n int) func(*Guard) { return func(g *Guard) { g.Rule.Limit = n } }
+func limited(n int) func(*Config) { return func(g *Config) { g.Rule.Limit = n } }
 
 func in(store, user string) func(*client) {
 	return both(field("X-Store", store), field("X-User", user), token("token of "+user))
@@ -40,13 +40,13 @@ func requireUnchanged(t *testing.T, s *site, holder *client) {
 }
 
 func TestNested_InnerRefusesAndTheOuterHasChangedNothing(t *testing.T) {
-	for name, guards := range map[string][]func(*Guard){
+	for name, guards := range map[string][]func(*Config){
 		"early":                       {perStore(), perUser(rejecting)},
-		"outer at the header":         {perStore(atHeader), perUser(rejecting)},
-		"inner at the header":         {perStore(), perUser(rejecting, atHeader)},
-		"both at the header":          {perStore(atHeader), perUser(rejecting, atHeader)},
-		"inner with status":           {perStore(), perUser(withStatus, atHeader)},
-		"both reject, outer has room": {perStore(rejecting, limited(2)), perUser(rejecting, atHeader)},
+		"outer at the header":         {perStore(onlyAtHeader), perUser(rejecting)},
+		"inner at the header":         {perStore(), perUser(rejecting, onlyAtHeader)},
+		"both at the header":          {perStore(onlyAtHeader), perUser(rejecting, onlyAtHeader)},
+		"inner with status":           {perStore(), perUser(withStatus, onlyAtHeader)},
+		"both reject, outer has room": {perStore(rejecting, limited(2)), perUser(rejecting, onlyAtHeader)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
@@ -67,12 +67,12 @@ func TestNested_InnerRefusesAndTheOuterHasChangedNothing(t *testing.T) {
 }
 
 func TestNested_OuterRefusesAndTheInnerHasChangedNothing(t *testing.T) {
-	for name, guards := range map[string][]func(*Guard){
+	for name, guards := range map[string][]func(*Config){
 		"early":               {perStore(rejecting), perUser()},
-		"outer at the header": {perStore(rejecting, atHeader), perUser(atHeader)},
-		"both at the header":  {perStore(rejecting, atHeader), perUser(atHeader)},
-		"outer with status":   {perStore(withStatus, atHeader), perUser(atHeader)},
-		"inner rejects too":   {perStore(rejecting, atHeader), perUser(rejecting, atHeader, limited(2))},
+		"outer at the header": {perStore(rejecting, onlyAtHeader), perUser(onlyAtHeader)},
+		"both at the header":  {perStore(rejecting, onlyAtHeader), perUser(onlyAtHeader)},
+		"outer with status":   {perStore(withStatus, onlyAtHeader), perUser(onlyAtHeader)},
+		"inner rejects too":   {perStore(rejecting, onlyAtHeader), perUser(rejecting, onlyAtHeader, limited(2))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
@@ -106,9 +106,9 @@ func TestNested_OuterRefusesAnotherUser(t *testing.T) {
 }
 
 func TestNested_EachEndsWhatIsTooMuchForIt(t *testing.T) {
-	for name, guards := range map[string][]func(*Guard){
+	for name, guards := range map[string][]func(*Config){
 		"early":         {perStore(limited(3)), perUser()},
-		"at the header": {perStore(limited(3), atHeader), perUser(atHeader)},
+		"at the header": {perStore(limited(3), onlyAtHeader), perUser(onlyAtHeader)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
@@ -153,12 +153,12 @@ func TestNested_BothEndOneStream(t *testing.T) {
 		}
 		status, _, _ := s.open(in("books", "ann"), field("Last-Event-ID", id)).got()
 		require.Equal(t, http.StatusNoContent, status, "whose ever tombstone it was")
-	}, perStore(atHeader), perUser(atHeader))
+	}, perStore(onlyAtHeader), perUser(onlyAtHeader))
 }
 
 // What the inner guard writes as an answer is not the backend's stream.
 func TestNested_InnersRefusalIsNoStreamToTheOuter(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){"event": rejecting, "park": parking} {
+	for name, configure := range map[string]func(*Config){"event": rejecting, "park": parking} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				holder := s.open(in("books", "ann"))
@@ -194,11 +194,11 @@ func TestNested_ParkedInsideIsLetIn(t *testing.T) {
 }
 
 func TestNested_TombstoneReachesTheGuardItIsFor(t *testing.T) {
-	for name, guards := range map[string][]func(*Guard){
+	for name, guards := range map[string][]func(*Config){
 		"of the inner":                {perStore(limited(9)), perUser()},
-		"of the inner, at the header": {perStore(limited(9)), perUser(atHeader, func(g *Guard) { g.KeyFromRequest = false })},
+		"of the inner, at the header": {perStore(limited(9)), perUser(onlyAtHeader, func(g *Config) { g.KeyFromRequest = false })},
 		"of the outer":                {perStore(), perUser(limited(9))},
-		"of the outer, at the header": {perStore(atHeader, func(g *Guard) { g.KeyFromRequest = false }), perUser(limited(9))},
+		"of the outer, at the header": {perStore(onlyAtHeader, func(g *Config) { g.KeyFromRequest = false }), perUser(limited(9))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {

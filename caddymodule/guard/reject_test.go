@@ -12,22 +12,22 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 )
 
 func TestRejected_GetsWhatOnRejectSays(t *testing.T) {
 	for name, test := range map[string]struct {
-		configure func(*Guard)
+		configure func(*Config)
 		edit      func(*client)
 		stream    bool
 	}{
 		"event":                     {rejecting, func(*client) {}, true},
-		"event, at the header":      {all(rejecting, atHeader), func(*client) {}, true},
+		"event, at the header":      {all(rejecting, onlyAtHeader), func(*client) {}, true},
 		"event, not asking":         {rejecting, notAsking, false},
 		"park, not asking":          {parking, notAsking, false},
 		"status":                    {withStatus, func(*client) {}, false},
-		"status, at the header":     {all(withStatus, atHeader), func(*client) {}, false},
+		"status, at the header":     {all(withStatus, onlyAtHeader), func(*client) {}, false},
 		"status, not asking":        {withStatus, notAsking, false},
 		"event, refusing a weight":  {rejecting, func(c *client) { c.r.Header.Set("Accept", "text/event-stream;q=0") }, false},
 		"event, among other ranges": {rejecting, func(c *client) { c.r.Header.Set("Accept", "text/html, text/event-stream;q=0.1") }, true},
@@ -75,7 +75,7 @@ func requireConflict(t *testing.T, c *client, retryAfter string) {
 	p := problemOf(t, c)
 	require.Equal(t, http.StatusConflict, p.Status)
 	require.Equal(t, "DUPLICATE_SESSION", p.Code)
-	require.Equal(t, registry.Rejected, p.Reason)
+	require.Equal(t, reason.Rejected, p.Reason)
 	_, h, _ := c.got()
 	require.Equal(t, retryAfter, h.Get("Retry-After"))
 }
@@ -92,7 +92,7 @@ func TestRejected_IsToldWhenToComeBack(t *testing.T) {
 				s.open(token("ann"))
 				requireRejectedEvent(t, s.open(token("ann")), want.milliseconds)
 				requireConflict(t, s.open(token("ann"), notAsking), want.seconds)
-			}, all(rejecting, func(g *Guard) { g.Retry = retry }))
+			}, all(rejecting, func(g *Config) { g.Retry = retry }))
 		})
 	}
 }
@@ -154,7 +154,7 @@ func TestRefusedAtHeader_TakesBackWhatTheBackendSet(t *testing.T) {
 		want.Set("Cache-Control", "no-store")
 		want.Set("Retry-After", "5")
 		require.Equal(t, want, h)
-	}, all(rejecting, atHeader))
+	}, all(rejecting, onlyAtHeader))
 }
 
 // The page of another origin sees an answer only with the fields that the
@@ -225,7 +225,7 @@ func TestEarlyReject_SharesNoHeaderBetweenResponses(t *testing.T) {
 }
 
 func TestParked_WaitsAndIsLetIn(t *testing.T) {
-	for name, configure := range map[string]func(*Guard){"early": parking, "at the header": all(parking, atHeader)} {
+	for name, configure := range map[string]func(*Config){"early": parking, "at the header": all(parking, onlyAtHeader)} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				holder := s.open(token("ann"))
@@ -275,7 +275,7 @@ func TestParked_NoMoreThanAFew(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		s.open(token("ann"))
 		var parked []*client
-		for range memory.MaxWaiters {
+		for range registry.MostWaiters {
 			parked = append(parked, s.open(token("ann")))
 		}
 		requireRejectedEvent(t, s.open(token("ann")), "5000")
@@ -291,52 +291,50 @@ func TestParked_NoMoreThanAFew(t *testing.T) {
 
 // failing is a registry that cannot be reached for what is set.
 type failing struct {
-	*memory.Registry
-	judge, reserve, evict bool
+	registry.Registry
+	// early and header are the phases in which it fails, takeover an early one in
+	// which somebody holds the key.
+	early, header, takeover bool
+}
+
+// breaking has a guard use broken in front of its registry.
+func breaking(broken *failing) func(*Config) {
+	return func(g *Config) { broken.Registry, g.Zone.Registry = g.Zone.Registry, broken }
 }
 
 var errNoRegistry = errors.New("dial tcp 10.0.0.1:6379: connection refused")
 
-func (f *failing) Judge(ctx context.Context, s *registry.Stream, rule registry.Rule) (registry.Judgement, error) {
-	if f.judge {
-		return registry.Judgement{}, errNoRegistry
-	}
-	return f.Registry.Judge(ctx, s, rule)
-}
-
-func (f *failing) Reserve(ctx context.Context, s *registry.Stream, rule registry.Rule) (registry.Place, registry.Judgement, error) {
-	if f.reserve {
-		return nil, registry.Judgement{}, errNoRegistry
-	}
-	return f.Registry.Reserve(ctx, s, rule)
-}
-
-func (f *failing) Evict(ctx context.Context, victims []registry.Victim, by string) ([]registry.Victim, error) {
-	if f.evict {
+func (f *failing) Admit(ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID) ([]registry.Admission, error) {
+	held, _, err := f.Find(ctx, registry.Selector{Key: asks[0].Holder.Key}, "", 1)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.early && phase == registry.Early,
+		f.header && phase != registry.Early,
+		f.takeover && len(held) > 0:
 		return nil, errNoRegistry
 	}
-	return f.Registry.Evict(ctx, victims, by)
+	return f.Registry.Admit(ctx, phase, consent, asks, leaving)
 }
 
 func TestRegistryError_IsATemporaryRefusal(t *testing.T) {
 	for name, test := range map[string]struct {
 		registry  failing
-		configure func(*Guard)
+		configure func(*Config)
 		asked     int
 	}{
-		"early":                {failing{judge: true, reserve: true}, func(*Guard) {}, 0},
-		"at the header":        {failing{reserve: true}, func(*Guard) {}, 1},
-		"response":             {failing{judge: true, reserve: true}, atHeader, 1},
-		"evicting":             {failing{evict: true}, func(*Guard) {}, 0},
-		"where others park":    {failing{judge: true, reserve: true}, parking, 0},
-		"where others reject":  {failing{judge: true, reserve: true}, rejecting, 0},
-		"with another's event": {failing{judge: true, reserve: true}, func(g *Guard) { g.Names = map[registry.Reason]string{registry.Rejected: "BUSY"} }, 0},
+		"early":                {failing{early: true, header: true}, func(*Config) {}, 0},
+		"at the header":        {failing{header: true}, func(*Config) {}, 1},
+		"response":             {failing{early: true, header: true}, onlyAtHeader, 1},
+		"evicting":             {failing{takeover: true}, func(*Config) {}, 0},
+		"where others park":    {failing{early: true, header: true}, parking, 0},
+		"where others reject":  {failing{early: true, header: true}, rejecting, 0},
+		"with another's event": {failing{early: true, header: true}, func(g *Config) { g.Names = map[reason.Reason]string{reason.Rejected: "BUSY"} }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			broken := &test.registry
-			broken.Registry = memory.New()
 			atSite(t, func(t *testing.T, s *site) {
-				if broken.evict {
+				if broken.takeover {
 					s.open(token("ann"))
 				}
 				before := s.backend.asked()
@@ -353,17 +351,17 @@ func TestRegistryError_IsATemporaryRefusal(t *testing.T) {
 				require.Len(t, lines, 1)
 				require.Contains(t, lines[0].ContextMap()["error"], "connection refused")
 				require.NotContains(t, body, "10.0.0.1")
-			}, all(test.configure, func(g *Guard) { g.Zone.Registry = broken }))
+			}, all(test.configure, breaking(broken)))
 		})
 	}
 }
 
 func TestRegistryError_IsAStatusForOthers(t *testing.T) {
 	for name, test := range map[string]struct {
-		configure func(*Guard)
+		configure func(*Config)
 		edit      func(*client)
 	}{
-		"not asking":       {func(*Guard) {}, notAsking},
+		"not asking":       {func(*Config) {}, notAsking},
 		"on_reject status": {withStatus, func(*client) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -375,9 +373,7 @@ func TestRegistryError_IsAStatusForOthers(t *testing.T) {
 				_, h, body := c.got()
 				require.Equal(t, "5", h.Get("Retry-After"))
 				require.NotContains(t, body, "10.0.0.1")
-			}, all(test.configure, func(g *Guard) {
-				g.Zone.Registry = &failing{Registry: memory.New(), judge: true, reserve: true}
-			}))
+			}, all(test.configure, breaking(&failing{early: true, header: true})))
 		})
 	}
 }
@@ -388,7 +384,7 @@ func TestRegistryError_LeavesTheRestAlone(t *testing.T) {
 		require.Equal(t, hello, s.open().text(), "untracked")
 		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
 		require.Equal(t, "{}", s.open(token("ann"), notAsking).text())
-	}, func(g *Guard) { g.Zone.Registry = &failing{Registry: memory.New(), judge: true, reserve: true} })
+	}, breaking(&failing{early: true, header: true}))
 }
 
 func TestPass_WhatIsNoStream(t *testing.T) {

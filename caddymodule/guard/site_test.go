@@ -22,7 +22,6 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
@@ -42,18 +41,18 @@ type site struct {
 
 // atSite runs test at a site with one guard per configure, or one as
 // "sse_guard" without options makes it.
-func atSite(t *testing.T, test func(*testing.T, *site), configure ...func(*Guard)) {
+func atSite(t *testing.T, test func(*testing.T, *site), configure ...func(*Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.DebugLevel)
 		s := &site{t: t, backend: newBackend(), logs: logs}
 		if len(configure) == 0 {
-			configure = []func(*Guard){func(*Guard) {}}
+			configure = []func(*Config){func(*Config) {}}
 		}
 		for _, c := range configure {
-			g := plainGuard(t, zap.New(core))
-			c(g)
-			s.guards = append(s.guards, g)
+			cfg := plainConfig(t, zap.New(core))
+			c(&cfg)
+			s.guards = append(s.guards, New(cfg))
 		}
 		test(t, s)
 	})
@@ -61,18 +60,19 @@ func atSite(t *testing.T, test func(*testing.T, *site), configure ...func(*Guard
 
 const secretOfSite = "the secret of this site"
 
-func plainGuard(t testing.TB, logger *zap.Logger) *Guard {
+func plainConfig(t testing.TB, logger *zap.Logger) Config {
 	extractor, err := identity.NewExtractor(nil, nil)
 	require.NoError(t, err)
-	return &Guard{
-		Zone:           newZone(t, "default", memory.New()),
+	z := newZone(t, "default")
+	return Config{
+		Zone:           z,
 		Identity:       extractor,
 		KeyFromRequest: true,
 		Rule:           registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams},
 		Takeover:       TakeoverAuto,
 		OnReject:       RejectEvent,
 		Retry:          5 * time.Second,
-		Stream:         stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 20},
+		Stream:         stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 20, Wheel: z.Wheel},
 		Signer:         func(context.Context) (*tombstone.Signer, error) { return tombstone.NewSigner([]byte(secretOfSite)) },
 		Logger:         logger,
 		Security:       logger.Named("security"),
@@ -81,22 +81,22 @@ func plainGuard(t testing.TB, logger *zap.Logger) *Guard {
 
 // Configurations of a guard.
 
-func rejecting(g *Guard)  { g.Rule.Policy = registry.Reject }
-func parking(g *Guard)    { g.Rule.Policy, g.OnReject = registry.Reject, RejectPark }
-func withStatus(g *Guard) { g.Rule.Policy, g.OnReject = registry.Reject, RejectStatus }
-func atHeader(g *Guard)   { g.Takeover = TakeoverResponse }
+func rejecting(g *Config)    { g.Rule.Policy = registry.Reject }
+func parking(g *Config)      { g.Rule.Policy, g.OnReject = registry.Reject, RejectPark }
+func withStatus(g *Config)   { g.Rule.Policy, g.OnReject = registry.Reject, RejectStatus }
+func onlyAtHeader(g *Config) { g.Takeover = TakeoverResponse }
 
 // keyedBy makes the key of parts; "{req.X}" is a field of the request and
 // "{resp.X}" one of the backend's answer.
-func keyedBy(parts ...string) func(*Guard) {
-	return func(g *Guard) {
+func keyedBy(parts ...string) func(*Config) {
+	return func(g *Config) {
 		g.Key = parts
 		g.KeyFromRequest = !strings.Contains(strings.Join(parts, ""), "{resp.")
 	}
 }
 
-func all(configure ...func(*Guard)) func(*Guard) {
-	return func(g *Guard) {
+func all(configure ...func(*Config)) func(*Config) {
+	return func(g *Config) {
 		for _, c := range configure {
 			c(g)
 		}
@@ -104,7 +104,7 @@ func all(configure ...func(*Guard)) func(*Guard) {
 }
 
 // holders counts the streams that hold a key of the i-th guard.
-func (s *site) holders(i int) int { return s.guards[i].Zone.Registry.(*memory.Registry).Len() }
+func (s *site) holders(i int) int { return s.guards[i].Zone.Registry.(byValue).Len() }
 
 // settle waits until every goroutine waits for something.
 func (*site) settle() { synctest.Wait() }
@@ -262,14 +262,14 @@ func (c *client) over() bool {
 	}
 }
 
-// event is an event as a client reads it, of what the guard writes.
-type event struct {
+// received is an event as a client reads it, of what the guard writes.
+type received struct {
 	ID, Retry, Name string
 	Data            struct{ Code, Reason, Message, Time, LastEventID string }
 }
 
 // lastEvent reads the last event of what the client got.
-func (c *client) lastEvent(t *testing.T) (e event) {
+func (c *client) lastEvent(t *testing.T) (e received) {
 	t.Helper()
 	whole := strings.Split(strings.TrimSuffix(c.text(), "\n\n"), "\n\n")
 	for line := range strings.SplitSeq(whole[len(whole)-1], "\n") {

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -68,14 +67,23 @@ func NewExtractor(tokens []TokenSource, clients []ClientSource) (*Extractor, err
 	return x, nil
 }
 
-// Token returns the token that r carries, or the zero Token if it carries none.
-// A value that is empty, or just the word Bearer, is none.
-//
-// The error is ErrTokensDiffer (test with errors.Is) if the configured places
-// hold two different tokens, or one token that backends read as two different
-// ones. The Token is then zero, but the request is not one without a token.
+// Token returns the token that r carries, as Credentials.Token does.
 func (x *Extractor) Token(r *http.Request) (Token, error) {
-	var found tokens
+	found := x.Find(r)
+	return found.Token()
+}
+
+// Client returns the hash of the client id that r carries, as Credentials.Client
+// does.
+func (x *Extractor) Client(r *http.Request, scope Hash) (id Hash, tab bool) {
+	found := Credentials{}
+	x.findClient(r, &found)
+	return found.Client(scope)
+}
+
+// Find takes down what r presents, so that it is known whatever handlers further
+// inside do to r. It hashes nothing: most requests are never asked who they are.
+func (x *Extractor) Find(r *http.Request) (found Credentials) {
 	for _, h := range x.headers {
 		for _, value := range r.Header[h.name] {
 			token, bearer := cutBearer(value)
@@ -100,28 +108,17 @@ func (x *Extractor) Token(r *http.Request) (Token, error) {
 			}
 		}
 	}
-	if found.err != nil {
-		return Token{}, found.err
-	}
-	return found.token, nil
+	x.findClient(r, &found)
+	return found
 }
 
-// Client returns the hash of the client id that r carries in the first
-// configured place with a value, and whether it names a tab. Clients choose
-// their ids, so the hash covers scope, the token's hash or the verified
-// subject's: within another scope the same id is another client. Without a
-// scope, or an id, it is zero.
-func (x *Extractor) Client(r *http.Request, scope Hash) (id Hash, tab bool) {
-	if scope.IsZero() {
-		return Hash{}, false
-	}
-	for _, source := range x.clients {
-		if value := source.value(r); value != "" {
-			tab = source.Scope == Tab
-			return hashClient(scope, value, tab), tab
+func (x *Extractor) findClient(r *http.Request, found *Credentials) {
+	for i := range x.clients {
+		if value := x.clients[i].value(r); value != "" {
+			found.client, found.tab = value, x.clients[i].Scope == Tab
+			return
 		}
 	}
-	return Hash{}, false
 }
 
 // value returns the first value that r has at s, without surrounding white
@@ -150,38 +147,6 @@ func (s ClientSource) value(r *http.Request) string {
 		}
 	}
 	return ""
-}
-
-func hashClient(scope Hash, value string, tab bool) Hash {
-	domain := deviceDomain
-	if tab {
-		domain = tabDomain
-	}
-	var stack [512]byte
-	buf := append(stack[:0], domain...)
-	buf = append(buf, scope[:]...)
-	return sha256.Sum256(append(buf, value...))
-}
-
-// tokens collects the tokens of one request.
-type tokens struct {
-	token Token
-	err   error
-}
-
-func (t *tokens) add(text string) {
-	if text == "" || t.err != nil {
-		return
-	}
-	hash, agreed := hashToken(text)
-	switch {
-	case !agreed:
-		t.err = errDecodersDisagree
-	case t.token.Hash.IsZero():
-		t.token = Token{hash, text}
-	case t.token.Hash != hash:
-		t.err = ErrTokensDiffer
-	}
 }
 
 func matchesAny(name string, names []string) bool {

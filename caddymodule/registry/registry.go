@@ -3,28 +3,35 @@
 //
 // A stream asks for a key and, once admitted, holds it. How many streams may
 // hold one key, and what happens to a newcomer when it is full, is the Rule.
-// Admission has two phases, so that several guards on one request can agree
-// before anything changes: Reserve takes a Place, Commit makes it held and
-// ends the holders that had to go, Release gives it back.
+//
+// The contract carries values only, so that a registry may keep them in another
+// process. Streams are named by their StreamID; the Node that has a stream ends
+// it, and looks after it.
 //
 // What every implementation promises:
 //
 //   - At most Rule.Limit holders per key once admissions are quiet: the newest
-//     committed under Supersede, the oldest under Reject.
-//   - Place.Release removes that place and no other, however often it is called.
-//   - A refused Reserve changes nothing.
-//   - Handle.End is called at most once per stream, outside of any lock, and
-//     only after the stream has stopped counting as a holder.
-//   - Ending by key, token, client or subject costs the streams it ends, not the
-//     streams there are.
-//   - Who is denied holds nothing: Deny, then EndAll, leaves no stream that the
+//     admitted under Supersede, the oldest under Reject.
+//   - Place.Leave gives back that place and no other, however often it is called.
+//   - Who is not Admitted has changed nothing.
+//   - Node.End is called outside of any lock, and only after the stream has
+//     stopped counting as a holder.
+//   - Ending by stream, key, token, client or subject costs the streams it ends,
+//     not the streams there are.
+//   - Who is denied holds nothing: Deny, then End, leaves no stream that the
 //     denial names, also none that was being admitted meanwhile.
 package registry
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"math/rand/v2"
+	"net/http"
 	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
 // ID names a key, a token, a client or a subject: a SHA-256, never the thing
@@ -34,9 +41,42 @@ type ID [32]byte
 // IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
-// Stream describes a stream that asks for a key or holds it. It is immutable
-// once given to a registry, which knows it by its address.
-type Stream struct {
+// StreamID names a stream on all nodes. Each guard of a request has a stream of
+// its own; their IDs differ in the last byte only. The zero StreamID means "none".
+type StreamID [16]byte
+
+// NewStreamID returns an ID that no other response has.
+func NewStreamID() (id StreamID) {
+	for {
+		binary.NativeEndian.PutUint64(id[:8], rand.Uint64()) //nolint:gosec // unique, not secret
+		binary.NativeEndian.PutUint64(id[8:], rand.Uint64()) //nolint:gosec // unique, not secret
+		id[len(id)-1] = 0
+		if !id.IsZero() {
+			return id
+		}
+	}
+}
+
+// Nth returns the ID of the same response's stream of the n-th guard.
+func (id StreamID) Nth(n int) StreamID {
+	id[len(id)-1] = byte(n)
+	return id
+}
+
+// SameResponse reports whether id and other name streams of one response.
+func (id StreamID) SameResponse(other StreamID) bool { return id.Nth(0) == other.Nth(0) }
+
+// IsZero reports whether id names nothing.
+func (id StreamID) IsZero() bool { return id == StreamID{} }
+
+// String is the hexadecimal spelling.
+func (id StreamID) String() string { return hex.EncodeToString(id[:]) }
+
+// Holder describes a stream that asks for a key or holds it. It is a value that is
+// not changed once it was given away: whoever gets a pointer to one may keep it.
+type Holder struct {
+	// ID names the stream.
+	ID StreamID
 	// Key is what is held.
 	Key ID
 	// Token is the hash of the token that the request carried; zero: none.
@@ -44,60 +84,53 @@ type Stream struct {
 	// Subject is the hash of whom the token was verified to be issued to; zero:
 	// not known.
 	Subject ID
-	// IssuedAt is when the token was issued; zero: not known.
-	IssuedAt time.Time
 	// Client is the hash of the client id within its token or subject; zero:
 	// none.
 	Client ID
+	// Session is what a later token must share to move the stream's end; zero:
+	// none does.
+	Session ID
+	// Fingerprint is who is taken for the same client where nothing better is
+	// known; zero: not known.
+	Fingerprint ID
 	// Tab says that Client names one browser tab, not a device: a newcomer
 	// with the same Client then always replaces the older stream.
 	Tab bool
+	// IssuedAt is when the token was issued; zero: not known.
+	IssuedAt time.Time
+	// Expires is when the token is not accepted any more; zero: not known.
+	Expires time.Time
+	// Since is when the stream was admitted; zero: not yet.
+	Since time.Time
 	// Addr is the client's address, for log lines.
 	Addr string
-	// Handle ends the stream.
-	Handle Handle
+	// Origin is the Origin field of the request, and CORS the fields with which
+	// the upstream let pages of that origin read the stream; empty: not known.
+	Origin string
+	CORS   http.Header
+	// Nested says that a guard further inside governs the stream too. It may yet
+	// refuse what this one admits.
+	Nested bool
 }
 
-// Handle is how a registry reaches a running stream.
-type Handle interface {
-	// End asks the stream to end and returns without waiting for it.
-	End(Ending)
-	// Gone is closed when the stream's upstream request no longer exists.
-	Gone() <-chan struct{}
+// SameClient reports whether h and other are taken for streams of one client: by
+// its client id if it has one, else by its fingerprint.
+func (h *Holder) SameClient(other *Holder) bool {
+	if !h.Client.IsZero() || !other.Client.IsZero() {
+		return h.Client == other.Client
+	}
+	return !h.Fingerprint.IsZero() && h.Fingerprint == other.Fingerprint
 }
 
 // Ending says why a stream ends.
 type Ending struct {
-	Reason Reason
+	Reason reason.Reason
 	// By is the address of the request that caused it, for log lines; empty if
 	// no request did.
 	By string
+	// For is the stream that took the key; zero if none did.
+	For StreamID
 }
-
-// Reason is why a stream was ended or refused. Its text appears in events,
-// logs and tombstones.
-type Reason string
-
-const (
-	// Superseded: a newer stream took the key.
-	Superseded Reason = "superseded"
-	// Replaced: the same client id opened a newer stream.
-	Replaced Reason = "replaced"
-	// Parked: the client came back again and again; it waits without an upstream.
-	Parked Reason = "parked"
-	// Rejected: the key was full and the policy protects its holders.
-	Rejected Reason = "rejected"
-	// Logout: the user logged out.
-	Logout Reason = "logout"
-	// Expired: the token's life is over.
-	Expired Reason = "expired"
-	// Dead: nobody is at the other end any more.
-	Dead Reason = "dead"
-	// MaxAge: the stream has lived as long as one may.
-	MaxAge Reason = "max_age"
-	// Shutdown: the proxy stops.
-	Shutdown Reason = "shutdown"
-)
 
 // Policy decides who yields when a key is full.
 type Policy string
@@ -129,20 +162,144 @@ type Rule struct {
 	Unit  Unit
 }
 
-// Judgement is what a registry thinks of a newcomer.
-type Judgement struct {
-	// Admitted tells whether the newcomer gets a place.
-	Admitted bool
-	// Ends lists, oldest first, the holders that its commit would end now.
-	Ends []Victim
-	// Holders lists, oldest first, who holds the key; filled when not Admitted.
-	Holders []*Stream
+// Ask is a newcomer's question for one key.
+type Ask struct {
+	Holder *Holder
+	Rule   Rule
 }
+
+// Phase is how far a request is when its guards ask.
+type Phase uint8
+
+const (
+	// Early: the upstream has not been asked. Those are ended whom the Consent
+	// allows to end; nobody is admitted, and nobody ended who is Nested.
+	Early Phase = iota
+	// Header: the upstream has answered with a stream. The newcomer is admitted.
+	Header
+	// Reserve: as Header, but other registries are yet to be asked. Nobody is ended
+	// before Place.Commit.
+	Reserve
+)
+
+// Consent is whom an Early question may end: none but holders of the newcomer's
+// own token, or of its own subject, and no Nested one: a guard further inside may yet
+// refuse the newcomer. The registry ends all that must go, or none.
+type Consent struct{ SameToken, SameSubject bool }
+
+// Allows reports whether the newcomer may end h early.
+func (c Consent) Allows(newcomer, h *Holder) bool {
+	if h.Nested {
+		return false
+	}
+	return c.SameToken && !h.Token.IsZero() && h.Token == newcomer.Token ||
+		c.SameSubject && !h.Subject.IsZero() && h.Subject == newcomer.Subject
+}
+
+// Outcome is what became of an Ask.
+type Outcome uint8
+
+const (
+	// Undecided: another Ask of the same call was not admitted, or, Early, Consent
+	// does not cover all that had to go, or one of them is Nested. Nothing has
+	// changed.
+	Undecided Outcome = iota
+	// Admitted: the newcomer has a place, or, Early, would have one.
+	Admitted
+	// Rejected: the key is full and the rule protects its holders.
+	Rejected
+	// Denied: a denial names the newcomer. It goes before Rejected.
+	Denied
+)
+
+// Admission is the answer to an Ask.
+type Admission struct {
+	Outcome Outcome
+	// Ends lists, oldest first, the holders that were ended, or, for a Reserve, will
+	// be as things stand.
+	Ends []Victim
+	// Holders lists, where Rejected, some of those who hold the key: those of the
+	// newcomer's own token and origin first, then those of its token, then the
+	// oldest; MostHolders at most.
+	Holders []*Holder
+	// Suspects lists, where Rejected, those of the holders whose clients may be dead,
+	// the longest silent first; MostSuspects at most. Probe them and ask again.
+	Suspects []StreamID
+	// Place is the newcomer's place, where Admitted and not Early.
+	Place Place
+	// Departed is closed once the upstream requests are gone of Ends, and of those
+	// streams of the same client that have left the key. Nil: there are none. It is
+	// for Early questions.
+	Departed <-chan struct{}
+}
+
+const (
+	// MostHolders bounds Admission.Holders.
+	MostHolders = 5
+	// MostSuspects bounds Admission.Suspects.
+	MostSuspects = 4
+	// MostWaiters is how many may wait for one key.
+	MostWaiters = 8
+)
 
 // Victim is a holder that must go, and why.
 type Victim struct {
-	Stream *Stream
-	Reason Reason
+	Holder *Holder
+	Reason reason.Reason
+}
+
+// Place is a newcomer's reserved, then held, place. Its methods do not block.
+type Place interface {
+	// Commit makes a reserved place a held one, ends the holders that are now
+	// too many and returns them, oldest first. It is called at most once, and
+	// not after Leave: then it changes nothing and returns an error. If the
+	// stream is denied, the place is given back, nobody is ended, and the error is
+	// ErrDenied.
+	Commit(ctx context.Context) ([]Victim, error)
+	// Leave gives the place back, whether reserved, held or already taken away by
+	// another's admission. It may be called any number of times; the first call
+	// counts.
+	Leave(Keep)
+	// Departed says that the stream's upstream request is gone. It may be called any
+	// number of times, before and after Leave.
+	Departed()
+}
+
+// Keep says that a place is still to count as held for so long after its client has
+// left, for the case that the same client (Holder.SameClient) comes back. The zero
+// Keep gives the place back at once.
+type Keep struct{ For time.Duration }
+
+// Selector names streams: those that match all of its fields that are not zero.
+// The zero Selector names none.
+type Selector struct {
+	ID                                   StreamID
+	Key, Token, Client, Subject, Session ID
+	// All names all streams that the other fields do not leave out.
+	All bool
+}
+
+// IsZero reports whether sel names no stream.
+func (sel Selector) IsZero() bool { return sel == Selector{} }
+
+// Matches reports whether sel names h.
+func (sel *Selector) Matches(h *Holder) bool {
+	if sel.IsZero() {
+		return false
+	}
+	match := func(want, got ID) bool { return want.IsZero() || want == got }
+	return (sel.ID.IsZero() || sel.ID == h.ID) &&
+		match(sel.Key, h.Key) && match(sel.Token, h.Token) && match(sel.Client, h.Client) &&
+		match(sel.Subject, h.Subject) && match(sel.Session, h.Session)
+}
+
+// Ended is who was ended.
+type Ended struct {
+	// Holders lists them, oldest first.
+	Holders []*Holder
+	// Departed is closed once their upstream requests are gone; nil if there are
+	// none.
+	Departed <-chan struct{}
 }
 
 // Denial says who is no longer welcome: one token, one token with one client id,
@@ -159,80 +316,117 @@ type Denial struct {
 	Until time.Time
 }
 
-// ErrDenied is returned for a stream that a Denial names.
-var ErrDenied = errors.New("the stream's token is no longer welcome")
-
-// ErrManyDenials is returned by Deny when it had to forget denials before their
-// time, those first that would have been forgotten soonest.
-var ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
-
-// Place is a newcomer's reserved, then held, place.
-type Place interface {
-	// Commit makes the reserved place a held one, ends the holders that are now
-	// too many and returns them, oldest first. It is called at most once, and
-	// not after Release: then it changes nothing and returns an error. If the
-	// stream is denied, the place is given back, nobody is ended, and the error is
-	// ErrDenied.
-	Commit(ctx context.Context) ([]Victim, error)
-	// Release gives the place back, whether reserved, held or already taken
-	// away by another's commit. It may be called any number of times.
-	Release()
-}
-
-// Index names one of the indices that streams can be ended by.
-type Index string
-
-const (
-	ByKey     Index = "key"
-	ByToken   Index = "token"
-	ByClient  Index = "client"
-	BySubject Index = "subject"
+var (
+	// ErrDenied is returned for a stream that a Denial names.
+	ErrDenied = errors.New("the stream's token is no longer welcome")
+	// ErrManyDenials is returned by Deny when it had to forget denials before their
+	// time, those first that would have been forgotten soonest.
+	ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
+	// ErrManyWaiters is returned by Wait when MostWaiters wait for the key.
+	ErrManyWaiters = errors.New("too many newcomers wait for this key")
+	// ErrNoKey is returned for a newcomer whose Key is zero. Were it admitted, all
+	// streams without a key would end each other.
+	ErrNoKey = errors.New("the stream has no key to hold; let it pass untracked")
 )
+
+// Denials is who is no longer welcome, as far as this node knows.
+type Denials interface {
+	// Deny keeps whom the denials name from being admitted on any node, from now
+	// on here. It ends no stream of this node: that is for End, afterwards; another
+	// node that hears of a denial ends its own streams that it names. The error is
+	// ErrManyDenials if room had to be made; the denials given are in force all
+	// the same.
+	Deny(ctx context.Context, denials ...Denial) error
+	// Denied reports whether a denial in force names h. It does not leave the
+	// process. Admit asks the same once the newcomer's entry is made, so this only
+	// spares a newcomer the way to there.
+	Denied(h *Holder) bool
+}
 
 // Registry keeps who holds what, for one zone. All methods may be called
 // concurrently.
 type Registry interface {
-	// Judge tells what would happen to s if it were reserved and committed now.
-	// It changes nothing.
-	Judge(ctx context.Context, s *Stream, rule Rule) (Judgement, error)
-	// Reserve asks for a place for s. The Place is nil if the judgement is not
-	// Admitted.
-	Reserve(ctx context.Context, s *Stream, rule Rule) (Place, Judgement, error)
-	// Evict ends those victims that still hold their key, and returns them. The
-	// address by goes into their Ending.
-	Evict(ctx context.Context, victims []Victim, by string) ([]Victim, error)
-	// EndAll ends every holder that index knows under id, and returns them, oldest
-	// first. It does not end reserved places: Commit asks once more whether its
-	// stream is denied.
-	EndAll(ctx context.Context, index Index, id ID, e Ending) ([]*Stream, error)
-	// Holds reports whether index knows a holder under id.
-	Holds(ctx context.Context, index Index, id ID) (bool, error)
-	// Deny keeps whom the denials name from being admitted, from now on. It ends
-	// nobody: that is for EndAll, afterwards. The error is ErrManyDenials if room
-	// had to be made; the denials given are in force all the same.
-	Deny(ctx context.Context, denials ...Denial) error
-	// Denied reports whether a denial in force names s. Commit asks the same, so
-	// this only spares a newcomer the way to there.
-	Denied(ctx context.Context, s *Stream) (bool, error)
-	// Wait enlists s, a refused newcomer, to be told when it would be admitted
-	// under rule; at once if that is now. It reports false if too many already
-	// wait for the key. One waiter is told per place that comes free, the longest
+	Denials
+	// Admit answers for all guards of one request that share the registry, the
+	// innermost first: all are admitted, or none. What one of them is about to end
+	// counts as gone for those after it, and so do, for all, the leaving: streams
+	// that guards of other registries are about to end. Under Reject nothing does:
+	// a holder is protected from the request's other guards too.
+	Admit(ctx context.Context, phase Phase, consent Consent, asks []Ask, leaving []StreamID) ([]Admission, error)
+	// End ends every holder that the selector names, on any node, and gives up the
+	// kept places that it names. It does not end reserved places: Commit asks once
+	// more whether its stream is denied.
+	End(ctx context.Context, sel Selector, e Ending) (Ended, error)
+	// Find lists holders that the selector names, at most limit of them, from where
+	// the cursor of an earlier answer says. The returned cursor is empty at the end.
+	// Who holds all the while is listed once. Kept places are listed too. They come
+	// in any order.
+	Find(ctx context.Context, sel Selector, cursor string, limit int) ([]*Holder, string, error)
+	// Wait enlists a refused newcomer to be told when it would be admitted; at once
+	// if that is now. One waiter is told per place that comes free, the longest
 	// waiting first.
-	Wait(s *Stream, rule Rule) (Waiter, bool)
+	Wait(ctx context.Context, ask Ask) (Waiter, error)
+	// Each calls f with every node that has streams, this one first.
+	Each(ctx context.Context, f func(Node)) error
 }
 
 // Waiter is a refused newcomer that waits for a place.
 type Waiter interface {
-	// Free is closed when the waiter would be admitted.
+	// Free is closed when the waiter would be admitted. It is a hint: another
+	// newcomer may be faster, so the waiter asks again.
 	Free() <-chan struct{}
 	// Stop ends the waiting. It may be called any number of times.
 	Stop()
 }
 
-// Opener opens the registry of a zone. Caddy guest modules in the namespace
-// sse_guard.registries implement it. Guards that name the same zone and the
-// same module configuration share one Registry, over configuration reloads
-// too; if it implements io.Closer it is closed when the last of them is gone.
+// State is how a stream stands that a Node has.
+type State string
+
+const (
+	// StateLive: it holds a key.
+	StateLive State = "live"
+	// StateUntracked: it holds none.
+	StateUntracked State = "untracked"
+	// StateParked: it waits for a key.
+	StateParked State = "parked"
+	// StateEnding: it was told to end.
+	StateEnding State = "ending"
+)
+
+// Row is a stream as the Node that has it knows it.
+type Row struct {
+	Holder *Holder
+	State  State
+	// Events and Bytes count what was relayed.
+	Events uint64
+	Bytes  int64
+	// LastEvent is when the upstream last sent something, and LastAck when the
+	// client last acknowledged anything; zero: not known.
+	LastEvent, LastAck time.Time
+}
+
+// Node is what a registry, or an administrator, asks of the process that has the
+// streams. A StreamID that it does not have is ignored.
+type Node interface {
+	// End asks a stream to end and returns without waiting for it.
+	End(id StreamID, e Ending)
+	// Probe asks a stream's client to prove within the given time that it lives, and
+	// ends the stream if it does not. It reports whether the stream lives on, true
+	// where that cannot be told.
+	Probe(ctx context.Context, id StreamID, within time.Duration) (lives bool)
+	// List lists streams that the selector names, in any state, as Registry.Find
+	// does holders.
+	List(sel Selector, cursor string, limit int) ([]Row, string)
+	// Notify sends an event to streams between two of their own, and returns to how
+	// many.
+	Notify(sel Selector, name, data string) int
+}
+
+// Opener opens the registry of a zone, which ends streams by node. Caddy guest
+// modules in the namespace sse_guard.registries implement it. Guards that name
+// the same zone and the same module configuration share one Registry, over
+// configuration reloads too; if it implements io.Closer it is closed when the
+// last of them is gone.
 type Opener interface {
-	Open(zone string) (Registry, error)
+	Open(zone string, node Node) (Registry, error)
 }

@@ -1,171 +1,131 @@
 package stream
 
 import (
-	"context"
-	"errors"
-	"io"
-	"net/http"
 	"time"
 
-	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
 )
 
-// End asks the stream to end and returns at once. The notice is written
-// between two events: at once if none is half sent, else when the upstream has
-// finished it. Whatever happens, the upstream is released within EndTimeout.
-func (s *Response) End(e registry.Ending) {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if s.finished || s.over.Load() || !s.ending.CompareAndSwap(nil, &e) {
+// runEnd runs an effect that is about how a stream ends.
+func (s *Stream) runEnd(e effect) {
+	switch e {
+	case doStartTimer:
+		s.startTimer(s.cfg.EndTimeout)
+	case doSettle:
+		go s.relay.settle()
+	case doNotice:
+		s.writeNotice()
+	case doLastNotice:
+		if s.relay.concludes() {
+			s.writeNotice()
+		}
+	case doFlushHeld:
+		s.relay.flushHeld()
+	case doTellReturn:
+		s.relay.writeNotice(retry(s.back))
+	case doCutIfStuck:
+		s.cutIfStuck()
+	case doCut:
+		s.cut()
+	}
+}
+
+// writeNotice tells the client why the stream ends. It is called once, when nothing
+// else is written any more.
+func (s *Stream) writeNotice() {
+	if s.relay.opaque {
 		return
 	}
-	s.deadline = time.AfterFunc(s.cfg.EndTimeout, s.timedOut)
-	go s.endBetweenEvents()
-}
-
-// Ended reports whether the guard has ended the stream, or begun to.
-func (s *Response) Ended() bool { return s.ending.Load() != nil }
-
-// Left reports whether the client had gone by itself before the stream was ended.
-// It is final once the handlers behind the guard have returned.
-func (s *Response) Left() bool { return s.leftFirst.Load() }
-
-// Gone is closed when the handlers behind the guard have returned: the
-// upstream request no longer exists.
-func (s *Response) Gone() <-chan struct{} {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if s.released == nil {
-		s.released = make(chan struct{})
-		if s.returned {
-			close(s.released)
-		}
+	var notice []byte
+	if s.terms.Notice != nil {
+		notice = s.terms.Notice(nil, *s.ending.Load(), s.relay.lastEventID())
 	}
-	return s.released
+	s.relay.writeNotice(notice)
 }
 
-func (s *Response) endBetweenEvents() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over.Load() || s.torn {
-		return // ended meanwhile; or relay, or timedOut, does it
+// retry tells a client when to come back; nothing if that is at once.
+func retry(after time.Duration) []byte {
+	b, err := (eventstream.Event{Retry: after}).Append(nil)
+	if err != nil {
+		return nil
 	}
-	s.endHere()
+	return b
 }
 
-// endHere ends the stream at an event boundary. What is held of the next event
-// was never sent and never will be. mu is held.
-func (s *Response) endHere() {
-	s.sendNotice()
-	s.conclude()
+// finish waits for what others are still doing to the stream, a notice above all,
+// and closes it to everybody.
+func (s *Stream) finish() {
+	s.life.running.Wait()
+	s.relay.close()
+	s.sink.Close()
+	_, d := s.life.happen(onFinished)
+	s.timer.stop()
+	s.runAll(d)
 }
 
-func (s *Response) sendNotice() {
-	if s.opaque {
-		return
+// endTimer is the timer of a stream's end.
+type endTimer struct {
+	life  *life
+	timer *time.Timer // guarded by life.mu
+}
+
+// start has fire called after the given time, unless all is over by now.
+func (t *endTimer) start(in time.Duration, fire func()) {
+	t.life.mu.Lock()
+	defer t.life.mu.Unlock()
+	switch {
+	case t.life.now() == stateGone:
+	case t.timer == nil:
+		t.timer = time.AfterFunc(in, fire)
+	default:
+		t.timer.Reset(in)
 	}
-	s.write(s.gate.Notice(nil, *s.ending.Load(), s.scanner.LastEventID()))
-	s.flush()
-	s.delivered = !s.over.Load()
 }
 
-// conclude lets nothing more through to the client, and the upstream go. The
-// cause io.EOF makes reverse_proxy see an ordinary end of the body: it neither
-// logs nor panics, and the response ends cleanly.
-func (s *Response) conclude() {
-	s.over.Store(true)
-	s.endUpstream(io.EOF)
-	s.gate.Over(s.leftFirst.Load())
-}
-
-// gone is conclude for a client that has left: nobody listens.
-func (s *Response) gone() {
-	s.leftFirst.Store(true)
-	s.conclude()
-}
-
-// clientLeft runs when the client's request is canceled. Before the header,
-// and for what is no stream, the upstream must see the client's own error: an
-// io.EOF would look like the upstream's failure.
-func (s *Response) clientLeft() {
-	s.life.Lock()
-	cause := s.r.Context().Err()
-	switch s.phase {
-	case pending:
-		s.left = true
-		if errors.Is(cause, io.EOF) { // an outer guard ended us
-			cause = context.Canceled
-		}
-	case relaying:
-		if !s.over.Swap(true) && !errors.Is(cause, io.EOF) { // else an outer guard ended us
-			s.leftFirst.Store(true)
-		}
-		cause = io.EOF
-	case discarding:
-		cause = io.EOF
+func (t *endTimer) stop() {
+	t.life.mu.Lock()
+	defer t.life.mu.Unlock()
+	if t.timer != nil {
+		t.timer.Stop()
 	}
-	s.life.Unlock()
-	s.endUpstream(cause)
-	s.gate.Over(s.leftFirst.Load())
+}
+
+// startTimer has onTimeout happen. What is being written by now is noted, so that
+// it is known then for how long.
+func (s *Stream) startTimer(in time.Duration) {
+	s.sink.Writing()
+	s.timer.start(in, func() { s.happen(onTimeout) })
 }
 
 // stuckGrace is how long a writer may take to notice that its HTTP/2 or HTTP/3
 // stream was reset before its whole connection is taken for dead.
 const stuckGrace = 250 * time.Millisecond
 
-// timedOut runs EndTimeout after End, unless the handler has returned by then.
-// The upstream is released in any case. A client that does not read is cut
-// off; so is one whose handler does not return (FastCGI notices a canceled
-// request only at its next write), one more EndTimeout later.
-func (s *Response) timedOut() {
-	s.life.Lock()
-	defer s.life.Unlock() // finish waits: w stays valid meanwhile
-	if s.finished {
+// cutIfStuck cuts off a client that does not read: something is being written to it
+// for nearly as long as the timer ran. If not, the handlers, or the writing of what
+// is left, get the same time again: FastCGI notices a canceled request only at its
+// next write.
+func (s *Stream) cutIfStuck() {
+	if id, since := s.sink.Writing(); id != 0 && since >= s.cfg.EndTimeout-s.cfg.EndTimeout/10 {
+		s.cut()
 		return
 	}
-	s.conclude()
+	s.startTimer(s.cfg.EndTimeout)
+}
 
-	stuck := !s.mu.TryLock()
-	if !stuck {
-		s.mu.Unlock()
-	}
-	switch {
-	case !stuck && !s.waited:
-		s.waited = true
-		s.deadline.Reset(s.cfg.EndTimeout)
-	case s.r.ProtoMajor == 1:
-		s.cut()
-	case !s.wasReset:
-		s.wasReset = true
-		s.reset()
-		s.deadline.Reset(stuckGrace)
-	case stuck:
-		s.cut()
+func (s *Stream) cut() {
+	if s.sink.Cut() {
+		s.startTimer(stuckGrace)
 	}
 }
 
-// cut closes the client's connection, which frees a writer that is stuck in
-// the kernel. On HTTP/2 it is the last resort: its TCP is stuck, and all its
-// streams with it.
-func (s *Response) cut() {
-	if s.conn.Net == nil {
-		s.reset()
-		return
+// summary tells how the stream went. It is over.
+func (s *Stream) summary() Summary {
+	return Summary{
+		Ending:    s.ending.Load(),
+		Delivered: s.relay.delivered,
+		Cut:       s.sink.WasReset(),
+		Events:    s.relay.counts.events.Load(),
+		Bytes:     s.relay.counts.bytes.Load(),
 	}
-	_ = s.conn.Net.Close()
-}
-
-// reset lets the next, or present, write to this one response fail: on HTTP/2
-// and HTTP/3 it resets the stream. It goes to the innermost writer, since
-// those between are not synchronised.
-func (s *Response) reset() {
-	w := s.w
-	for {
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		w = u.Unwrap()
-	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
 }

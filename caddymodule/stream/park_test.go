@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // fakeWaiter is told when the test says so.
@@ -26,13 +29,13 @@ func park(ctx context.Context, t testing.TB, heartbeat time.Duration, free func(
 	rec, waiter, done = httptest.NewRecorder(), &fakeWaiter{free: make(chan struct{})}, make(chan struct{})
 	go func() {
 		defer close(done)
-		Park(rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), Parking{
+		Park(rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), &testConfig, Parking{
 			Notice:    []byte("event: DUPLICATE_SESSION\ndata: {}\n\n"),
 			Waiter:    waiter,
 			Free:      free,
 			Heartbeat: heartbeat,
 			Return:    500 * time.Millisecond,
-		})
+		}).Wait()
 	}()
 	return rec, waiter, done
 }
@@ -63,5 +66,48 @@ func TestPark_EndsWhenTheClientLeaves(t *testing.T) {
 	leave()
 	<-done
 	assert.NotContains(t, rec.Body.String(), "retry")
+	assert.True(t, waiter.stopped.Load())
+}
+
+// A parked stream is one like any other: it is listed, and ended.
+func TestPark_EndsWhenItIsToldTo(t *testing.T) {
+	for name, before := range map[string]bool{"while it waits": false, "before anything is written": true} {
+		t.Run(name, func(t *testing.T) {
+			rec, waiter := httptest.NewRecorder(), &fakeWaiter{free: make(chan struct{})}
+			gone := 0
+			p := Park(rec, httptest.NewRequest(http.MethodGet, "/", nil), &testConfig, Parking{
+				Terms: Terms{
+					Notice: func(dst []byte, e registry.Ending, id string) []byte { return append(dst, notice(e.Reason, id)...) },
+					Gone:   func(*Stream) { gone++ },
+				},
+				Notice:    []byte("event: DUPLICATE_SESSION\ndata: {}\n\n"),
+				Waiter:    waiter,
+				Heartbeat: time.Hour,
+			})
+			s := p.Stream()
+			assert.Equal(t, registry.StateParked, s.Row().State)
+			assert.False(t, s.Holds())
+			if before {
+				s.End(registry.Ending{Reason: reason.Logout})
+			} else {
+				go s.End(registry.Ending{Reason: reason.Logout})
+			}
+			sum := p.Wait()
+			assert.Equal(t, "event: DUPLICATE_SESSION\ndata: {}\n\n"+notice(reason.Logout, ""), rec.Body.String())
+			assert.Equal(t, reason.Logout, sum.Ending.Reason)
+			assert.True(t, sum.Delivered)
+			assert.Equal(t, registry.StateEnding, s.Row().State)
+			assert.True(t, waiter.stopped.Load())
+			assert.Equal(t, 1, gone)
+		})
+	}
+}
+
+func TestPark_EndsWhenAWriteFails(t *testing.T) {
+	waiter := &fakeWaiter{free: make(chan struct{})}
+	sum := Park(failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), &testConfig, Parking{
+		Notice: []byte("data: {}\n\n"), Waiter: waiter, Heartbeat: time.Hour,
+	}).Wait()
+	assert.Nil(t, sum.Ending)
 	assert.True(t, waiter.stopped.Load())
 }

@@ -2,6 +2,15 @@
 // holds back what is not yet a whole event, and can end the stream from the
 // proxy's side, between two events, without the client or the backend seeing
 // an error.
+//
+// A Response is what the handlers behind the guard write to, whatever they write. A
+// Stream is there only where the answer is one, or may become one. The file
+// state.go has all that can happen to them.
+//
+// There are two locks. The relay's mu is held while something is written to the
+// client, and so for as long as the client takes nothing in. life.mu is held for an
+// instant only. Who holds mu may take life.mu, not the other way round. No Gate,
+// Place, or function of Terms is called with either of them held.
 package stream
 
 import (
@@ -11,14 +20,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/rounds"
-	"github.com/sse-guard/sse-guard/caddymodule/tcp"
 )
 
 // statusClientClosedRequest is what reverse_proxy answers, for the log only,
@@ -41,17 +47,11 @@ type Config struct {
 	// dead; 0: for ever.
 	DeadAfter time.Duration
 	// MaxAge is how long a stream may live, give or take a tenth; 0: for ever.
+	// Untracked streams have no age.
 	MaxAge time.Duration
-	// Rounds tell the time that streams note, and visit them. With nil, they are
-	// not looked after.
-	Rounds *rounds.Rounds
-}
-
-// Connection is a client's connection. Both are nil if it is not known, as on
-// HTTP/3.
-type Connection struct {
-	Net net.Conn
-	TCP *tcp.Conn
+	// Wheel tells the time that streams note, and visits them. With nil there are
+	// no heartbeats, and no stream ends by itself.
+	Wheel *wheel.Wheel
 }
 
 // Verdict is what a Gate thinks of an upstream's header.
@@ -60,105 +60,68 @@ type Verdict int
 const (
 	// Pass lets the response through untouched: it is no stream.
 	Pass Verdict = iota
-	// Untracked relays a stream byte for byte: it holds no key.
-	Untracked
-	// Admit relays a stream that holds a key once Commit agrees.
+	// Admit relays a stream. Response.NewStream was called for it.
 	Admit
 	// Refuse discards the response. The caller of Relay answers instead.
 	Refuse
 )
 
-// Gate decides about one response and writes the words it ends with.
+// Gate decides about one response. It is called by the goroutine of the handlers
+// behind the guard.
 type Gate interface {
 	// Judge is asked once, before the final header goes out.
 	Judge(status int, header http.Header) Verdict
-	// Commit is called after the header of an admitted stream was handed
-	// outward. It reports false if an outer guard refused it.
-	Commit() bool
-	// Notice appends the event that tells the client why the stream ends.
-	Notice(dst []byte, e registry.Ending, lastEventID string) []byte
-	// Over is called as soon as the stream no longer counts, and may be called
-	// again. The first call tells whether the client has left by itself.
-	Over(left bool)
+	// Opened is called once the header of an admitted stream was handed outward. An
+	// end that comes before it returns takes effect when it has.
+	Opened()
 }
 
-// Response is the writer that the handlers behind the guard write to. It
-// implements registry.Handle.
+// Response is the writer that the handlers behind the guard write to. Init readies
+// it, Relay uses it once.
 type Response struct {
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	r    *http.Request // as the guard received it
-	conn Connection
-	gate Gate
-	cfg  *Config
+	life life
 
-	ctx         context.Context // for the handlers behind the guard
-	endUpstream func(error)
-	over        atomic.Bool // nothing more goes to the client
-	ending      atomic.Pointer[registry.Ending]
-	lost        atomic.Bool  // nobody is at the other end of the connection
-	leftFirst   atomic.Bool  // the client left before the stream was over
-	relayed     atomic.Int64 // rounds.Tick of the last bytes from the upstream
-	beaten      atomic.Int64 // rounds.Tick of the last heartbeat
-	care        care
-
-	// life guards the fields below it. It is never held while writing, so that
-	// ending a stream does not wait for a client that does not read.
-	life     sync.Mutex
-	phase    phase         // also read without life by the goroutine that sets it
-	returned bool          // the handlers behind the guard have returned
-	left     bool          // the client went away before the header
-	released chan struct{} // made for the first who asks
-	finished bool          // the handler returned: w must not be touched any more
-	deadline *time.Timer
-	waited   bool // a handler that does not return had one more EndTimeout
-	proof    *proof
-	unwatch  func() // the kernel need not watch the connection any more
-	wasReset bool   // the HTTP/2 or HTTP/3 stream was reset
-
-	// mu guards w and the fields below it while the stream is relayed.
-	mu      sync.Mutex
-	scanner eventstream.Scanner
-	held    []byte // an event's first bytes, until the rest comes
-	torn    bool   // part of an unfinished event is with the client already
-	opaque  bool   // encoded or untracked: no boundaries, no notice
-	opened  bool   // we wrote before the upstream did
-	dirty   bool   // written since the last flush
-	bytes   int64  // relayed
-	// delivered is set once the notice was handed to the connection.
-	delivered bool
+	w        http.ResponseWriter
+	r        *http.Request // as the guard received it
+	gate     Gate
+	cfg      *Config
+	upstream upstream
+	// stream is nil unless the response is a stream, or may become one. It is written
+	// with life.mu held.
+	stream atomic.Pointer[Stream]
 }
 
-type phase int
+// Init readies the response to r, which is written to w.
+func (p *Response) Init(w http.ResponseWriter, r *http.Request, gate Gate, cfg *Config) {
+	p.w, p.r, p.gate, p.cfg = w, r, gate, cfg
+	p.life.state.Store(uint32(stateAsked))
+	p.upstream.values, p.upstream.client, p.upstream.owner = r.Context(), r.Context(), p
+}
 
-const (
-	pending  phase = iota // the final header has not come
-	passing               // no stream
-	relaying              // a stream
-	discarding
-)
-
-// New prepares the response to r. The handlers behind the guard see the values
-// of ctx.
-func New(ctx context.Context, w http.ResponseWriter, r *http.Request, conn Connection, gate Gate, cfg *Config) *Response {
-	s := &Response{
-		w:    w,
-		rc:   http.NewResponseController(w),
-		r:    r,
-		conn: conn,
-		gate: gate,
-		cfg:  cfg,
-	}
-	s.ctx, s.endUpstream = newUpstreamContext(ctx)
+// NewStream makes the response a stream on the given terms, unless its header turns
+// out to be none. The Gate calls it in Judge, at most once, before it asks a
+// registry. From then on the stream may be ended.
+func (p *Response) NewStream(t Terms) *Stream {
+	s := newStream(&p.life, p.cfg, t, newWriterSink(p.w, p.r, t.Connection), &p.upstream)
+	p.life.mu.Lock()
+	s.tenure.given = p.life.now() != stateAsked // for nobody
+	p.stream.Store(s)
+	p.life.mu.Unlock()
+	p.upstream.detach() // has the client's leave noticed
 	return s
 }
 
+// Stream is what NewStream made; nil if it was not called.
+func (p *Response) Stream() *Stream { return p.stream.Load() }
+
 // Summary tells how a response went.
 type Summary struct {
-	// Refused is set if the gate refused the stream, or an outer guard did. Its
-	// header was discarded and nothing was written.
+	// Refused is set if the gate refused the response. Its header was discarded and
+	// nothing was written.
 	Refused bool
-	// Ending is why the guard ended the stream; nil if it did not.
+	// Left is set if the client went away before the header, and 499 was answered.
+	Left bool
+	// Ending is why the stream was ended; nil if it was not.
 	Ending *registry.Ending
 	// Delivered tells whether the notice was handed to the connection.
 	Delivered bool
@@ -172,343 +135,214 @@ type Summary struct {
 	Bytes  int64
 }
 
-// Relay calls the handlers behind the guard and returns when they have, and
-// everything that belongs to the stream is written. A panic passes through
-// unless it is http.ErrAbortHandler from a stream that the guard ended.
-func (s *Response) Relay(next func(http.ResponseWriter, *http.Request) error) (sum Summary, err error) {
-	stop := context.AfterFunc(s.r.Context(), s.clientLeft)
+// Relay calls the handlers behind the guard, which see the values of ctx, and
+// returns when they have, and everything that belongs to the stream is written. A
+// panic passes through unless it is http.ErrAbortHandler from a stream that the
+// guard, or its client, ended.
+func (p *Response) Relay(ctx context.Context, next func(http.ResponseWriter, *http.Request) error) (sum Summary, err error) {
+	p.upstream.values = ctx
 	defer func() {
-		p := recover()
-		stop()
-		quiet := s.finish()
-		s.endUpstream(context.Canceled)      // releases what still hangs on the context
-		aborted := p == http.ErrAbortHandler //nolint:errorlint // a panic's value, never wrapped
-		if p != nil && (!quiet || !aborted) {
-			panic(p)
+		panicked := recover()
+		var quiet bool
+		sum, quiet = p.finish()
+		p.upstream.release()
+		aborted := panicked == http.ErrAbortHandler //nolint:errorlint // a panic's value, never wrapped
+		if panicked != nil && (!quiet || !aborted) {
+			panic(panicked)
 		}
 		if quiet {
 			err = nil
 		}
-		sum = s.summary()
 	}()
-	err = next(s, s.r.WithContext(s.ctx))
+	err = next(p, p.r.WithContext(&p.upstream))
 	return sum, err
 }
 
-// finish writes what is left to write and closes the response to everybody
-// else. It reports whether the guard, or the client, ended it before.
-func (s *Response) finish() (quiet bool) {
-	s.life.Lock()
-	s.returned = true
-	if s.released != nil {
-		close(s.released)
+// finish writes what is left to write, and closes the response to everybody else.
+// It reports whether the handlers' error, or abort, is the guard's or the client's
+// doing.
+func (p *Response) finish() (sum Summary, quiet bool) {
+	from := p.happen(onReturned)
+	s := p.stream.Load()
+	if s == nil {
+		p.happen(onFinished)
+	} else {
+		s.finish()
 	}
-	s.life.Unlock()
-
-	s.mu.Lock() // waits for a notice that is being written
-	quiet = s.over.Load() || s.phase == discarding
-	if s.phase == relaying && !s.over.Load() {
-		switch {
-		case s.ending.Load() != nil && !s.torn:
-			quiet = true
-			s.sendNotice()
-		case len(s.held) > 0:
-			s.send(s.held)
-			s.flush()
-		}
-		s.conclude()
+	switch from {
+	case stateRefused:
+		return Summary{Refused: true}, true
+	case stateUnwound:
+		return Summary{Left: true}, true
+	case stateClosed, stateOverdue:
+		return s.summary(), true
+	case stateEnding:
+		return s.summary(), s.relay.concluded
+	case stateOpening, stateLive:
+		return s.summary(), false
+	default:
+		return Summary{}, false
 	}
-	s.held = nil
-	s.mu.Unlock()
-
-	s.life.Lock()
-	s.finished = true
-	if s.deadline != nil {
-		s.deadline.Stop()
-	}
-	left := s.left && s.phase == discarding
-	unwatch := s.unwatch
-	s.life.Unlock()
-
-	if unwatch != nil {
-		unwatch()
-	}
-	if s.lost.Load() && s.conn.Net != nil {
-		_ = s.conn.Net.Close() // or it would linger until it is idle for too long
-	}
-	if left {
-		s.w.WriteHeader(statusClientClosedRequest)
-	}
-	s.gate.Over(s.leftFirst.Load())
-	return quiet
 }
 
-func (s *Response) summary() Summary {
-	return Summary{
-		Refused:   s.phase == discarding && !s.left,
-		Ending:    s.ending.Load(),
-		Delivered: s.delivered,
-		Cut:       s.wasReset,
-		Events:    s.scanner.Events(),
-		Bytes:     s.bytes,
+// happen has o happen, and runs the effects. It returns the state before.
+func (p *Response) happen(o occurrence) state {
+	from, d := p.life.happen(o)
+	p.run(d)
+	return from
+}
+
+func (p *Response) run(d due) {
+	defer d.done()
+	for _, e := range d.do {
+		switch e {
+		case doCancel:
+			p.upstream.End(context.Canceled)
+		case doCancelAsClient:
+			p.upstream.End(p.r.Context().Err())
+		case doCancelAsEOF:
+			p.upstream.End(io.EOF)
+		case doUnwind:
+			panic(http.ErrAbortHandler)
+		case doAnswerLeft:
+			p.w.WriteHeader(statusClientClosedRequest)
+		default:
+			if s := p.stream.Load(); s != nil {
+				s.run(e)
+			}
+		}
 	}
+}
+
+// clientDone implements leaver: the client's request is done. It may be called any
+// number of times.
+func (p *Response) clientDone() {
+	if errors.Is(p.r.Context().Err(), io.EOF) {
+		p.happen(onOuterEnd)
+		return
+	}
+	p.happen(onClientLeft)
 }
 
 // Header is the header map of the wrapped writer.
-func (s *Response) Header() http.Header { return s.w.Header() }
+func (p *Response) Header() http.Header { return p.w.Header() }
 
 // WriteHeader asks the gate about the final header. Informational ones pass.
-func (s *Response) WriteHeader(status int) {
+func (p *Response) WriteHeader(status int) {
 	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
-	switch {
-	case s.phase == passing || s.phase == pending && informational:
-		s.w.WriteHeader(status)
-	case s.phase == pending:
-		s.judge(status)
+	switch now := p.life.now(); {
+	case now == statePassing, now.beforeHeader() && informational:
+		p.w.WriteHeader(status)
+	case now.beforeHeader():
+		p.judge(status)
 	}
 }
 
-func (s *Response) judge(status int) {
-	switch s.gate.Judge(status, s.w.Header()) {
+func (p *Response) judge(status int) {
+	verdict := p.gate.Judge(status, p.w.Header())
+	if p.r.Context().Err() != nil {
+		p.clientDone() // nobody may have told
+	}
+	switch verdict {
 	case Pass:
-		s.enter(passing)
-		s.w.WriteHeader(status)
+		p.happen(onJudgedPass)
+		p.w.WriteHeader(status)
 	case Refuse:
-		s.enter(discarding)
-		s.endUpstream(io.EOF)
-	case Untracked:
-		s.opaque, s.dirty = true, true
-		s.enter(relaying)
-		s.w.WriteHeader(status)
+		p.happen(onJudgedRefuse)
 	case Admit:
-		s.open(status)
+		p.happen(onJudgedAdmit)
+		s := p.stream.Load()
+		s.relay.prepare(p.w.Header())
+		p.w.WriteHeader(status)
+		p.gate.Opened()
+		s.relay.start()
 	}
 }
 
-// open sends the header of an admitted stream.
-func (s *Response) open(status int) {
-	s.mu.Lock() // an end that comes from now on waits until the header is out
-	defer s.mu.Unlock()
-	s.enter(relaying)
-
-	h := s.w.Header()
-	s.opaque = encoded(h)
-	h.Del("Content-Length")
-	setDefault(h, "Cache-Control", "no-cache")
-	setDefault(h, "X-Accel-Buffering", "no")
-	s.w.WriteHeader(status)
-	s.dirty = true
-
-	s.begin()
-	if !s.gate.Commit() {
-		s.enter(discarding)
-		s.endUpstream(io.EOF)
-		return
-	}
-	if s.cfg.OpenRetry > 0 && !s.opaque {
-		if b, err := (eventstream.Event{Retry: s.cfg.OpenRetry}).Append(nil); err == nil {
-			s.opened = true
-			s.write(b)
-		}
+// implicit sends the header that is not written by itself.
+func (p *Response) implicit() {
+	if p.life.now().beforeHeader() {
+		p.WriteHeader(http.StatusOK)
 	}
 }
 
-// enter moves to the next phase. If the client went away while the upstream
-// was answering, there is nobody to answer to: reverse_proxy would find its
-// context canceled in mid-body and log that, so it is unwound from here.
-func (s *Response) enter(p phase) {
-	s.life.Lock()
-	left := s.left
-	if left && p == relaying {
-		p = discarding
-	}
-	s.phase = p
-	s.life.Unlock()
-	if left && p == discarding {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// encoded reports whether the body is compressed, so that its events cannot
-// be told apart.
-func encoded(h http.Header) bool {
-	ce := h.Get("Content-Encoding")
-	return ce != "" && ce != "identity"
-}
-
-func setDefault(h http.Header, name, value string) {
-	if h.Get(name) == "" {
-		h.Set(name, value)
-	}
-}
-
-// Write relays p. Once the stream has ended it accepts and drops everything:
+// Write relays b. Once the stream has ended it accepts and drops everything:
 // an error would be logged by whoever writes.
-func (s *Response) Write(p []byte) (int, error) {
-	if s.phase == pending {
-		s.WriteHeader(http.StatusOK)
+func (p *Response) Write(b []byte) (int, error) {
+	p.implicit()
+	now := p.life.now()
+	if now == statePassing {
+		return p.w.Write(b)
 	}
-	switch s.phase {
-	case relaying:
-		s.relay(p)
-		return len(p), nil
-	case discarding:
-		return len(p), nil
-	default:
-		return s.w.Write(p)
+	if now.relays() {
+		p.stream.Load().relay.write(b)
 	}
-}
-
-// relay sends p up to its last event boundary and holds the rest.
-func (s *Response) relay(p []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over.Load() {
-		return
-	}
-	if s.cfg.Rounds != nil {
-		s.relayed.Store(int64(s.cfg.Rounds.Now()))
-	}
-	if s.opaque {
-		s.send(p)
-		return
-	}
-	if cut := s.scanner.Scan(p); cut >= 0 {
-		s.sendHeld()
-		s.send(p[:cut])
-		s.torn = false
-		p = p[cut:]
-		if s.ending.Load() != nil {
-			s.endHere()
-			return
-		}
-	}
-	switch {
-	case len(p) == 0:
-	case s.torn:
-		s.send(p)
-	case len(s.held)+len(p) > s.cfg.MaxEventSize:
-		s.sendHeld()
-		s.send(p)
-		s.torn = true
-	default:
-		s.held = append(s.held, p...)
-	}
-}
-
-// retainedBuffer is how large a hold-back buffer may stay with its stream.
-const retainedBuffer = 4 << 10
-
-func (s *Response) sendHeld() {
-	if len(s.held) == 0 {
-		return
-	}
-	s.send(s.held)
-	if cap(s.held) > retainedBuffer {
-		s.held = nil
-	}
-	s.held = s.held[:0]
-}
-
-// send relays upstream bytes. A byte order mark is one only at the very start
-// of a stream: behind something we wrote it would spoil the first field.
-func (s *Response) send(p []byte) {
-	if s.opened && s.bytes == 0 && s.scanner.HasBOM() && len(p) >= 3 {
-		p = p[3:]
-		s.bytes += 3
-	}
-	s.bytes += int64(s.write(p))
-}
-
-func (s *Response) write(p []byte) int {
-	if len(p) == 0 || s.over.Load() {
-		return 0
-	}
-	s.dirty = true
-	n, err := s.w.Write(p)
-	if err != nil {
-		s.gone()
-	}
-	return n
+	return len(b), nil
 }
 
 // Flush implements http.Flusher.
-func (s *Response) Flush() { _ = s.FlushError() }
+func (p *Response) Flush() { _ = p.FlushError() }
 
 // FlushError sends what is buffered, whole events only.
-func (s *Response) FlushError() error {
-	if s.phase == pending {
-		s.WriteHeader(http.StatusOK)
+func (p *Response) FlushError() error {
+	p.implicit()
+	now := p.life.now()
+	if now == statePassing {
+		return http.NewResponseController(p.w).Flush()
 	}
-	switch s.phase {
-	case relaying:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.flush()
-		return nil
-	case discarding:
-		return nil
-	default:
-		return s.rc.Flush()
+	if now.relays() {
+		p.stream.Load().relay.flush()
 	}
-}
-
-func (s *Response) flush() {
-	if !s.dirty || s.over.Load() {
-		return
-	}
-	s.dirty = false
-	if err := s.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		s.gone()
-	}
+	return nil
 }
 
 // ReadFrom keeps the fast path (sendfile) for what is no stream.
-func (s *Response) ReadFrom(r io.Reader) (int64, error) {
-	if s.phase == pending {
-		s.WriteHeader(http.StatusOK)
-	}
-	if rf, ok := s.w.(io.ReaderFrom); ok && s.phase == passing {
+func (p *Response) ReadFrom(r io.Reader) (int64, error) {
+	p.implicit()
+	if rf, ok := p.w.(io.ReaderFrom); ok && p.life.now() == statePassing {
 		return rf.ReadFrom(r)
 	}
-	return io.Copy(writeOnly{s}, r)
+	return io.Copy(writeOnly{p}, r)
 }
 
 // writeOnly hides ReadFrom from io.Copy.
 type writeOnly struct{ io.Writer }
 
-// SetWriteDeadline keeps deadlines set from behind the guard in step with its
-// own writes: the writers below are not synchronised.
-func (s *Response) SetWriteDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over.Load() {
-		return nil
+// SetWriteDeadline keeps deadlines set from behind the guard in step with a
+// stream's own writes: the writers below are not synchronised.
+func (p *Response) SetWriteDeadline(t time.Time) error {
+	now := p.life.now()
+	switch {
+	case now.relays():
+		return p.stream.Load().relay.setWriteDeadline(t)
+	case now >= stateClosed:
+		return nil // the guard may be writing
+	default:
+		return http.NewResponseController(p.w).SetWriteDeadline(t)
 	}
-	return s.rc.SetWriteDeadline(t)
 }
 
 // Hijack hands the connection over, for WebSocket.
-func (s *Response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if s.phase == pending {
-		s.enter(passing)
+func (p *Response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if p.life.now().beforeHeader() {
+		p.happen(onJudgedPass)
 	}
-	if s.phase != passing {
+	if p.life.now() != statePassing {
 		return nil, nil, http.ErrNotSupported
 	}
-	return s.rc.Hijack()
+	return http.NewResponseController(p.w).Hijack()
 }
 
 // Push implements http.Pusher.
-func (s *Response) Push(target string, opts *http.PushOptions) error {
-	if p, ok := s.w.(http.Pusher); ok {
-		return p.Push(target, opts)
+func (p *Response) Push(target string, opts *http.PushOptions) error {
+	if pusher, ok := p.w.(http.Pusher); ok {
+		return pusher.Push(target, opts)
 	}
 	return http.ErrNotSupported
 }
 
 // Unwrap is for http.ResponseController.
-func (s *Response) Unwrap() http.ResponseWriter { return s.w }
+func (p *Response) Unwrap() http.ResponseWriter { return p.w }
 
 // Interface guards
 var (
@@ -517,5 +351,6 @@ var (
 	_ http.Hijacker       = (*Response)(nil)
 	_ http.Pusher         = (*Response)(nil)
 	_ io.ReaderFrom       = (*Response)(nil)
-	_ registry.Handle     = (*Response)(nil)
+	_ Source              = (*upstream)(nil)
+	_ Sink                = (*writerSink)(nil)
 )

@@ -16,15 +16,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// relay runs handler behind a Response and returns what the client gets.
-func relay(t require.TestingT, gate Gate, cfg Config, handler func(s *Response, w http.ResponseWriter, r *http.Request)) (*httptest.ResponseRecorder, Summary) {
+// serve runs handler behind a Response and returns what the client gets.
+func serve(t require.TestingT, gate *fakeGate, cfg Config, handler func(s *Response, w http.ResponseWriter, r *http.Request)) (*httptest.ResponseRecorder, Summary) {
 	rec := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "/events", nil)
-	s := New(r.Context(), rec, r, Connection{}, gate, &cfg)
-	sum, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
+	s := newResponse(rec, r, gate, &cfg)
+	sum, err := s.Relay(r.Context(), func(w http.ResponseWriter, r *http.Request) error {
 		handler(s, w, r)
 		return nil
 	})
@@ -42,7 +43,7 @@ func sse(w http.ResponseWriter, chunks ...string) {
 }
 
 func TestRelay_HoldsBackAnUnfinishedEvent(t *testing.T) {
-	relay(t, newGate(), testConfig, func(s *Response, w http.ResponseWriter, _ *http.Request) {
+	serve(t, newGate(), testConfig, func(s *Response, w http.ResponseWriter, _ *http.Request) {
 		rec := s.w.(*httptest.ResponseRecorder)
 		for _, step := range []struct{ chunk, client string }{
 			{"data: a\n", ""},
@@ -57,7 +58,7 @@ func TestRelay_HoldsBackAnUnfinishedEvent(t *testing.T) {
 }
 
 func TestRelay_PassesWhatIsHeldWhenTheUpstreamEnds(t *testing.T) {
-	rec, sum := relay(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
+	rec, sum := serve(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
 		sse(w, "data: a\n\ndata: unfinished")
 	})
 	assert.Equal(t, "data: a\n\ndata: unfinished", rec.Body.String())
@@ -68,9 +69,9 @@ func TestRelay_PassesWhatIsHeldWhenTheUpstreamEnds(t *testing.T) {
 
 func TestRelay_PassesWhatIsHeldWhenTheUpstreamFails(t *testing.T) {
 	rec := httptest.NewRecorder()
-	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
+	s := newResponse(rec, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &testConfig)
 	assert.PanicsWithValue(t, http.ErrAbortHandler, func() {
-		_, _ = s.Relay(func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = s.Relay(context.Background(), func(w http.ResponseWriter, _ *http.Request) error {
 			sse(w, "data: a\n\ndata: torn")
 			panic(http.ErrAbortHandler)
 		})
@@ -81,7 +82,7 @@ func TestRelay_PassesWhatIsHeldWhenTheUpstreamFails(t *testing.T) {
 
 func TestRelay_PassesEventsThatAreTooLargeToHold(t *testing.T) {
 	big := "data: " + strings.Repeat("x", 3000) + "\n\n"
-	rec, _ := relay(t, newGate(), testConfig, func(s *Response, w http.ResponseWriter, _ *http.Request) {
+	rec, _ := serve(t, newGate(), testConfig, func(s *Response, w http.ResponseWriter, _ *http.Request) {
 		rec := s.w.(*httptest.ResponseRecorder)
 		w.Header().Set("Content-Type", "text/event-stream")
 		for _, c := range []byte(big) {
@@ -95,7 +96,7 @@ func TestRelay_PassesEventsThatAreTooLargeToHold(t *testing.T) {
 }
 
 func TestRelay_CorrectsTheHeaderForStreaming(t *testing.T) {
-	rec, _ := relay(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
+	rec, _ := serve(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "9")
 		w.Header().Set("Cache-Control", "private")
 		sse(w, "data: a\n\n")
@@ -107,7 +108,7 @@ func TestRelay_CorrectsTheHeaderForStreaming(t *testing.T) {
 
 func TestRelay_LeavesOtherResponsesAlone(t *testing.T) {
 	gate := newGate()
-	rec, _ := relay(t, gate, testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
+	rec, _ := serve(t, gate, testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "3")
 		w.Header().Set("Content-Type", "text/plain")
 		n, err := w.(io.ReaderFrom).ReadFrom(iotest.OneByteReader(strings.NewReader("abc")))
@@ -120,7 +121,7 @@ func TestRelay_LeavesOtherResponsesAlone(t *testing.T) {
 }
 
 func TestRelay_ReadFromKeepsTheGuardInBetween(t *testing.T) {
-	rec, sum := relay(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
+	rec, sum := serve(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, err := io.Copy(w, strings.NewReader("data: a\n\ndata: b\n\n"))
 		assert.NoError(t, err)
@@ -133,15 +134,15 @@ func TestOpenRetry_ComesFirstAndSwallowsTheByteOrderMark(t *testing.T) {
 	cfg := testConfig
 	cfg.OpenRetry = 3 * time.Second
 	for _, chunks := range [][]string{{"\ufeffdata: a\n\n"}, {"\xef", "\xbb\xbfdata: a\n", "\n"}} {
-		rec, _ := relay(t, newGate(), cfg, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, chunks...) })
+		rec, _ := serve(t, newGate(), cfg, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, chunks...) })
 		assert.Equal(t, "retry: 3000\n\ndata: a\n\n", rec.Body.String())
 	}
 }
 
 func TestRefused_DiscardsAndWritesNothing(t *testing.T) {
-	for name, gate := range map[string]*fakeGate{"by the gate": {refuse: true, isOver: make(chan struct{})}} {
+	for name, gate := range map[string]*fakeGate{"by the gate": {refuse: true, isGone: make(chan struct{})}} {
 		t.Run(name, func(t *testing.T) {
-			rec, sum := relay(t, gate, testConfig, func(_ *Response, w http.ResponseWriter, r *http.Request) {
+			rec, sum := serve(t, gate, testConfig, func(_ *Response, w http.ResponseWriter, r *http.Request) {
 				sse(w, "data: a\n\n")
 				<-r.Context().Done()
 				assert.Equal(t, io.EOF, r.Context().Err())
@@ -155,9 +156,9 @@ func TestRefused_DiscardsAndWritesNothing(t *testing.T) {
 
 // ended runs a stream whose handler sends before, is ended, and sends after.
 func ended(t require.TestingT, cfg Config, gate *fakeGate, before, after []string) (string, Summary) {
-	rec, sum := relay(t, gate, cfg, func(s *Response, w http.ResponseWriter, r *http.Request) {
-		sse(w, before...)
-		s.End(registry.Ending{Reason: registry.Superseded})
+	rec, sum := serve(t, gate, cfg, func(s *Response, w http.ResponseWriter, r *http.Request) {
+		sse(w, append([]string{""}, before...)...) // the header goes out in any case
+		s.Stream().End(superseded)
 		if len(after) > 0 {
 			sse(w, after...)
 		}
@@ -173,15 +174,15 @@ func ended(t require.TestingT, cfg Config, gate *fakeGate, before, after []strin
 
 func TestSuperseded_EndsBetweenEvents(t *testing.T) {
 	got, sum := ended(t, testConfig, newGate(), []string{"id: 7\ndata: a\n\ndata: half"}, nil)
-	assert.Equal(t, "id: 7\ndata: a\n\n"+notice(registry.Superseded, "7"), got)
+	assert.Equal(t, "id: 7\ndata: a\n\n"+notice(reason.Superseded, "7"), got)
 	assert.True(t, sum.Delivered)
-	assert.Equal(t, registry.Superseded, sum.Ending.Reason)
+	assert.Equal(t, reason.Superseded, sum.Ending.Reason)
 }
 
 func TestSuperseded_WaitsForAnEventThatIsPartlySent(t *testing.T) {
 	big := "data: " + strings.Repeat("x", 2000)
 	got, sum := ended(t, testConfig, newGate(), []string{big}, []string{"y", "\n\ndata: b\n\n"})
-	assert.Equal(t, big+"y\n\ndata: b\n\n"+notice(registry.Superseded, ""), got, "whole events that came with its end go out too")
+	assert.Equal(t, big+"y\n\ndata: b\n\n"+notice(reason.Superseded, ""), got, "whole events that came with its end go out too")
 	assert.True(t, sum.Delivered)
 }
 
@@ -191,14 +192,14 @@ func TestSuperseded_GivesUpOnAnEventThatIsNeverFinished(t *testing.T) {
 	got, sum := ended(t, testConfig, gate, []string{big}, nil)
 	assert.Equal(t, big, got)
 	assert.False(t, sum.Delivered)
-	<-gate.isOver
+	<-gate.place.isLeft
 }
 
 func TestSuperseded_EncodedStreamEndsWithoutEvent(t *testing.T) {
-	rec, sum := relay(t, newGate(), testConfig, func(s *Response, w http.ResponseWriter, r *http.Request) {
+	rec, sum := serve(t, newGate(), testConfig, func(s *Response, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		sse(w, "not\n\nreally gzip")
-		s.End(registry.Ending{Reason: registry.Superseded})
+		s.Stream().End(superseded)
 		<-r.Context().Done()
 	})
 	assert.Equal(t, "not\n\nreally gzip", rec.Body.String())
@@ -208,27 +209,27 @@ func TestSuperseded_EncodedStreamEndsWithoutEvent(t *testing.T) {
 
 func TestSuperseded_SwallowsOnlyTheAbortOfAnEndedStream(t *testing.T) {
 	rec := httptest.NewRecorder()
-	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
+	s := newResponse(rec, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &testConfig)
 	handler := func(p any) func() {
 		return func() {
-			_, _ = s.Relay(func(w http.ResponseWriter, r *http.Request) error {
+			_, _ = s.Relay(context.Background(), func(w http.ResponseWriter, r *http.Request) error {
 				sse(w, "data: a\n\n")
-				s.End(registry.Ending{Reason: registry.Superseded})
+				s.Stream().End(superseded)
 				<-r.Context().Done()
 				panic(p)
 			})
 		}
 	}
 	assert.NotPanics(t, handler(http.ErrAbortHandler))
-	s = New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
+	s = newResponse(rec, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &testConfig)
 	assert.PanicsWithValue(t, "bug", handler("bug"))
 }
 
 func TestClientLeft_BeforeTheHeaderCancelsLikeAClient(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	rec := httptest.NewRecorder()
-	s := New(context.Background(), rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), Connection{}, newGate(), &testConfig)
-	_, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
+	s := newResponse(rec, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), newGate(), &testConfig)
+	_, err := s.Relay(context.Background(), func(w http.ResponseWriter, r *http.Request) error {
 		leave()
 		<-r.Context().Done()
 		assert.ErrorIs(t, r.Context().Err(), context.Canceled)
@@ -244,13 +245,13 @@ func TestClientLeft_BeforeTheHeaderCancelsLikeAClient(t *testing.T) {
 func TestClientLeft_AfterAdmissionEndsTheUpstreamQuietly(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	gate := newGate()
-	s := New(ctx, httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), Connection{}, gate, &testConfig)
-	sum, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
+	s := newResponse(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), gate, &testConfig)
+	sum, err := s.Relay(context.Background(), func(w http.ResponseWriter, r *http.Request) error {
 		sse(w, "data: a\n\n")
 		leave()
 		<-r.Context().Done()
 		assert.Equal(t, io.EOF, r.Context().Err())
-		<-gate.isOver
+		<-gate.place.isLeft
 		n, err := w.Write([]byte("data: b\n\n"))
 		assert.NoError(t, err)
 		assert.Equal(t, 9, n)
@@ -267,14 +268,14 @@ func (failingWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestClientGone_AWriteErrorEndsTheStreamQuietly(t *testing.T) {
 	gate := newGate()
-	s := New(context.Background(), failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, gate, &testConfig)
-	_, err := s.Relay(func(w http.ResponseWriter, r *http.Request) error {
+	s := newResponse(failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), gate, &testConfig)
+	_, err := s.Relay(context.Background(), func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		n, err := io.WriteString(w, "data: a\n\n")
 		assert.NoError(t, err)
 		assert.Equal(t, 9, n)
 		<-r.Context().Done()
-		<-gate.isOver
+		<-gate.place.isLeft
 		return nil
 	})
 	require.NoError(t, err)
@@ -292,7 +293,7 @@ func TestRelay_BytesSurviveAnyCut(t *testing.T) {
 			chunks, rest = append(chunks, rest[:n]), rest[n:]
 		}
 		endAt := rapid.IntRange(0, len(chunks)).Draw(t, "end after chunk")
-		rec, _ := relay(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, chunks...) })
+		rec, _ := serve(t, newGate(), testConfig, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, chunks...) })
 		require.Equal(t, body, rec.Body.String())
 
 		got, _ := ended(t, testConfig, newGate(), chunks[:endAt], nil)
@@ -305,17 +306,18 @@ func TestRelay_BytesSurviveAnyCut(t *testing.T) {
 
 func TestEnd_IsIdempotentAndHarmlessAfterwards(t *testing.T) {
 	var s *Response
-	rec, _ := relay(t, newGate(), testConfig, func(response *Response, w http.ResponseWriter, r *http.Request) {
+	gate := newGate()
+	rec, _ := serve(t, gate, testConfig, func(response *Response, w http.ResponseWriter, r *http.Request) {
 		s = response
 		sse(w, "data: a\n\n")
 		for range 10 {
-			go s.End(registry.Ending{Reason: registry.Superseded})
+			go s.Stream().End(superseded)
 		}
-		s.End(registry.Ending{Reason: registry.Replaced})
+		s.Stream().End(registry.Ending{Reason: reason.Replaced})
 		<-r.Context().Done()
 	})
-	s.End(registry.Ending{Reason: registry.Superseded})
-	<-s.Gone()
+	s.Stream().End(superseded)
+	<-gate.isGone
 	assert.Equal(t, 1, strings.Count(rec.Body.String(), "event: END"))
 }
 
@@ -335,8 +337,8 @@ func TestRelay_AllocatesNothingPerWrite(t *testing.T) {
 func relayAllocs(t *testing.T) (allocs float64) {
 	event := []byte(fmt.Sprintf("id: 12345\nevent: tick\ndata: %s\n\n", strings.Repeat("x", 100)))
 	half := len(event) / 2
-	s := New(context.Background(), discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
-	_, err := s.Relay(func(w http.ResponseWriter, _ *http.Request) error {
+	s := newResponse(discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &testConfig)
+	_, err := s.Relay(context.Background(), func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		allocs = testing.AllocsPerRun(1000, func() {
 			_, _ = w.Write(event)
@@ -355,10 +357,10 @@ func BenchmarkRelay(b *testing.B) {
 	event := bytes.Repeat([]byte("x"), 130)
 	copy(event, "id: 12345\nevent: tick\ndata: ")
 	copy(event[128:], "\n\n")
-	s := New(context.Background(), discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), Connection{}, newGate(), &testConfig)
+	s := newResponse(discardWriter{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &testConfig)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(event)))
-	_, _ = s.Relay(func(w http.ResponseWriter, _ *http.Request) error {
+	_, _ = s.Relay(context.Background(), func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for b.Loop() {
 			_, _ = w.Write(event)

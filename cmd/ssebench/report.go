@@ -77,7 +77,7 @@ RSS is read after garbage was collected and free memory given back, unless the r
 // elsewhere names the budgets that need no server.
 const elsewhere = `
 Without a server:
-Admit+Release:                 go test -run - -bench AdmitRelease ./caddymodule/registry/memory
+Admit+Leave:                 go test -run - -bench AdmitLeave ./caddymodule/registry/memory
 allocations per relayed write: go test -run - -bench Relay -benchmem ./caddymodule/stream
 `
 

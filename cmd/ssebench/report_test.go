@@ -76,7 +76,7 @@ func TestReport_TableIsMarkdownInColumns(t *testing.T) {
 		assert.Len(t, []rune(line), len([]rune(table[0])), line)
 	}
 	assert.Equal(t, 4, strings.Count(b.String(), " met |"))
-	assert.Contains(t, b.String(), "go test -run - -bench AdmitRelease ./caddymodule/registry/memory")
+	assert.Contains(t, b.String(), "go test -run - -bench AdmitLeave ./caddymodule/registry/memory")
 	assert.Contains(t, b.String(), "go test -run - -bench Relay -benchmem ./caddymodule/stream")
 }
 

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -47,6 +48,8 @@ func waitAnswers(t testing.TB, url string, printed *lockedBuffer) {
 	require.Eventually(t, func() bool {
 		response, err := client.Get(url)
 		if err == nil {
+			// To the end, or Caddy would log that its client has left.
+			_, _ = io.Copy(io.Discard, response.Body)
 			response.Body.Close()
 		}
 		return err == nil

@@ -9,26 +9,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 )
 
-// deaf is a handle that does nothing, so that only the registry is measured.
-type deaf struct{}
+// deaf is a node that does nothing, so that only the registry is measured.
+type deaf struct{ registry.Node }
 
-func (deaf) End(registry.Ending)   {}
-func (deaf) Gone() <-chan struct{} { return nil }
+func (deaf) End(registry.StreamID, registry.Ending) {}
 
 var newestWins = registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams}
 
 const benchHeld = 100_000
 
 // manyStreams returns n streams, each with a key and a token of its own.
-func manyStreams(n int) []*registry.Stream {
+func manyStreams(n int) []*registry.Holder {
 	rnd := rand.NewChaCha8([32]byte{1})
-	streams := make([]*registry.Stream, n)
+	streams := make([]*registry.Holder, n)
 	for i := range streams {
-		streams[i] = &registry.Stream{Key: randomID(rnd), Token: randomID(rnd), Handle: deaf{}}
+		streams[i] = &registry.Holder{ID: registry.NewStreamID(), Key: randomID(rnd), Token: randomID(rnd)}
 	}
 	return streams
 }
@@ -41,58 +41,121 @@ func randomID(rnd *rand.ChaCha8) registry.ID {
 	return id
 }
 
+// rename makes h another stream, of a key and a token that were never seen before.
+func rename(h *registry.Holder, rnd *rand.ChaCha8) {
+	h.Key, h.Token = randomID(rnd), randomID(rnd)
+	copy(h.ID[:], h.Key[:])
+}
+
 // fullRegistry returns a registry in which the streams hold their keys.
-func fullRegistry(b *testing.B, streams []*registry.Stream) *memory.Registry {
-	r := memory.New()
-	for _, s := range streams {
-		hold(b, r, s, newestWins)
+func fullRegistry(b *testing.B, streams []*registry.Holder) *memory.Registry {
+	r := memory.New(deaf{})
+	b.Cleanup(func() { _ = r.Close() })
+	for _, h := range streams {
+		admit(r, h)
 	}
 	return r
 }
 
-func admit(r *memory.Registry, s *registry.Stream) registry.Place {
-	p, _, _ := r.Reserve(context.Background(), s, newestWins)
-	_, _ = p.Commit(context.Background())
-	return p
+func admit(r *memory.Registry, h *registry.Holder) registry.Place {
+	return admitAll(r, []registry.Ask{{Holder: h, Rule: newestWins}})
 }
 
-// BenchmarkAdmitRelease_100kKeys opens and closes streams beside 100,000 held
+func admitAll(r *memory.Registry, asks []registry.Ask) registry.Place {
+	as, _ := r.Admit(context.Background(), registry.Header, registry.Consent{}, asks, nil)
+	return as[0].Place
+}
+
+// openAndClose admits a stream that was never seen before, and has it leave.
+func openAndClose(r *memory.Registry, rnd *rand.ChaCha8, asks []registry.Ask) {
+	rename(asks[0].Holder, rnd)
+	p := admitAll(r, asks)
+	p.Leave(registry.Keep{})
+	p.Departed()
+}
+
+// oneAsk returns the question of a stream that is yet to be named.
+func oneAsk() []registry.Ask { return []registry.Ask{{Holder: new(registry.Holder), Rule: newestWins}} }
+
+// BenchmarkAdmitLeave_100kKeys opens and closes streams beside 100,000 held
 // ones, each on a key that was never seen before.
-func BenchmarkAdmitRelease_100kKeys(b *testing.B) {
+func BenchmarkAdmitLeave_100kKeys(b *testing.B) {
 	r := fullRegistry(b, manyStreams(benchHeld))
-	rnd, s := rand.NewChaCha8([32]byte{2}), &registry.Stream{Handle: deaf{}}
+	rnd, asks := rand.NewChaCha8([32]byte{2}), oneAsk()
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Key, s.Token = randomID(rnd), randomID(rnd)
-		admit(r, s).Release()
+		openAndClose(r, rnd, asks)
 	}
 }
 
-// BenchmarkAdmitRelease_100kKeysParallel does the same on all cores.
-func BenchmarkAdmitRelease_100kKeysParallel(b *testing.B) {
+// BenchmarkAdmitLeave_100kKeysParallel does the same on all cores.
+func BenchmarkAdmitLeave_100kKeysParallel(b *testing.B) {
 	r := fullRegistry(b, manyStreams(benchHeld))
 	var seeds atomic.Uint32
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		rnd := rand.NewChaCha8([32]byte{3, byte(seeds.Add(1))})
-		s := &registry.Stream{Handle: deaf{}}
+		asks := oneAsk()
 		for pb.Next() {
-			s.Key, s.Token = randomID(rnd), randomID(rnd)
-			admit(r, s).Release()
+			openAndClose(r, rnd, asks)
 		}
 	})
+}
+
+// BenchmarkEarly_100kKeys asks before the upstream is, for a key that nobody holds.
+func BenchmarkEarly_100kKeys(b *testing.B) {
+	r := fullRegistry(b, manyStreams(benchHeld))
+	rnd, asks := rand.NewChaCha8([32]byte{2}), oneAsk()
+	b.ReportAllocs()
+	for b.Loop() {
+		rename(asks[0].Holder, rnd)
+		_, _ = r.Admit(context.Background(), registry.Early, registry.Consent{SameToken: true}, asks, nil)
+	}
 }
 
 // BenchmarkTakeover ends one of 100,000 holders by a newcomer.
 func BenchmarkTakeover(b *testing.B) {
 	streams := manyStreams(benchHeld)
-	r := fullRegistry(b, streams)
+	r := fullRegistry(b, nil)
+	places := make([]registry.Place, len(streams))
+	for i, h := range streams {
+		places[i] = admit(r, h)
+	}
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		admit(r, streams[i%benchHeld])
+		old := places[i%benchHeld]
+		places[i%benchHeld] = admit(r, streams[i%benchHeld])
+		old.Leave(registry.Keep{})
+		old.Departed()
 		i++
+	}
+}
+
+// BenchmarkKeepAndComeBack has one of 100,000 clients leave and come back.
+func BenchmarkKeepAndComeBack(b *testing.B) {
+	rnd := rand.NewChaCha8([32]byte{8})
+	streams := manyStreams(benchHeld)
+	for _, h := range streams {
+		h.Fingerprint = randomID(rnd)
+	}
+	r := fullRegistry(b, nil)
+	places := make([]registry.Place, len(streams))
+	for i, h := range streams {
+		places[i] = admit(r, h)
+		if i%2 == 0 {
+			places[i].Leave(registry.Keep{For: time.Hour})
+			places[i].Departed()
+		}
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		p := admit(r, streams[i])
+		p.Leave(registry.Keep{For: time.Hour})
+		p.Departed()
+		i = (i + 2) % benchHeld
 	}
 }
 
@@ -103,7 +166,7 @@ func BenchmarkEndByToken_100kHeld(b *testing.B) {
 	for i := 0; i < benchHeld; i += 2 {
 		streams[i+1].Token = streams[i].Token
 	}
-	benchEndAll(b, streams, registry.ByToken, func(s *registry.Stream) registry.ID { return s.Token })
+	benchEnd(b, streams, 2, func(h *registry.Holder) registry.Selector { return registry.Selector{Token: h.Token} })
 }
 
 // BenchmarkEndBySubject_100kHeld does the same with one of 50,000 subjects.
@@ -114,27 +177,76 @@ func BenchmarkEndBySubject_100kHeld(b *testing.B) {
 		streams[i].Subject = randomID(rnd)
 		streams[i+1].Subject = streams[i].Subject
 	}
-	benchEndAll(b, streams, registry.BySubject, func(s *registry.Stream) registry.ID { return s.Subject })
+	benchEnd(b, streams, 2, func(h *registry.Holder) registry.Selector { return registry.Selector{Subject: h.Subject} })
 }
 
-// benchEndAll ends pairs of streams which have the same id.
-func benchEndAll(b *testing.B, streams []*registry.Stream, index registry.Index, id func(*registry.Stream) registry.ID) {
-	r := fullRegistry(b, streams)
-	logout := registry.Ending{Reason: registry.Logout}
+// BenchmarkEndByID_100kHeld ends one stream of 100,000.
+func BenchmarkEndByID_100kHeld(b *testing.B) {
+	benchEnd(b, manyStreams(benchHeld), 1, func(h *registry.Holder) registry.Selector { return registry.Selector{ID: h.ID} })
+}
+
+// benchEnd ends so many streams at once, all of which the selector of the first
+// names.
+func benchEnd(b *testing.B, streams []*registry.Holder, n int, selector func(*registry.Holder) registry.Selector) {
+	r := fullRegistry(b, nil)
+	places := make([]registry.Place, len(streams))
+	for i, h := range streams {
+		places[i] = admit(r, h)
+	}
+	logout := registry.Ending{Reason: reason.Logout}
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		ended, _ := r.EndAll(context.Background(), index, id(streams[i]), logout)
+		ended, _ := r.End(context.Background(), selector(streams[i]), logout)
 		b.StopTimer()
-		if len(ended) != 2 {
-			b.Fatalf("ended %d streams, not 2", len(ended))
+		if len(ended.Holders) != n {
+			b.Fatalf("ended %d streams, not %d", len(ended.Holders), n)
 		}
-		admit(r, streams[i])
-		admit(r, streams[i+1])
-		i = (i + 2) % len(streams)
+		for j := i; j < i+n; j++ {
+			places[j].Departed()
+			places[j] = admit(r, streams[j])
+		}
+		i = (i + n) % len(streams)
 		b.StartTimer()
 	}
 }
+
+// BenchmarkFindPage_100kHeld lists a page of a hundred, of all streams there are.
+func BenchmarkFindPage_100kHeld(b *testing.B) {
+	streams := manyStreams(benchHeld)
+	for _, h := range streams {
+		h.Token = streams[0].Token
+	}
+	r := fullRegistry(b, streams)
+	for name, sel := range map[string]registry.Selector{"All": {All: true}, "OneToken": {Token: streams[0].Token}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			cursor := ""
+			for b.Loop() {
+				_, cursor, _ = r.Find(context.Background(), sel, cursor, 100)
+			}
+		})
+	}
+}
+
+// BenchmarkRejected_2000Holders refuses a newcomer of a key with 2,000 holders.
+func BenchmarkRejected_2000Holders(b *testing.B) {
+	r := fullRegistry(b, nil)
+	streams := manyStreams(2001)
+	asks := []registry.Ask{{Rule: registry.Rule{Policy: registry.Reject, Limit: 2000, Unit: registry.Streams}}}
+	for _, h := range streams {
+		h.Key = streams[0].Key
+		asks[0].Holder = h
+		_, _ = r.Admit(context.Background(), registry.Header, registry.Consent{}, asks, nil)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = r.Admit(context.Background(), registry.Header, registry.Consent{}, asks, nil)
+	}
+}
+
+// List lists nothing: what a node's list costs is the node's.
+func (deaf) List(registry.Selector, string, int) ([]registry.Row, string) { return nil, "" }
 
 const benchDenials = 100_000
 
@@ -154,19 +266,20 @@ func denyMany(b *testing.B, r *memory.Registry, n int) {
 			ds[i].Subject, ds[i].IssuedBefore = randomID(rnd), until
 		}
 	}
-	deny(b, r, ds...)
+	if err := r.Deny(context.Background(), ds...); err != nil {
+		b.Fatal(err)
+	}
 }
 
-// BenchmarkAdmitRelease_100kKeys100kDenials opens and closes streams that are
+// BenchmarkAdmitLeave_100kKeys100kDenials opens and closes streams that are
 // not denied, though many are.
-func BenchmarkAdmitRelease_100kKeys100kDenials(b *testing.B) {
+func BenchmarkAdmitLeave_100kKeys100kDenials(b *testing.B) {
 	r := fullRegistry(b, manyStreams(benchHeld))
 	denyMany(b, r, benchDenials)
-	rnd, s := rand.NewChaCha8([32]byte{2}), &registry.Stream{Handle: deaf{}}
+	rnd, asks := rand.NewChaCha8([32]byte{2}), oneAsk()
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Key, s.Token = randomID(rnd), randomID(rnd)
-		admit(r, s).Release()
+		openAndClose(r, rnd, asks)
 	}
 }
 
@@ -174,13 +287,13 @@ func BenchmarkAdmitRelease_100kKeys100kDenials(b *testing.B) {
 func BenchmarkDenied(b *testing.B) {
 	for _, n := range []int{0, 1, benchDenials} {
 		b.Run(fmt.Sprintf("%dDenials", n), func(b *testing.B) {
-			r := memory.New()
+			r := fullRegistry(b, nil)
 			denyMany(b, r, n)
 			streams := strangers(1 << 12)
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				if found, _ := r.Denied(context.Background(), streams[i%len(streams)]); found {
+				if r.Denied(streams[i%len(streams)]) {
 					b.Fatal("a stranger is denied")
 				}
 				i++
@@ -191,24 +304,24 @@ func BenchmarkDenied(b *testing.B) {
 
 // BenchmarkDenied_100kDenialsParallel does the same on all cores.
 func BenchmarkDenied_100kDenialsParallel(b *testing.B) {
-	r := memory.New()
+	r := fullRegistry(b, nil)
 	denyMany(b, r, benchDenials)
 	streams := strangers(1 << 12)
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			_, _ = r.Denied(context.Background(), streams[i%len(streams)])
+			_ = r.Denied(streams[i%len(streams)])
 		}
 	})
 }
 
 // strangers returns n streams that have everything that could be denied.
-func strangers(n int) []*registry.Stream {
+func strangers(n int) []*registry.Holder {
 	rnd := rand.NewChaCha8([32]byte{6})
 	streams := manyStreams(n)
-	for _, s := range streams {
-		s.Client, s.Subject, s.IssuedAt = randomID(rnd), randomID(rnd), time.Now()
+	for _, h := range streams {
+		h.Client, h.Subject, h.IssuedAt = randomID(rnd), randomID(rnd), time.Now()
 	}
 	return streams
 }
@@ -216,7 +329,7 @@ func strangers(n int) []*registry.Stream {
 // BenchmarkDeny_100kDenials denies one token after the other. There are soon too
 // many, so that each makes another go.
 func BenchmarkDeny_100kDenials(b *testing.B) {
-	r := memory.New()
+	r := fullRegistry(b, nil)
 	denyMany(b, r, benchDenials)
 	rnd := rand.NewChaCha8([32]byte{7})
 	until := time.Now().Add(time.Hour)

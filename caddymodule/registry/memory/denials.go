@@ -1,13 +1,13 @@
 package memory
 
 import (
-	"container/heap"
 	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
@@ -22,10 +22,11 @@ type denials struct {
 	clients  denialTable // of a token with one client id
 	subjects denialTable
 
-	// mu lets one at a time add to the list. It is taken before a table's locks.
+	// mu guards due, and lets one at a time add to the list. A table's lock is taken
+	// with it held.
 	mu sync.Mutex
 	// due has all denials, the one to be forgotten next first.
-	due queue
+	due due.Queue[party, *denial]
 }
 
 // MaxDenials is how many denials are kept.
@@ -44,20 +45,18 @@ func (r *Registry) Deny(_ context.Context, denials ...registry.Denial) error {
 	return nil
 }
 
-// Denied reports whether a denial in force names s. Its error is always nil.
-func (r *Registry) Denied(_ context.Context, s *registry.Stream) (bool, error) {
-	return r.denials.name(s), nil
-}
+// Denied reports whether a denial in force names h.
+func (r *Registry) Denied(h *registry.Holder) bool { return r.denials.name(h) }
 
-// name tells whether a denial in force names s. It looks at nothing, not even at
-// s, as long as nobody is denied.
-func (d *denials) name(s *registry.Stream) bool {
-	return !d.tokens.empty() && !s.Token.IsZero() &&
-		d.tokens.deny(party{id: s.Token}, s, d.now) ||
-		!d.clients.empty() && !s.Token.IsZero() && !s.Client.IsZero() &&
-			d.clients.deny(party{s.Token, s.Client}, s, d.now) ||
-		!d.subjects.empty() && !s.Subject.IsZero() && !s.IssuedAt.IsZero() &&
-			d.subjects.deny(party{id: s.Subject}, s, d.now)
+// name tells whether a denial in force names h. It looks at nothing, not even at
+// h, as long as nobody is denied.
+func (d *denials) name(h *registry.Holder) bool {
+	return !d.tokens.empty() && !h.Token.IsZero() &&
+		d.tokens.deny(party{id: h.Token}, h, d.now) ||
+		!d.clients.empty() && !h.Token.IsZero() && !h.Client.IsZero() &&
+			d.clients.deny(party{h.Token, h.Client}, h, d.now) ||
+		!d.subjects.empty() && !h.Subject.IsZero() && !h.IssuedAt.IsZero() &&
+			d.subjects.deny(party{id: h.Subject}, h, d.now)
 }
 
 // add puts the given denials in force, and returns how many others it forgot
@@ -67,11 +66,11 @@ func (d *denials) add(given []registry.Denial) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now().Round(0)
-	for len(d.due) > 0 && !now.Before(d.due[0].until) {
-		d.forget()
+	for next := d.due.Due(now); next != nil; next = d.due.Due(now) {
+		d.forget(next.Value)
 	}
 
-	var entered queue
+	var entered []*denial
 	for _, g := range given {
 		// Without the reading of the monotonic clock, which stands still while the
 		// computer sleeps, times compare by the wall clock.
@@ -98,9 +97,9 @@ func (d *denials) ofToken(g registry.Denial) *denial {
 	case g.Token.IsZero():
 		return nil
 	case g.Client.IsZero():
-		return &denial{table: &d.tokens, of: party{id: g.Token}}
+		return newDenial(&d.tokens, party{id: g.Token})
 	default:
-		return &denial{table: &d.clients, of: party{g.Token, g.Client}}
+		return newDenial(&d.clients, party{g.Token, g.Client})
 	}
 }
 
@@ -110,55 +109,56 @@ func (d *denials) ofSubject(g registry.Denial) *denial {
 	if g.Subject.IsZero() || g.IssuedBefore.IsZero() {
 		return nil
 	}
-	return &denial{table: &d.subjects, of: party{id: g.Subject}, issuedBefore: g.IssuedBefore.Round(0)}
+	n := newDenial(&d.subjects, party{id: g.Subject})
+	n.issuedBefore = g.IssuedBefore.Round(0)
+	return n
 }
 
 // enter puts n in force, or into the denial of the same party, and adds that to
 // entered. What is entered is not due: the room for it is made at others' cost.
-func (d *denials) enter(entered queue, n *denial) queue {
+func (d *denials) enter(entered []*denial, n *denial) []*denial {
 	known := n.table.enter(n)
 	switch {
 	case known == nil:
 		return append(entered, n)
-	case known.place == nowhere:
+	case !known.due.Queued():
 		return entered // given twice
 	default:
-		heap.Remove(&d.due, known.place)
-		known.place = nowhere
+		d.due.Remove(&known.due)
 		return append(entered, known)
 	}
 }
 
 // settle makes what was entered due, once there is room for it. It returns how
 // many were forgotten.
-func (d *denials) settle(entered queue) int {
+func (d *denials) settle(entered []*denial) int {
 	forgotten := 0
-	for len(d.due) > 0 && len(d.due)+len(entered) > d.max {
-		d.forget()
+	for d.due.Len() > 0 && d.due.Len()+len(entered) > d.max {
+		d.forget(d.due.First().Value)
 		forgotten++
 	}
 	for _, n := range entered {
-		heap.Push(&d.due, n)
+		d.due.Put(&n.due, n.until)
 	}
-	for len(d.due) > d.max {
-		d.forget()
+	for d.due.Len() > d.max {
+		d.forget(d.due.First().Value)
 		forgotten++
 	}
 	return forgotten
 }
 
-// forget takes the next denial off the list.
-func (d *denials) forget() {
-	next := heap.Pop(&d.due).(*denial)
-	next.table.leave(next)
+// forget takes a denial off the list.
+func (d *denials) forget(n *denial) {
+	d.due.Remove(&n.due)
+	n.table.leave(n)
 }
 
 // denial says that a party is no longer welcome.
 type denial struct {
 	table *denialTable
-	of    party
-	// place is where it is in the queue; guarded by the lock of the list.
-	place int
+	// due is when it is to be forgotten, and, as its key, whom it names; guarded by
+	// the lock of the list.
+	due due.Entry[party, *denial]
 
 	// These are changed under the lock of the list and that of the table.
 
@@ -167,13 +167,22 @@ type denial struct {
 	issuedBefore time.Time
 }
 
+func newDenial(table *denialTable, of party) *denial {
+	n := &denial{table: table}
+	n.due.Key, n.due.Value = of, n
+	return n
+}
+
+// of is whom the denial names.
+func (d *denial) of() party { return d.due.Key }
+
 // party is whom a denial is about: a token or a subject; a client too, or none.
 type party struct{ id, client registry.ID }
 
-// inForce tells whether the denial, which names the party of s, is in force for
+// inForce tells whether the denial, which names the party of h, is in force for
 // its token.
-func (d *denial) inForce(s *registry.Stream, now time.Time) bool {
-	return now.Before(d.until) && (d.issuedBefore.IsZero() || s.IssuedAt.Before(d.issuedBefore))
+func (d *denial) inForce(h *registry.Holder, now time.Time) bool {
+	return now.Before(d.until) && (d.issuedBefore.IsZero() || h.IssuedAt.Before(d.issuedBefore))
 }
 
 // extend makes d deny all that n does too.
@@ -194,81 +203,50 @@ type denialTable struct {
 }
 
 type denialShard struct {
+	// mu guards denials, and when each is in force. No other lock is taken under it.
 	mu      sync.RWMutex
 	denials map[party]*denial
 }
 
 func (t *denialTable) empty() bool { return t.size.Load() == 0 }
 
-// deny tells whether the denial of p, if there is one, is in force for s.
-func (t *denialTable) deny(p party, s *registry.Stream, now func() time.Time) bool {
+// deny tells whether the denial of p, if there is one, is in force for h.
+func (t *denialTable) deny(p party, h *registry.Holder, now func() time.Time) bool {
 	sh := t.shard(p)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	d := sh.denials[p]
-	return d != nil && d.inForce(s, now())
+	return d != nil && d.inForce(h, now())
 }
 
 // enter adds n. If there is a denial of the same party, it is extended instead,
 // and returned.
 func (t *denialTable) enter(n *denial) *denial {
-	sh := t.shard(n.of)
+	sh := t.shard(n.of())
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if known := sh.denials[n.of]; known != nil {
+	if known := sh.denials[n.of()]; known != nil {
 		known.extend(n)
 		return known
 	}
 	if sh.denials == nil {
 		sh.denials = make(map[party]*denial)
 	}
-	n.place = nowhere
-	sh.denials[n.of] = n
+	sh.denials[n.of()] = n
 	t.size.Add(1)
 	return nil
 }
 
 // leave takes d out, which enter has added.
 func (t *denialTable) leave(d *denial) {
-	sh := t.shard(d.of)
+	sh := t.shard(d.of())
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	delete(sh.denials, d.of)
+	delete(sh.denials, d.of())
 	if len(sh.denials) == 0 {
 		sh.denials = nil // an emptied map would keep its memory
 	}
 	t.size.Add(-1)
 }
 
-func (t *denialTable) shard(p party) *denialShard { return &t.shards[p.id[0]%shards] }
-
-// queue is a heap of denials, the one to be forgotten next on top.
-type queue []*denial
-
-// nowhere is the place of a denial that is in no queue.
-const nowhere = -1
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].until.Before(q[j].until) }
-
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push and Pop are for package heap: they add and take the last.
-
-func (q *queue) Push(d any) {
-	d.(*denial).place = len(*q)
-	*q = append(*q, d.(*denial))
-}
-
-func (q *queue) Pop() any {
-	last := len(*q) - 1
-	d := (*q)[last]
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	return d
-}
-
-var _ heap.Interface = (*queue)(nil)
+func (t *denialTable) shard(p party) *denialShard { return &t.shards[shardOf(p.id)] }

@@ -5,113 +5,102 @@ import (
 	"errors"
 	"iter"
 
+	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// entry is one stream's place: reserved, then held, then gone. It carries the
-// links of every list it is in, so that entering one allocates nothing.
+// entry is one stream's place, and what is left of it until the stream's upstream
+// request is gone. It carries the links of every list it is in, so that entering
+// one allocates nothing. It is the registry.Place of a stream that was admitted at
+// the header.
 type entry struct {
 	in     *Registry
-	stream *registry.Stream
-	terms  terms
+	holder *registry.Holder
 
 	// These are guarded by the lock of the key's shard.
 
 	// age is the number of the commit, 0 before; a lower one is older.
 	age uint64
-	// slot is nil once the place is gone.
+	// slot is nil once the entry has left and departed.
 	slot *slot
-	// claim is nil for a stream without a client id.
+	// claim is nil for a stream without a client id, and once the entry has left.
 	claim *claim
+	// kept says until when a kept place is kept; nil for others.
+	kept *due.Entry[struct{}, *entry]
+	// awaited lists who waits for the stream's departure.
+	awaited *awaited
+	state   state
+	// departed tells that the stream's upstream request is gone.
+	departed bool
 
-	// links are guarded by the lock of the list they belong to.
+	// These are guarded by the lock of the list they belong to.
+
 	links [vias]link
+	// next is the next entry in the bucket of the stream's name.
+	next *entry
 }
 
+// state is how a place stands. It only ever rises.
 type state uint8
 
 const (
+	// reserved: no commit yet.
 	reserved state = iota
+	// held: the stream holds the key.
 	held
-	gone
+	// kept: the client has left, and the place is kept for it.
+	kept
+	// left: the place was given back or taken away. Until the stream's upstream
+	// request is gone, the slot has the entry among the departing.
+	left
 )
 
-// state follows from the other fields: one more would not fit into 128 bytes, and
-// there is an entry per stream.
-func (e *entry) state() state {
+// ErrNotReserved is returned by Commit for a place that was given back, or that is
+// held already.
+var ErrNotReserved = errors.New("the place is not reserved any more; ask for another")
+
+// Commit returns ErrNotReserved: the place is held, or was.
+func (e *entry) Commit(context.Context) ([]registry.Victim, error) { return nil, ErrNotReserved }
+
+// Leave gives the place back, or, if it is held and so wanted, keeps it for the
+// stream's client. After the first time, and once the place was taken away, it
+// changes nothing.
+func (e *entry) Leave(keep registry.Keep) {
+	sh := e.shard()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	switch {
-	case e.slot == nil:
-		return gone
-	case e.age == 0:
-		return reserved
+	case e.state > held:
+	case e.state == held && keep.For > 0 && e.in.kept.put(e, keep.For):
+		sh.keep(e)
 	default:
-		return held
-	}
-}
-
-// ErrNotReserved is returned by Commit for a place that was released or
-// committed before.
-var ErrNotReserved = errors.New("the place is not reserved any more; reserve another")
-
-// Commit makes the reserved place a held one, ends the holders that are now too
-// many and returns them, oldest first. After Release, or a second time, it
-// changes nothing and returns ErrNotReserved. If the stream is denied, it gives
-// the place back and returns registry.ErrDenied.
-func (e *entry) Commit(context.Context) ([]registry.Victim, error) {
-	ended, err := e.commit()
-	end(ended, e.stream.Addr)
-	return ended, err
-}
-
-func (e *entry) commit() ([]registry.Victim, error) {
-	sh := e.in.shard(e.stream.Key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if e.state() != reserved {
-		return nil, ErrNotReserved
-	}
-	ds := newcomer{stream: e.stream, terms: e.terms, slot: e.slot, claim: e.claim}.departures()
-	// Held first, then asked: who denies does the opposite, so either finds the
-	// other.
-	sh.hold(e)
-	if e.in.denials.name(e.stream) {
-		sh.drop(e)
-		return nil, registry.ErrDenied
-	}
-	for _, d := range ds {
-		sh.drop(d.entry)
-	}
-	e.slot.tell(0)
-	return victims(ds), nil
-}
-
-// Release gives the place back. It removes this entry or nothing.
-func (e *entry) Release() {
-	sh := e.in.shard(e.stream.Key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if e.state() != gone {
 		sh.drop(e)
 	}
 }
 
-// dropIfHeld takes the place away if it is held, and reports whether it was.
-func (e *entry) dropIfHeld() bool {
-	sh := e.in.shard(e.stream.Key)
+// Departed says that the stream's upstream request is gone.
+func (e *entry) Departed() {
+	sh := e.shard()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if e.state() != held {
-		return false
+	if e.departed {
+		return
 	}
-	sh.drop(e)
-	return true
+	e.departed = true
+	if e.state == left {
+		sh.forget(e)
+	}
+	e.awaited.tell()
+	e.awaited = nil
 }
+
+func (e *entry) shard() *shard { return e.in.shard(e.holder.Key) }
 
 // via names one of the rings that an entry can be in.
 type via uint8
 
 const (
-	viaKey     via = iota // the holders of a key
+	viaKey     via = iota // of a key: the holders, the kept places, or the departing
 	viaClaim              // the holders of a key with one client id
 	viaToken              // the holders with one token
 	viaClient             // the holders with one client id

@@ -1,21 +1,32 @@
 package memory
 
 import (
+	"sync"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// Size returns how many slots, claims, and heads in the indices there are. Denials
-// do not count, since they stay until their time is over.
+// Size returns how many slots, claims, holders, heads in the indices and kept places
+// there are. Denials do not count, since they stay until their time is over.
 func (r *Registry) Size() int {
 	n := 0
-	for i := range shards {
-		n += len(r.keys[i].slots) + len(r.keys[i].claims) + r.keys[i].holders
+	count := func(mu sync.Locker, size func() int) {
+		mu.Lock()
+		defer mu.Unlock()
+		n += size()
+	}
+	for i := range r.keys {
+		sh := &r.keys[i]
+		count(&sh.mu, func() int { return len(sh.slots) + len(sh.claims) + sh.holders })
 		for _, x := range []*index{&r.tokens, &r.clients, &r.subjects} {
-			n += len(x.shards[i].heads)
+			count(&x.shards[i].mu, func() int { return len(x.shards[i].heads) })
 		}
 	}
+	for i := range r.ids {
+		count(&r.ids[i].mu, func() int { return r.ids[i].size })
+	}
+	count(&r.kept.mu, r.kept.queue.Len)
 	return n
 }
 
@@ -32,7 +43,7 @@ func (r *Registry) Denials() int {
 		}
 		n += inTable
 	}
-	if len(r.denials.due) != n {
+	if r.denials.due.Len() != n {
 		panic("a denial will never be forgotten, or was already")
 	}
 	return n
@@ -41,8 +52,9 @@ func (r *Registry) Denials() int {
 // DenialTimes returns all times that the denials keep.
 func (r *Registry) DenialTimes() []time.Time {
 	var out []time.Time
-	for _, d := range r.denials.due {
-		out = append(out, d.until, d.issuedBefore)
+	for d := r.denials.due.First(); d != nil; d = r.denials.due.First() {
+		out = append(out, d.At(), d.Value.until, d.Value.issuedBefore)
+		r.denials.due.Remove(d)
 	}
 	return out
 }
@@ -53,6 +65,25 @@ func (r *Registry) SetMaxDenials(n int) { r.denials.max = n }
 // SetNow changes where the time for denials comes from.
 func (r *Registry) SetNow(now func() time.Time) { r.denials.now = now }
 
+// Waiting returns how many ask for the stream's departure.
+func Waiting(p registry.Place) int {
+	n := 0
+	for a := entryOf(p).awaited; a != nil; a = a.next {
+		n++
+	}
+	return n
+}
+
 // Age returns the number of the place's commit, 0 if there was none. Among the
 // streams of one key a higher one is newer.
-func Age(p registry.Place) uint64 { return p.(*entry).age }
+func Age(p registry.Place) uint64 { return entryOf(p).age }
+
+func entryOf(p registry.Place) *entry {
+	if r, ok := p.(*reservation); ok {
+		return r.entry
+	}
+	return p.(*entry)
+}
+
+// ManyHolders is how many holders with one ID are looked through for a page.
+const ManyHolders = manyHolders

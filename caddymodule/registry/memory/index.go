@@ -10,17 +10,18 @@ import (
 // locks are taken after a key's, and no other lock is taken under them.
 type index struct {
 	via    via
-	id     func(*registry.Stream) registry.ID
+	id     func(*registry.Holder) registry.ID
 	shards [shards]indexShard
 }
 
 // indexShard maps an ID to the head of the ring of those that carry it.
 type indexShard struct {
+	// mu guards heads, and the links of the rings.
 	mu    sync.Mutex
 	heads map[registry.ID]*entry
 }
 
-func (x *index) init(v via, id func(*registry.Stream) registry.ID) {
+func (x *index) init(v via, id func(*registry.Holder) registry.ID) {
 	x.via, x.id = v, id
 	for i := range x.shards {
 		x.shards[i].heads = make(map[registry.ID]*entry)
@@ -29,7 +30,7 @@ func (x *index) init(v via, id func(*registry.Stream) registry.ID) {
 
 // add enters e, unless it carries no ID.
 func (x *index) add(e *entry) {
-	id := x.id(e.stream)
+	id := x.id(e.holder)
 	if id.IsZero() {
 		return
 	}
@@ -44,7 +45,7 @@ func (x *index) add(e *entry) {
 
 // remove takes e out, which add has entered.
 func (x *index) remove(e *entry) {
-	id := x.id(e.stream)
+	id := x.id(e.holder)
 	if id.IsZero() {
 		return
 	}
@@ -62,25 +63,24 @@ func (x *index) remove(e *entry) {
 	}
 }
 
-// under returns who carries id, oldest first. They may be gone by the time the
-// caller looks at them.
-func (x *index) under(id registry.ID) []*entry {
+// under returns who carries id, oldest first, most of them at most. They may be
+// gone by the time the caller looks at them.
+func (x *index) under(id registry.ID, most int) []*entry {
 	sh := x.shard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	var es []*entry
-	for e := range ring(x.via, sh.heads[id]) {
+	return first(most, nil, x.via, sh.heads[id])
+}
+
+// first adds to es the oldest of a ring, until there are most.
+func first(most int, es []*entry, v via, head *entry) []*entry {
+	for e := range ring(v, head) {
+		if len(es) == most {
+			break
+		}
 		es = append(es, e)
 	}
 	return es
 }
 
-// knows tells whether anyone carries id.
-func (x *index) knows(id registry.ID) bool {
-	sh := x.shard(id)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return sh.heads[id] != nil
-}
-
-func (x *index) shard(id registry.ID) *indexShard { return &x.shards[id[0]%shards] }
+func (x *index) shard(id registry.ID) *indexShard { return &x.shards[shardOf(id)] }

@@ -5,18 +5,35 @@ import (
 	"math"
 	"slices"
 
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // newcomer is a stream that asks for a key, with what it finds there. The rules
 // of admission are its methods; the key's shard must be locked.
 type newcomer struct {
-	stream *registry.Stream
+	holder *registry.Holder
 	terms  terms
 	// slot is nil if nobody has anything to do with the key.
 	slot *slot
 	// claim is nil if the newcomer's client id has no place, or is none.
 	claim *claim
+	// gone names holders, by streams of their responses, that do not count: they
+	// are about to end.
+	gone   []registry.StreamID
+	absent absent
+	// back has the places, kept for the newcomer's client, that it takes back: one,
+	// or, for a tab, all.
+	back []*entry
+}
+
+// absent counts the held places that do not count.
+type absent struct {
+	streams int
+	// own is how many of the streams are of the newcomer's client id.
+	own int
+	// holding is how many clients hold nothing else.
+	holding int
 }
 
 // terms is a registry.Rule in a fifth of its size. What is not Reject is
@@ -34,37 +51,127 @@ func termsOf(rule registry.Rule) terms {
 // limit is the number of holders; 0: no limit.
 func (t terms) limit() int { return int(t.most) }
 
-// judgement says whether the newcomer is admitted, and at whose cost.
-func (n newcomer) judgement() registry.Judgement {
-	if n.admitted() {
-		return registry.Judgement{Admitted: true, Ends: victims(n.departures())}
+// find looks up the newcomer's slot and claim.
+func (n *newcomer) find(sh *shard) {
+	n.slot = sh.slots[n.holder.Key]
+	if n.slot != nil && !n.holder.Client.IsZero() {
+		n.claim = sh.claims[pair{n.holder.Key, n.holder.Client}]
 	}
-	j := registry.Judgement{Holders: make([]*registry.Stream, 0, n.slot.holders)}
-	for e := range ring(viaKey, n.slot.held) {
-		j.Holders = append(j.Holders, e.stream)
-	}
-	return j
 }
 
+// countGone counts the holders that do not count.
+func (n *newcomer) countGone() {
+	if len(n.gone) == 0 || n.slot == nil {
+		return
+	}
+	for e := range ring(viaKey, n.slot.held) {
+		if !n.isGone(e) {
+			continue
+		}
+		n.absent.streams++
+		if n.owns(e) {
+			n.absent.own++
+		}
+		c := e.claim
+		switch {
+		case c == nil:
+			n.absent.holding++
+		case youngest(viaClaim, c.held) == e && n.present(c) == nil && c.kept == 0:
+			n.absent.holding++
+		}
+	}
+}
+
+// isGone tells whether e does not count for the newcomer.
+func (n *newcomer) isGone(e *entry) bool { return names(n.gone, e.holder.ID) }
+
+// names tells whether one of the streams is of the same response as id.
+func names(streams []registry.StreamID, id registry.StreamID) bool {
+	for i := range streams {
+		if streams[i].SameResponse(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// present returns the youngest of the claim's holders that counts; nil if there is
+// none.
+func (n *newcomer) present(c *claim) *entry {
+	if len(n.gone) == 0 && c.held != nil {
+		return youngest(viaClaim, c.held)
+	}
+	var found *entry
+	for e := range ring(viaClaim, c.held) {
+		if !n.isGone(e) {
+			found = e
+		}
+	}
+	return found
+}
+
+// findBack finds the places that the newcomer takes back.
+func (n *newcomer) findBack() {
+	if n.slot == nil {
+		return
+	}
+	for e := range ring(viaKey, n.slot.kept) {
+		if !e.holder.SameClient(n.holder) {
+			continue
+		}
+		n.back = append(n.back, e)
+		if !n.isTab() {
+			return
+		}
+	}
+}
+
+// isTab tells whether the newcomer replaces all older streams of its client id.
+func (n *newcomer) isTab() bool { return n.holder.Tab && !n.holder.Client.IsZero() }
+
 // admitted tells whether the newcomer gets a place. Reservations count, or two
-// newcomers could both be promised the last one.
-func (n newcomer) admitted() bool {
+// newcomers could both be promised the last one; and so do holders that are about
+// to end: Reject protects them until they are gone.
+func (n *newcomer) admitted() bool {
 	switch {
 	case n.slot == nil, !n.terms.reject, n.terms.limit() == 0:
 		return true
 	case n.terms.clients:
-		return n.claim != nil || n.slot.taking < n.terms.limit()
+		return n.takes() || n.slot.taking-n.anonymousBack() < n.terms.limit()
 	default:
-		return n.slot.holders+n.slot.reservations-n.replaced() < n.terms.limit()
+		taken := n.slot.holders + n.slot.keeping + n.slot.reservations
+		return taken-n.replaced()-len(n.back) < n.terms.limit()
 	}
 }
 
 // takesPlace tells whether the newcomer, if admitted, takes a further place.
-func (n newcomer) takesPlace() bool {
+func (n *newcomer) takesPlace() bool {
+	if len(n.back) > 0 {
+		return false
+	}
 	if n.terms.clients {
-		return n.claim == nil
+		return !n.takes()
 	}
 	return n.replaced() == 0
+}
+
+// takes tells whether the newcomer's client id has a place already.
+func (n *newcomer) takes() bool {
+	return n.claim != nil && n.claim.holders+n.claim.kept+n.claim.reservations > 0
+}
+
+// holds tells whether the newcomer's client id holds already.
+func (n *newcomer) holds() bool {
+	return n.claim != nil && n.claim.holders-n.absent.own+n.claim.kept > 0
+}
+
+// anonymousBack counts the clients without a client id whose places the newcomer
+// takes back.
+func (n *newcomer) anonymousBack() int {
+	if !n.holder.Client.IsZero() {
+		return 0
+	}
+	return len(n.back)
 }
 
 // replaced counts the places that a tab's newcomer does not count against
@@ -72,103 +179,150 @@ func (n newcomer) takesPlace() bool {
 // A reservation of the same client id that is not a tab's does count: were it
 // committed after the newcomer, it would not end the newcomer, and the key
 // would be held too often.
-func (n newcomer) replaced() int {
-	if !n.stream.Tab || n.claim == nil {
+func (n *newcomer) replaced() int {
+	if !n.isTab() || n.claim == nil {
 		return 0
 	}
 	return n.claim.holders + n.claim.tabs
 }
 
-// departure is a holder that must go, and why.
-type departure struct {
-	entry  *entry
-	reason registry.Reason
+// cost is who makes room for a newcomer.
+type cost struct {
+	// ends are the holders that must end, oldest first.
+	ends []victim
+	// yields are the kept places that are given up.
+	yields []*entry
 }
 
-// departures lists, oldest first, the holders that the newcomer's commit ends.
-func (n newcomer) departures() []departure {
+// victim is a holder that must end, and why.
+type victim struct {
+	entry  *entry
+	reason reason.Reason
+}
+
+// cost finds who makes room for the newcomer, once it holds.
+func (n *newcomer) cost() cost {
 	if n.slot == nil {
-		return nil
+		return cost{}
 	}
-	var out []departure
-	if n.stream.Tab {
+	c := cost{yields: n.back}
+	if n.isTab() {
 		for e := range ring(viaClaim, n.claim.oldest()) {
-			out = append(out, departure{e, registry.Replaced})
+			if !n.isGone(e) {
+				c.ends = append(c.ends, victim{e, reason.Replaced})
+			}
 		}
 	}
 	switch {
 	case n.terms.reject, n.terms.limit() == 0:
 	case n.terms.clients:
-		out = n.supersedeClients(out)
+		n.supersedeClients(&c)
 	default:
-		out = n.supersedeStreams(out)
+		n.supersedeStreams(&c)
 	}
-	slices.SortFunc(out, func(a, b departure) int { return cmp.Compare(a.entry.age, b.entry.age) })
-	return out
+	slices.SortFunc(c.ends, func(a, b victim) int { return cmp.Compare(a.entry.age, b.entry.age) })
+	return c
 }
 
-// supersedeStreams adds to out the holders that are too many: the newcomer's
-// own older streams first, then the oldest.
-func (n newcomer) supersedeStreams(out []departure) []departure {
-	excess := n.slot.holders - len(out) + 1 - n.terms.limit()
-	if !n.stream.Tab { // a tab's are all in out already
+// supersedeStreams adds to c the places that are too many: kept ones first, then
+// the newcomer's own older streams, then the oldest.
+func (n *newcomer) supersedeStreams(c *cost) {
+	excess := n.slot.holders + n.slot.keeping - n.absent.streams - len(c.ends) - len(c.yields) + 1 - n.terms.limit()
+	for e := range ring(viaKey, n.slot.kept) {
+		if excess <= 0 {
+			return
+		}
+		if !slices.Contains(n.back, e) {
+			c.yields = append(c.yields, e)
+			excess--
+		}
+	}
+	if !n.isTab() { // a tab's are all in c already
 		for e := range ring(viaClaim, n.claim.oldest()) {
 			if excess <= 0 {
-				break
+				return
 			}
-			out = append(out, departure{e, registry.Replaced})
-			excess--
+			if !n.isGone(e) {
+				c.ends = append(c.ends, victim{e, reason.Replaced})
+				excess--
+			}
 		}
 	}
 	for e := range ring(viaKey, n.slot.held) {
 		if excess <= 0 {
-			break
+			return
 		}
-		if n.owns(e) {
-			continue // in out already
+		if !n.owns(e) && !n.isGone(e) { // else in c already
+			c.ends = append(c.ends, victim{e, reason.Superseded})
+			excess--
 		}
-		out = append(out, departure{e, registry.Superseded})
-		excess--
 	}
-	return out
 }
 
-// supersedeClients adds to out all streams of the clients that are too many:
-// those whose youngest stream is oldest, never the newcomer's own.
-func (n newcomer) supersedeClients(out []departure) []departure {
-	excess := n.slot.holding - n.terms.limit()
-	if n.claim.oldest() == nil {
+// supersedeClients adds to c all places of the clients that are too many: first
+// those for which places are only kept, then those whose youngest stream is
+// oldest, never the newcomer's own.
+func (n *newcomer) supersedeClients(c *cost) {
+	excess := n.slot.holding - n.absent.holding - n.anonymousBack() - n.terms.limit()
+	if !n.holds() {
 		excess++
+	}
+	for e := range ring(viaKey, n.slot.kept) {
+		switch {
+		case excess <= 0:
+			return
+		case n.owns(e), slices.Contains(c.yields, e):
+		case e.claim == nil:
+			c.yields = append(c.yields, e)
+			excess--
+		case n.present(e.claim) == nil:
+			n.yieldAll(c, e.claim)
+			excess--
+		}
 	}
 	for e := range ring(viaKey, n.slot.held) {
 		switch {
 		case excess <= 0:
-			return out
-		case n.owns(e):
+			return
+		case n.owns(e), n.isGone(e):
 		case e.claim == nil:
-			out = append(out, departure{e, registry.Superseded})
+			c.ends = append(c.ends, victim{e, reason.Superseded})
 			excess--
-		case youngest(viaClaim, e.claim.held) == e:
+		case n.present(e.claim) == e:
 			for peer := range ring(viaClaim, e.claim.held) {
-				out = append(out, departure{peer, registry.Superseded})
+				if !n.isGone(peer) {
+					c.ends = append(c.ends, victim{peer, reason.Superseded})
+				}
 			}
+			n.yieldAll(c, e.claim)
 			excess--
 		}
 	}
-	return out
 }
 
-// owns tells whether e is a stream of the newcomer's client.
-func (n newcomer) owns(e *entry) bool { return n.claim != nil && e.claim == n.claim }
+// yieldAll adds to c all places that are kept for the claim's client.
+func (n *newcomer) yieldAll(c *cost, of *claim) {
+	if of.kept == 0 {
+		return
+	}
+	for e := range ring(viaKey, n.slot.kept) {
+		if e.claim == of {
+			c.yields = append(c.yields, e)
+		}
+	}
+}
 
-// victims is what callers get to see of departures.
-func victims(ds []departure) []registry.Victim {
-	if len(ds) == 0 {
+// owns tells whether e is a place of the newcomer's client id.
+func (n *newcomer) owns(e *entry) bool { return n.claim != nil && e.claim == n.claim }
+
+// victims is what callers get to see of those who must end.
+func (c *cost) victims() []registry.Victim {
+	if len(c.ends) == 0 {
 		return nil
 	}
-	vs := make([]registry.Victim, len(ds))
-	for i, d := range ds {
-		vs[i] = registry.Victim{Stream: d.entry.stream, Reason: d.reason}
+	vs := make([]registry.Victim, len(c.ends))
+	for i, v := range c.ends {
+		vs[i] = registry.Victim{Holder: v.entry.holder, Reason: v.reason}
 	}
 	return vs
 }

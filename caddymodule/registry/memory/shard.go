@@ -8,8 +8,12 @@ import (
 
 // shard keeps the keys that fall to it.
 type shard struct {
+	// mu guards all fields, with the slots, claims and entries in them. With it
+	// held, the lock of an index, of the denials or of the kept places may be
+	// taken, and nothing outside of the package may be called.
 	mu sync.Mutex
-	// slots has a slot per key that anyone holds, reserves or waits for.
+	// slots has a slot per key that anyone holds, reserves, departs from or waits
+	// for.
 	slots map[registry.ID]*slot
 	// spare is a slot that was given up, if any, for the next key to use: keys
 	// come and go all the time.
@@ -18,113 +22,186 @@ type shard struct {
 	claims map[pair]*claim
 	// commits numbers the commits, so that holders have an age.
 	commits uint64
-	// holders counts the held places.
+	// holders counts the held and kept places.
 	holders int
 }
 
 // pair names the streams of one client under one key.
 type pair struct{ key, client registry.ID }
 
-// newcomer looks up what s finds.
-func (sh *shard) newcomer(s *registry.Stream, t terms) newcomer {
-	n := newcomer{stream: s, terms: t, slot: sh.slots[s.Key]}
-	if n.slot != nil && !s.Client.IsZero() {
-		n.claim = sh.claims[pair{s.Key, s.Client}]
-	}
+// newcomer looks up what the stream finds, who does not count those gone.
+func (sh *shard) newcomer(h *registry.Holder, t terms, gone []registry.StreamID) newcomer {
+	n := newcomer{holder: h, terms: t, gone: gone}
+	n.find(sh)
+	n.countGone()
+	n.findBack()
 	return n
 }
 
 // reserve enters e as reserved, in its slot and claim; it makes them if e has
 // none yet.
 func (sh *shard) reserve(e *entry) {
-	s := e.stream
+	h := e.holder
 	if e.slot == nil {
 		e.slot = sh.newSlot()
-		sh.slots[s.Key] = e.slot
+		sh.slots[h.Key] = e.slot
 	}
 	e.slot.reservations++
 	switch {
-	case s.Client.IsZero():
+	case h.Client.IsZero():
 		e.slot.taking++
 	case e.claim == nil:
 		e.claim = new(claim)
-		sh.claims[pair{s.Key, s.Client}] = e.claim
+		sh.claims[pair{h.Key, h.Client}] = e.claim
 		e.slot.taking++
 	}
 	if e.claim != nil {
-		e.claim.reserve(s, +1)
+		e.claim.reserve(h, +1)
 	}
-	e.slot.tell(0)
 }
 
 // hold makes e, which is reserved, the youngest holder of its key.
 func (sh *shard) hold(e *entry) {
 	sh.commits++
 	e.age = sh.commits
+	e.state = held
 	sh.holders++
 
-	sl := e.slot
+	sl, c := e.slot, e.claim
 	sl.reservations--
 	sl.holders++
 	sl.held = e.join(viaKey, sl.held)
-	c := e.claim
-	if c == nil || c.holders == 0 {
+	if c == nil || c.holders+c.kept == 0 {
 		sl.holding++
 	}
 	if c != nil {
-		c.reserve(e.stream, -1)
+		c.reserve(e.holder, -1)
 		c.holders++
 		c.held = e.join(viaClaim, c.held)
 	}
+	e.in.ids.add(e)
 	e.in.tokens.add(e)
 	e.in.clients.add(e)
 	e.in.subjects.add(e)
 }
 
-// drop takes away the place of e, reserved or held, and tells a waiter.
-func (sh *shard) drop(e *entry) {
-	if e.state() == held {
-		sh.unhold(e)
-	} else {
-		e.slot.reservations--
-		if e.claim != nil {
-			e.claim.reserve(e.stream, -1)
-		}
-	}
-	s, sl, c := e.stream, e.slot, e.claim
-	e.slot, e.claim = nil, nil
-	if c != nil && c.holders+c.reservations == 0 {
-		delete(sh.claims, pair{s.Key, s.Client})
-		sl.taking--
-	} else if c == nil {
-		sl.taking--
-	}
-	sl.tell(1)
-	sh.tidy(s.Key, sl)
-}
-
-// unhold takes e out of everything that knows holders.
-func (sh *shard) unhold(e *entry) {
-	sh.holders--
-	sl := e.slot
+// keep makes e, which is held, a kept place. Who waits with the same client would
+// now be admitted.
+func (sh *shard) keep(e *entry) {
+	sl, c := e.slot, e.claim
 	sl.holders--
 	sl.held = e.leave(viaKey, sl.held)
-	c := e.claim
 	if c != nil {
 		c.holders--
 		c.held = e.leave(viaClaim, c.held)
+		c.kept++
 	}
-	if c == nil || c.holders == 0 {
-		sl.holding--
+	e.state = kept
+	sl.keeping++
+	sl.kept = e.join(viaKey, sl.kept)
+	sl.tell(0)
+}
+
+// pay takes the places away that make room for a newcomer, which holds by now.
+func (sh *shard) pay(c cost) {
+	sh.giveUp(c.yields)
+	for _, v := range c.ends {
+		sh.drop(v.entry)
 	}
+}
+
+// giveUp takes those places away that are still kept: two newcomers of one request
+// may have been counting on the same.
+func (sh *shard) giveUp(entries []*entry) {
+	for _, e := range entries {
+		if e.state == kept {
+			sh.drop(e)
+		}
+	}
+}
+
+// drop takes away the place of e, reserved, held or kept, and tells a waiter.
+func (sh *shard) drop(e *entry) {
+	sl := e.slot
+	sh.remove(e)
+	sl.tell(1)
+	sh.tidy(e.holder.Key, sl)
+}
+
+// takeBack takes away a place that nobody has heard of, so that nothing has
+// changed.
+func (sh *shard) takeBack(e *entry) {
+	sl := e.slot
+	e.departed = true
+	sh.remove(e)
+	sh.tidy(e.holder.Key, sl)
+}
+
+// remove takes e out of everything but, unless it has departed, its slot, where it
+// is one of the departing from now on.
+func (sh *shard) remove(e *entry) {
+	sl, c := e.slot, e.claim
+	switch e.state {
+	case reserved:
+		sl.reservations--
+		if c != nil {
+			c.reserve(e.holder, -1)
+		}
+	case held:
+		sl.holders--
+		sl.held = e.leave(viaKey, sl.held)
+		if c != nil {
+			c.holders--
+			c.held = e.leave(viaClaim, c.held)
+		}
+		sh.unhold(e)
+	case kept:
+		sl.keeping--
+		sl.kept = e.leave(viaKey, sl.kept)
+		if c != nil {
+			c.kept--
+		}
+		e.in.kept.remove(e)
+		sh.unhold(e)
+	}
+	if c == nil {
+		sl.taking--
+	} else if c.holders+c.kept+c.reservations == 0 {
+		delete(sh.claims, pair{e.holder.Key, e.holder.Client})
+		sl.taking--
+	}
+	e.claim, e.state = nil, left
+	if e.departed {
+		e.slot = nil
+	} else {
+		sl.departing = e.join(viaKey, sl.departing)
+	}
+}
+
+// unhold takes e, which its slot and claim do not count any more, out of what else
+// knows holders.
+func (sh *shard) unhold(e *entry) {
+	sh.holders--
+	if e.claim == nil || e.claim.holders+e.claim.kept == 0 {
+		e.slot.holding--
+	}
+	e.in.ids.remove(e)
 	e.in.tokens.remove(e)
 	e.in.clients.remove(e)
 	e.in.subjects.remove(e)
 }
 
+// forget takes e, which has left and departed, out of its slot.
+func (sh *shard) forget(e *entry) {
+	sl := e.slot
+	e.slot = nil
+	sl.departing = e.leave(viaKey, sl.departing)
+	sh.tidy(e.holder.Key, sl)
+}
+
 // tidy forgets the slot of key if nobody is left in it.
 func (sh *shard) tidy(key registry.ID, sl *slot) {
-	if sl.holders+sl.reservations+len(sl.waiters) == 0 {
+	if sl.empty() {
 		delete(sh.slots, key)
 		sh.spare = sl // with nobody left in it, it is as good as new
 	}
@@ -137,23 +214,4 @@ func (sh *shard) newSlot() *slot {
 		return sl
 	}
 	return new(slot)
-}
-
-// holder returns the entry with which s holds its key, or nil. It looks at the
-// oldest first, since those are the ones that go.
-func (sh *shard) holder(s *registry.Stream) *entry {
-	n := sh.newcomer(s, terms{})
-	if n.slot == nil {
-		return nil
-	}
-	v, head := viaKey, n.slot.held
-	if !s.Client.IsZero() {
-		v, head = viaClaim, n.claim.oldest()
-	}
-	for e := range ring(v, head) {
-		if e.stream == s {
-			return e
-		}
-	}
-	return nil
 }

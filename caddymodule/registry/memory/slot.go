@@ -6,34 +6,43 @@ import "github.com/sse-guard/sse-guard/caddymodule/registry"
 // exists as long as there is anyone to know of, and is guarded by the lock of
 // the key's shard, as is everything in this file.
 type slot struct {
-	// held is the ring of the key's holders, by the age of their commit.
-	held *entry
-	// holders counts them, and holding their clients.
-	holders, holding int
+	// held is the ring of the key's holders, by the age of their commit; kept that
+	// of the kept places, and departing that of the streams that have left while
+	// their upstream requests have not gone, both by when they got there.
+	held, kept, departing *entry
+	// holders counts those held, keeping those kept, and holding the clients of
+	// both.
+	holders, keeping, holding int
 	// reservations counts the reserved places.
 	reservations int
-	// taking counts the clients that hold or have reserved. A stream without a
-	// client id is a client of its own.
+	// taking counts the clients that hold, are kept a place, or have reserved. A
+	// stream without a client id is a client of its own.
 	taking int
 	// waiters are the refused newcomers that wait, the longest waiting first.
 	waiters []*waiter
 }
 
+// empty tells whether nobody is left in the slot.
+func (sl *slot) empty() bool {
+	return sl.holders+sl.keeping+sl.reservations+len(sl.waiters) == 0 && sl.departing == nil
+}
+
 // claim is what one client id has of one key. It exists as long as the client
-// holds or has reserved.
+// holds, is kept a place, or has reserved.
 type claim struct {
 	// held is the ring of the client's holders of the key.
-	held    *entry
-	holders int
+	held *entry
+	// holders counts those held, and kept the places kept.
+	holders, kept int
 	// reservations counts the reserved places, and tabs those among them whose
 	// commit will replace the client's other streams.
 	reservations, tabs int
 }
 
 // reserve adds by, +1 or -1, to the claim's reservations.
-func (c *claim) reserve(s *registry.Stream, by int) {
+func (c *claim) reserve(h *registry.Holder, by int) {
 	c.reservations += by
-	if s.Tab {
+	if h.Tab {
 		c.tabs += by
 	}
 }

@@ -1,6 +1,8 @@
 package memory
 
 import (
+	"context"
+	"fmt"
 	"slices"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -9,35 +11,32 @@ import (
 // waiter is a refused newcomer that waits for a place.
 type waiter struct {
 	in     *Registry
-	stream *registry.Stream
+	holder *registry.Holder
 	terms  terms
 	free   chan struct{}
 }
 
-// MaxWaiters is how many may wait for one key.
-const MaxWaiters = 8
-
-// Wait enlists s until it is told, or stops. If s would be admitted now, it is
-// told at once. It reports false if MaxWaiters already wait for the key, or if
-// s has none.
-func (r *Registry) Wait(s *registry.Stream, rule registry.Rule) (registry.Waiter, bool) {
-	if s.Key.IsZero() {
-		return nil, false
+// Wait enlists a newcomer until it is told, or stops. If it would be admitted now,
+// it is told at once. Its error is registry.ErrManyWaiters if registry.MostWaiters
+// already wait for the key, registry.ErrNoKey, or nil.
+func (r *Registry) Wait(_ context.Context, ask registry.Ask) (registry.Waiter, error) {
+	if ask.Holder.Key.IsZero() {
+		return nil, fmt.Errorf("waiting for a place: %w", registry.ErrNoKey)
 	}
-	sh := r.shard(s.Key)
+	sh := r.shard(ask.Holder.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	w := &waiter{in: r, stream: s, terms: termsOf(rule), free: make(chan struct{})}
-	n := sh.newcomer(s, w.terms)
+	w := &waiter{in: r, holder: ask.Holder, terms: termsOf(ask.Rule), free: make(chan struct{})}
+	n := sh.newcomer(w.holder, w.terms, nil)
 	switch {
 	case n.admitted():
 		close(w.free)
-	case len(n.slot.waiters) == MaxWaiters:
-		return nil, false
+	case len(n.slot.waiters) == registry.MostWaiters:
+		return nil, fmt.Errorf("waiting for a place beside %d others: %w", registry.MostWaiters, registry.ErrManyWaiters)
 	default:
 		n.slot.waiters = append(n.slot.waiters, w)
 	}
-	return w, true
+	return w, nil
 }
 
 // Free is closed when the waiter would be admitted. It is a hint, not a
@@ -46,7 +45,7 @@ func (w *waiter) Free() <-chan struct{} { return w.free }
 
 // Stop ends the waiting. Free then stays as it is.
 func (w *waiter) Stop() {
-	key := w.stream.Key
+	key := w.holder.Key
 	sh := w.in.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -68,7 +67,7 @@ func (sl *slot) tell(places int) {
 		return
 	}
 	sl.waiters = slices.DeleteFunc(sl.waiters, func(w *waiter) bool {
-		n := w.in.shard(w.stream.Key).newcomer(w.stream, w.terms)
+		n := w.in.shard(w.holder.Key).newcomer(w.holder, w.terms, nil)
 		if !n.admitted() {
 			return false
 		}

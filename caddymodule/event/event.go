@@ -1,0 +1,105 @@
+// Package event says what happened to streams. Whoever acts on it, or writes it
+// down, is an Observer: the log, flap damping, the audit log of contested keys.
+// What one of them does never depends on another.
+package event
+
+import (
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// Event is one of the types below.
+type Event interface{ isEvent() }
+
+// Observer is told what happens.
+type Observer interface {
+	// Observe is called without any lock, by whoever made it happen, who waits for
+	// it: it must not block.
+	Observe(Event)
+}
+
+// Observers are told one after the other.
+type Observers []Observer
+
+// Tell tells all of them.
+func (os Observers) Tell(e Event) {
+	for _, o := range os {
+		o.Observe(e)
+	}
+}
+
+// Who is a client as a guard knows it.
+type Who struct {
+	Holder *registry.Holder
+	// Sub is the verified user's name; empty: not known.
+	Sub string
+}
+
+// Admitted is that a stream opened. It holds a key.
+type Admitted struct{ Stream Who }
+
+// Superseded is that a newcomer took the key from a holder. The guard of the
+// newcomer tells it.
+type Superseded struct {
+	Loser    *registry.Holder
+	Newcomer Who
+}
+
+// Lost is that a stream of this process was superseded. It is told before the
+// stream's client is.
+type Lost struct {
+	Loser *registry.Holder
+	// To is the stream that took the key.
+	To registry.StreamID
+	// Gone tells whether the loser's client had left by itself before it was told.
+	// It does not block, and may be kept for minutes.
+	Gone func() bool
+}
+
+// Rejected is that a newcomer was refused because the key is full. Holders are
+// some of those who hold it.
+type Rejected struct {
+	Newcomer Who
+	Holders  []*registry.Holder
+}
+
+// Damped is that a newcomer is parked because it flaps.
+type Damped struct{ Newcomer Who }
+
+// Entombed is that a client showed the tombstone of an ended stream, which was
+// made at the given time: it stays away.
+type Entombed struct {
+	Client Who
+	Reason reason.Reason
+	Made   time.Time
+}
+
+// Ended is that the guard ended a stream.
+type Ended struct {
+	Stream Who
+	Reason reason.Reason
+	// Delivered tells whether the client was sent the event.
+	Delivered bool
+	Age       time.Duration
+	// Events and Bytes count what was relayed.
+	Events uint64
+	Bytes  int64
+}
+
+// LoggedOut is that a logout ended so many streams.
+type LoggedOut struct {
+	By      Who
+	Scope   string
+	Streams int
+}
+
+func (Admitted) isEvent()   {}
+func (Superseded) isEvent() {}
+func (Lost) isEvent()       {}
+func (Rejected) isEvent()   {}
+func (Damped) isEvent()     {}
+func (Entombed) isEvent()   {}
+func (Ended) isEvent()      {}
+func (LoggedOut) isEvent()  {}

@@ -1,0 +1,84 @@
+package guard
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+// answer writes the refusal. Guards further out let it through as it is.
+func (f *refusal) answer(q *request, w http.ResponseWriter) error {
+	q.chain.answering = true
+	maps.Copy(w.Header(), f.header)
+	if f.retry == 0 {
+		f.retry = q.guard.Retry
+	}
+	switch {
+	case f.status == http.StatusNoContent:
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(f.status)
+		return nil
+	case f.temporary && q.asks && q.guard.OnReject != RejectStatus:
+		return f.answerStream(q, w)
+	default:
+		return f.answerStatus(w)
+	}
+}
+
+// answerStream answers with a stream of the guard's own.
+func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
+	if f.reason == reason.Parked || f.reason != "" && q.guard.OnReject == RejectPark {
+		if f.park(q, w) {
+			return nil
+		}
+	}
+	var body []byte
+	var err error
+	if f.reason != "" {
+		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Retry: f.retry})
+	} else if body, err = (eventstream.Event{Retry: f.retry}).Append(nil); err != nil {
+		return err
+	}
+	stream.SetHeader(w.Header())
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(body) // a client that left needs no refusal
+	return nil
+}
+
+// problem is an RFC 9457 problem document. Its type is about:blank: the
+// status and code say it all.
+type problem struct {
+	Title  string        `json:"title"`
+	Status int           `json:"status"`
+	Detail string        `json:"detail,omitempty"`
+	Code   string        `json:"code,omitempty"`
+	Reason reason.Reason `json:"reason,omitempty"`
+}
+
+func (f *refusal) answerStatus(w http.ResponseWriter) error {
+	body, err := json.Marshal(problem{
+		Title:  f.title,
+		Status: f.status,
+		Detail: f.detail,
+		Code:   f.reason.Meaning().Code,
+		Reason: f.reason,
+	})
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	if f.temporary {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retry.Seconds()))))
+	}
+	w.WriteHeader(f.status)
+	_, _ = w.Write(append(body, '\n'))
+	return nil
+}

@@ -1,0 +1,309 @@
+package guard
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
+)
+
+// chain is the guards that one request passes. When the upstream has answered with
+// a stream, the innermost guard that sees it has all of them decide, in this order:
+//
+//  1. Each guard, from the innermost outward, goes through the steps of
+//     atHeader. The first refusal is the answer of all.
+//  2. Then all ask their registries, the innermost first, each registry in one
+//     call. All are admitted, or none.
+//  3. The header goes outward. As it passes each guard, that guard's stream opens.
+//
+// Before the request is forwarded each guard decides for itself, as the request
+// comes to it, and the inner ones are not known yet. Therefore none ends early what
+// a guard further inside governs too.
+type chain struct {
+	// innermost is the guard that the request has come to last.
+	innermost *request
+	// id names the streams of the request, which differ in their last byte.
+	id registry.StreamID
+	// refused is the request of the guard that has refused, nil if none has.
+	refused *request
+	// answering says that a guard answers by itself: what it writes is no stream of
+	// the upstream's.
+	answering bool
+}
+
+// link is a request's place in the chain of its guards.
+type link struct {
+	chain *chain
+	outer *request // of the guard further out; nil: this is the outermost
+	depth int      // 0 is the outermost
+	own   chain    // of the outermost
+}
+
+// join adds q behind the guard that the request has passed before.
+func (l *link) join(q *request) {
+	if l.outer, _ = q.r.Context().Value(requestKey{}).(*request); l.outer == nil {
+		l.chain = &l.own
+		l.chain.innermost = q
+		q.env.Publish(l.chain.placeholder)
+		return
+	}
+	l.chain, l.depth = l.outer.chain, l.outer.depth+1
+	l.chain.innermost = q
+}
+
+// nested reports whether a guard further inside governs the request of q too.
+func (c *chain) nested(q *request) bool {
+	for inner := c.innermost; inner != q; inner = inner.outer {
+		if inner.governed {
+			return true
+		}
+	}
+	return false
+}
+
+// streamID names the request's stream.
+func (l *link) streamID() registry.StreamID {
+	if l.chain.id.IsZero() {
+		l.chain.id = registry.NewStreamID()
+	}
+	return l.chain.id.Nth(l.depth)
+}
+
+// verdict is what became of a request.
+type verdict struct {
+	// judged says that atHeader was gone through.
+	judged bool
+	// refusal is why the request does not get its stream; nil if that is not this
+	// guard's doing.
+	refusal *refusal
+	// coveredBy is the request of a guard further out that holds the same key of the
+	// same zone for this one: a second place would end, or refuse, itself.
+	coveredBy *request
+	// place is reserved, and to be committed; nil if it needs no commit.
+	place registry.Place
+}
+
+// Judge implements stream.Gate. The upstream has by now authorised the request.
+func (q *request) Judge(status int, header http.Header) stream.Verdict {
+	c := q.chain
+	if c.answering {
+		return stream.Pass
+	}
+	if q.logout != nil && q.logout.Success(status) {
+		q.logOut(q.logout)
+	}
+	if !q.governed || !isStream(status, header) {
+		return stream.Pass
+	}
+	if !q.verdict.judged {
+		c.judge(q, header)
+	}
+	switch {
+	case c.refused != nil:
+		return stream.Refuse
+	case q.verdict.coveredBy != nil:
+		return stream.Pass
+	default:
+		return stream.Admit
+	}
+}
+
+// judge decides for from, whose upstream answers with a stream, and all guards
+// further out.
+func (c *chain) judge(from *request, header http.Header) {
+	var asking []*request
+	for q := from; q != nil; q = q.outer {
+		if !q.governed || q.verdict.judged {
+			continue
+		}
+		q.verdict.judged = true
+		if f := q.at(header, atHeader); f != nil {
+			c.refuse(q, f)
+			return
+		}
+		if q.tracked() {
+			asking = append(asking, q)
+		} else if q.verdict.coveredBy == nil {
+			q.open(stream.Terms{Untracked: true})
+		}
+	}
+	for _, q := range asking {
+		q.open(q.terms())
+	}
+	if q, f := c.admit(asking); f != nil {
+		c.refuse(q, f)
+	}
+}
+
+// cover looks for a guard further out that holds the same key of the same zone
+// for this very request. That one takes over what this one has verified and it has
+// not: the stream expires, and is found by its user.
+func (c *chain) cover(q *request) {
+	for o := q.outer; o != nil; o = o.outer {
+		if !o.governed || o.guard.Zone.Name != q.guard.Zone.Name {
+			continue
+		}
+		if !o.keyed() && o.guard.KeyFromRequest {
+			o.findKey()
+		}
+		if !o.keyed() || o.holder.Key != q.holder.Key {
+			continue
+		}
+		q.verdict.coveredBy = o
+		if o.claims == nil && q.verified() {
+			adopted := *o.holder // others may look at that one
+			adopted.Subject, adopted.IssuedAt = q.holder.Subject, q.holder.IssuedAt
+			adopted.Client, adopted.Tab = q.holder.Client, q.holder.Tab
+			o.claims, o.holder = q.claims, &adopted
+		}
+		return
+	}
+}
+
+func (c *chain) refuse(q *request, f *refusal) { c.refused, q.verdict.refusal = q, f }
+
+// mostProbes is how often a newcomer has holders asked whether they live: where
+// the dead one's place went to another newcomer, that one is asked too.
+const mostProbes = 2
+
+// admit has those who ask admitted, all or none. It returns who is refused, and
+// why.
+func (c *chain) admit(asking []*request) (*request, *refusal) {
+	for tries := 0; len(asking) > 0; tries++ {
+		q, a, err := c.ask(asking)
+		switch {
+		case err != nil:
+			return q, q.guard.unreachable(err)
+		case q == nil:
+			return nil, nil
+		case a.Outcome == registry.Denied:
+			return q, q.guard.unverifiable(errLoggedOut)
+		}
+		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
+			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
+			return q, rejected()
+		}
+	}
+	return nil, nil
+}
+
+// ask asks the registries of those who ask. It returns the first who is not
+// admitted, and what it was told; nil if all are.
+func (c *chain) ask(asking []*request) (refused *request, a registry.Admission, err error) {
+	phase := registry.Header
+	groups := byZone(asking)
+	if len(groups) > 1 {
+		phase = registry.Reserve
+	}
+	var leaving []registry.StreamID
+	for i, group := range groups {
+		first := group[0]
+		admissions, err := first.guard.Zone.Registry.Admit(first.r.Context(), phase, registry.Consent{}, questions(group), leaving)
+		if err != nil {
+			release(groups[:i])
+			return first, a, err
+		}
+		if n := notAdmitted(admissions); n >= 0 {
+			release(groups[:i])
+			return group[n], admissions[n], nil
+		}
+		for n, a := range admissions {
+			group[n].verdict.place = a.Place
+			if phase == registry.Header {
+				group[n].tellSuperseded(a.Ends)
+				continue
+			}
+			for _, victim := range a.Ends {
+				leaving = append(leaving, victim.Holder.ID)
+			}
+		}
+	}
+	for _, q := range asking {
+		c.hold(q, phase)
+	}
+	return nil, a, nil
+}
+
+// byZone groups requests by their zone, which is to say by their registry, in
+// order.
+func byZone(asking []*request) (groups [][]*request) {
+	at := make(map[*zone.Zone]int, 1)
+	for _, q := range asking {
+		i, known := at[q.guard.Zone]
+		if !known {
+			i = len(groups)
+			at[q.guard.Zone] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], q)
+	}
+	return groups
+}
+
+func questions(group []*request) []registry.Ask {
+	asks := make([]registry.Ask, len(group))
+	for i, q := range group {
+		asks[i] = registry.Ask{Holder: q.holder, Rule: q.rule()}
+	}
+	return asks
+}
+
+// notAdmitted returns the index of the first Ask that was answered with no, -1 if
+// there is none. One that is undecided has lost by another's no.
+func notAdmitted(admissions []registry.Admission) int {
+	undecided := -1
+	for i, a := range admissions {
+		switch a.Outcome {
+		case registry.Admitted:
+		case registry.Undecided:
+			undecided = i
+		default:
+			return i
+		}
+	}
+	return undecided
+}
+
+// release gives back what was reserved, since another registry has refused.
+func release(groups [][]*request) {
+	for _, group := range groups {
+		for _, q := range group {
+			q.verdict.place.Leave(registry.Keep{})
+			q.verdict.place.Departed()
+			q.verdict.place = nil
+		}
+	}
+}
+
+// hold has the request's stream hold its place.
+func (c *chain) hold(q *request, phase registry.Phase) {
+	q.response.Stream().Hold(q.verdict.place)
+	if phase == registry.Header {
+		q.verdict.place = nil // there is nothing to commit
+	}
+}
+
+// commit makes a reserved place a held one, if the stream's is.
+func (c *chain) commit(ctx context.Context, q *request) error {
+	place := q.verdict.place
+	if place == nil {
+		return nil
+	}
+	q.verdict.place = nil
+	ended, err := place.Commit(ctx)
+	q.tellSuperseded(ended)
+	return err
+}
+
+// tellSuperseded tells of each holder that lost its stream to this one.
+func (q *request) tellSuperseded(ended []registry.Victim) {
+	for _, victim := range ended {
+		if victim.Reason == reason.Superseded {
+			q.tell(event.Superseded{Loser: victim.Holder, Newcomer: q.self()})
+		}
+	}
+}

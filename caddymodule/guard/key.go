@@ -1,0 +1,66 @@
+package guard
+
+import (
+	"encoding/hex"
+	"strings"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// findKey computes the key from what is known by now.
+func (q *request) findKey() {
+	q.identify()
+	var key identity.Hash
+	if len(q.guard.Key) == 0 {
+		key, _ = identity.DefaultKey(identity.Hash(q.holder.Token), q.r.Host, q.env.Path())
+	} else {
+		parts := make([]string, len(q.guard.Key))
+		for i, template := range q.guard.Key {
+			parts[i] = q.env.Expand(template, q.placeholder)
+		}
+		key, _ = identity.Key(parts...)
+	}
+	q.holder.Key = registry.ID(key)
+}
+
+// keyed reports whether the key is known.
+func (s *sender) keyed() bool { return s.holder != nil && !s.holder.Key.IsZero() }
+
+// placeholder is the value of {sse_guard.*} as the innermost guard knows it, which
+// is what the handlers behind the guards see.
+func (c *chain) placeholder(name string) string { return c.innermost.placeholder(name) }
+
+// claimsPlaceholder begins the placeholders of a token's claims.
+const claimsPlaceholder = "sse_guard.claims."
+
+// placeholder is the value of {sse_guard.*}: hashes, and what a good token says.
+func (q *request) placeholder(name string) string {
+	q.identify()
+	switch name {
+	case "sse_guard.key":
+		return identity.Hash(q.holder.Key).Short()
+	case "sse_guard.client":
+		return fullHash(q.holder.Client)
+	case "sse_guard.token":
+		return fullHash(q.holder.Token)
+	}
+	claim, ok := strings.CutPrefix(name, claimsPlaceholder)
+	switch {
+	case !ok:
+		return ""
+	case q.claims != nil && q.claimsErr == nil:
+		return q.claims.Text(claim)
+	case q.guard.Verifier == nil && q.outer != nil:
+		return q.outer.placeholder(name) // a guard further out may know
+	default:
+		return ""
+	}
+}
+
+func fullHash(id registry.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return hex.EncodeToString(id[:])
+}

@@ -1,0 +1,133 @@
+package guard
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
+)
+
+// terms are those of a stream that is to hold its key.
+func (q *request) terms() stream.Terms {
+	h, g := q.holder, q.guard
+	h.Nested = q.chain.nested(q)
+	if q.claims != nil {
+		h.Expires = g.deadline(q.claims)
+		if q.verified() && g.OnExpiry == ExpiryRenew {
+			h.Session = registry.ID(q.claims.Session)
+		}
+	}
+	t := stream.Terms{Expires: h.Expires, Notice: q.Notice}
+	if q.rule().Policy == registry.Reject {
+		t.Keep = g.Reserve
+	}
+	return t
+}
+
+// open makes the request's response a stream, and lists it: from now on it may be
+// ended.
+func (q *request) open(t stream.Terms) {
+	q.holder.Since = time.Now()
+	t.Holder = q.holder
+	t.Connection = q.env.Connection()
+	t.Gone = q.guard.Zone.Forget
+	q.guard.Zone.Enter(q.response.NewStream(t))
+}
+
+// Opened implements stream.Gate: the stream's header is on its way.
+func (q *request) Opened() {
+	q.entry.forget()
+	s, z := q.response.Stream(), q.guard.Zone
+	err := q.chain.commit(q.r.Context(), q)
+	q.leaveArrivals() // whoever logs the token out from now on finds the holder
+	switch {
+	case errors.Is(err, registry.ErrDenied):
+		s.End(registry.Ending{Reason: reason.Logout})
+		return
+	case err != nil:
+		q.guard.Logger.Debug("stream was over before it was admitted", q.guard.zoneField(), zap.Error(err))
+		return
+	}
+	if z.IsDraining() {
+		s.End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
+	}
+	if q.tracked() {
+		z.Sessions.Add(q.holder, s)
+		q.guard.warnIfEncoded(q.response.Header())
+		q.tell(event.Admitted{Stream: q.self()})
+	}
+}
+
+// warnIfEncoded says once that this guard's upstream compresses streams.
+func (g *Guard) warnIfEncoded(h http.Header) {
+	if ce := h.Get("Content-Encoding"); ce != "" && ce != "identity" {
+		g.warnEncoded.Do(func() {
+			g.Logger.Warn("the upstream compresses event streams: they are ended without an event; let it send them uncompressed",
+				g.zoneField(), zap.String("content_encoding", ce))
+		})
+	}
+}
+
+// Notice appends what the client is told when its stream ends: an event, or only
+// when it is to come back, or nothing.
+func (s *sender) Notice(dst []byte, e registry.Ending, lastEventID string) []byte {
+	m := e.Reason.Meaning()
+	after := s.guard.returnAfter(m.Return)
+	if !m.Event() {
+		return appendRetry(dst, after)
+	}
+	return s.guard.appendNotice(dst, stream.Notice{
+		Reason:      e.Reason,
+		Tombstone:   s.entomb(e.Reason),
+		Retry:       after,
+		LastEventID: lastEventID,
+	})
+}
+
+// returnAfter is when a client is to come back; 0: it is not told.
+func (g *Guard) returnAfter(r reason.Return) time.Duration {
+	switch r {
+	case reason.Soon:
+		return zone.Spread(reason.SoonAtMost)
+	case reason.Drained:
+		if g.Zone.IsDraining() {
+			return g.Zone.DrainReturn()
+		}
+	case reason.Later:
+		return g.Retry
+	case reason.Untold:
+	}
+	return 0
+}
+
+// appendRetry appends when the client is to come back, and nothing else.
+func appendRetry(dst []byte, after time.Duration) []byte {
+	if after <= 0 {
+		return dst
+	}
+	b, err := (eventstream.Event{Retry: after}).Append(dst)
+	if err != nil {
+		return dst // it is less than a millisecond
+	}
+	return b
+}
+
+// appendNotice appends n under the name that the guard gives it.
+func (g *Guard) appendNotice(dst []byte, n stream.Notice) []byte {
+	n.Name = g.Names[n.Reason]
+	n.Time = time.Now()
+	b, err := n.Append(dst)
+	if err != nil {
+		g.Logger.Error("an event could not be written",
+			g.zoneField(), zap.String("reason", string(n.Reason)), zap.Error(err))
+	}
+	return b
+}

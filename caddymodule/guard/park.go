@@ -1,0 +1,71 @@
+package guard
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+const (
+	// parkHeartbeat keeps proxies from closing a parked stream for idleness, where
+	// the guard has no heartbeat of its own.
+	parkHeartbeat = 15 * time.Second
+	// parkReturn is the retry of a parked newcomer whose turn has come. The
+	// browser keeps it for later reconnects too, so it is not shorter.
+	parkReturn = 500 * time.Millisecond
+)
+
+// park lets the newcomer wait for the key, as one that supersedes nobody. It
+// reports false if it cannot wait: too many do already.
+func (f *refusal) park(q *request, w http.ResponseWriter) bool {
+	g := q.guard
+	q.waits = true
+	waiter, err := g.Zone.Registry.Wait(q.r.Context(), registry.Ask{Holder: q.holder, Rule: q.rule()})
+	if err != nil {
+		if !errors.Is(err, registry.ErrManyWaiters) {
+			g.Logger.Error("a newcomer cannot wait: asking the registry", g.zoneField(), zap.Error(err))
+		}
+		return false
+	}
+	heartbeat := g.Stream.Heartbeat
+	if heartbeat == 0 {
+		heartbeat = parkHeartbeat
+	}
+	parked := stream.Park(w, q.r, &g.Stream, stream.Parking{
+		Terms: stream.Terms{
+			Holder:     q.holder,
+			Notice:     q.Notice,
+			Connection: q.env.Connection(),
+			Gone:       g.Zone.Forget,
+		},
+		Notice:    g.appendNotice(nil, stream.Notice{Reason: f.reason}),
+		Waiter:    waiter,
+		Free:      q.mayComeBack,
+		Heartbeat: heartbeat,
+		Return:    parkReturn,
+	})
+	g.Zone.Enter(parked.Stream())
+	if g.Zone.IsDraining() {
+		parked.Stream().End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
+	}
+	parked.Wait()
+	return true
+}
+
+// mayComeBack tells a parked newcomer to ask again: it would be admitted, or it is
+// welcome no more and is to hear that.
+func (q *request) mayComeBack() bool {
+	if q.denied() || q.claims != nil && q.guard.expired(q.claims) {
+		return true
+	}
+	// It may end nobody yet, not even a tab's own older stream. That it then cannot
+	// be decided says that it would be admitted.
+	a, err := q.askEarly(registry.Consent{})
+	return err == nil && (a.Outcome == registry.Admitted || a.Outcome == registry.Undecided)
+}

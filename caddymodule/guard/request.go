@@ -1,0 +1,167 @@
+package guard
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
+)
+
+// request is one request's way through one guard. It belongs to the goroutine
+// that serves the request, and needs no lock. It is the Gate of its response.
+//
+// What most requests never need, since their answer is no stream, is made when it
+// is needed: who asks, the key, the stream.
+type request struct {
+	link   // to the request's other guards
+	sender // who asks
+
+	arrival arrival // while the request may yet become a stream
+
+	governed bool    // its answer may be a stream that counts
+	asks     bool    // for a stream
+	waits    bool    // parked
+	logout   *Logout // what it logs out, if anything
+
+	entry    headerSnapshot // as the header was on entry
+	response stream.Response
+	verdict  verdict
+}
+
+type requestKey struct{}
+
+func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logout) *request {
+	q := &request{
+		sender:   sender{guard: g, r: r, env: env},
+		governed: governed,
+		asks:     governed && identity.AsksForStream(r),
+		logout:   logout,
+	}
+	q.link.join(q)
+	q.credentials = g.Identity.Find(r)
+	// A key that needs only the request is computed on entry, so that a rewrite
+	// further inside does not change it. The default key is of what no rewrite
+	// changes.
+	if q.asks || logout != nil || g.Verifier != nil {
+		q.identify()
+		if g.KeyFromRequest {
+			q.findKey()
+		}
+	} else if g.KeyFromRequest && governed && len(g.Key) > 0 {
+		q.findKey()
+	}
+	return q
+}
+
+// identify finds out who asks, unless that is known. Only a request that asks for a
+// stream waits for keys; the others are verified with the keys at hand, and once
+// more should their answer prove to be a stream.
+func (q *request) identify() {
+	if q.holder == nil {
+		q.sender.identify(q.streamID(), q.asks)
+	}
+}
+
+// enter decides what can be decided before the request is forwarded, and readies
+// the response. A refusal is to be answered in place of forwarding.
+func (q *request) enter(w http.ResponseWriter) *refusal {
+	q.arrive()
+	if q.asks {
+		if f := q.decideEarly(); f != nil {
+			return f
+		}
+		// Go's transport would ask for gzip by itself if the field were absent,
+		// and in compressed streams events cannot be told apart.
+		q.r.Header.Set("Accept-Encoding", "identity")
+	}
+	q.entry.take(w.Header())
+	q.response.Init(w, q.r, q, &q.guard.Stream)
+	return nil
+}
+
+// conclude ends the way of a request whose handlers have returned.
+func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error) error {
+	if sum.Ending != nil {
+		q.tell(event.Ended{
+			Stream:    q.self(),
+			Reason:    sum.Ending.Reason,
+			Delivered: sum.Delivered,
+			Age:       time.Since(q.holder.Since),
+			Events:    sum.Events,
+			Bytes:     sum.Bytes,
+		})
+	}
+	if sum.Cut {
+		panic(http.ErrAbortHandler)
+	}
+	if f := q.verdict.refusal; f != nil && !sum.Left {
+		q.entry.restore(w.Header())
+		return f.answer(q, w)
+	}
+	return err
+}
+
+// tell tells the guard's observers.
+func (q *request) tell(e event.Event) { q.guard.observers.Tell(e) }
+
+// rule is the guard's rule. A navigation, or an image, that another site may
+// have caused, never supersedes; nor does who waits.
+func (q *request) rule() registry.Rule {
+	rule := q.guard.Rule
+	if q.waits || identity.Navigation(q.r) {
+		rule.Policy = registry.Reject
+	}
+	return rule
+}
+
+// tracked reports whether the stream is to hold a key: it has one, and no guard
+// further out holds the same one for it.
+func (q *request) tracked() bool { return q.keyed() && !q.anonymous() && q.verdict.coveredBy == nil }
+
+// arrival is the request's place among those that may become streams. Others ask
+// it who that is, so what it points to is not changed while it is there.
+type arrival struct {
+	place zone.Arrival
+	// holder says who asks. Where nobody has looked yet, or who it is is not yet sure,
+	// it is nil, and the credentials say.
+	holder      *registry.Holder
+	credentials *identity.Credentials
+}
+
+// Who implements zone.Arriving.
+func (a *arrival) Who() (token, client registry.ID) {
+	if a.holder != nil {
+		return a.holder.Token, a.holder.Client
+	}
+	found, err := a.credentials.Token()
+	if err != nil {
+		return registry.ID{}, registry.ID{}
+	}
+	id, _ := a.credentials.Client(found.Hash)
+	return registry.ID(found.Hash), registry.ID(id)
+}
+
+// arrive counts the request among those that may become streams, until it does
+// or is over. A logout does not become one, nor does a token that is not good.
+func (q *request) arrive() {
+	if !q.governed || q.logout != nil || q.credentials.Tokenless() || q.hopeless() {
+		return
+	}
+	q.arrival.credentials = &q.credentials
+	if q.holder != nil && q.claimsErr == nil {
+		q.arrival.holder = q.holder
+	}
+	q.guard.Zone.Arrivals.Enter(&q.arrival.place, &q.arrival)
+}
+
+func (q *request) leaveArrivals() { q.guard.Zone.Arrivals.Leave(&q.arrival.place) }
+
+// Interface guards
+var (
+	_ stream.Gate   = (*request)(nil)
+	_ zone.Arriving = (*arrival)(nil)
+)

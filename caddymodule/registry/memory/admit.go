@@ -1,0 +1,191 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// call is one call of Admit. Its methods are called with the shards of all its keys
+// locked, but for those that say otherwise.
+type call struct {
+	in      *Registry
+	phase   registry.Phase
+	consent registry.Consent
+	asks    []registry.Ask
+	leaving []registry.StreamID
+	answers []registry.Admission
+}
+
+// judged is a newcomer that is admitted as far as it alone is concerned, and at
+// whose cost.
+type judged struct {
+	newcomer
+	cost
+}
+
+// Admit answers for all guards of one request: all are admitted, or none. Its error
+// is registry.ErrNoKey or nil.
+//
+// A denial is looked for before a full key: Denied goes before Rejected. An Early
+// question ends no holder that is Nested: a guard further inside may yet refuse
+// the newcomer. Where two asks are for the same key, they do not count against each
+// other.
+func (r *Registry) Admit(
+	_ context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
+) ([]registry.Admission, error) {
+	for i := range asks {
+		if asks[i].Holder.Key.IsZero() {
+			return nil, fmt.Errorf("admitting a stream: %w", registry.ErrNoKey)
+		}
+	}
+	answers := make([]registry.Admission, len(asks))
+	c := call{r, phase, consent, asks, leaving, answers}
+	set := shardsOf(asks)
+	r.lock(set)
+	refused, suspects := c.decide()
+	r.unlock(set)
+	if refused >= 0 {
+		answers[refused].Suspects = suspects.choose(r, asks[refused].Holder.Key)
+	}
+	if phase != registry.Reserve {
+		for i := range answers {
+			r.end(answers[i].Ends, asks[i].Holder)
+		}
+	}
+	return answers, nil
+}
+
+// decide fills the answers, but for the suspects of the ask that is Rejected: it
+// returns its index, negative if there is none, and who may be suspected.
+func (c *call) decide() (int, suspects) {
+	if c.phase == registry.Early && c.deny() {
+		return -1, suspects{}
+	}
+	var room [1]judged // spares an allocation: most requests have one guard
+	js, refused := c.judge(room[:0])
+	switch {
+	case refused != nil && c.deny():
+	case refused != nil:
+		a := &c.answers[len(js)]
+		a.Outcome, a.Holders = registry.Rejected, refused.someHolders()
+		return len(js), refused.suspects()
+	case c.phase == registry.Early:
+		c.makeWay(js)
+	default:
+		c.admit(js)
+	}
+	return -1, suspects{}
+}
+
+// deny answers Denied for the first ask whose stream is denied, and reports whether
+// there is one.
+func (c *call) deny() bool {
+	for i := range c.asks {
+		if c.in.denials.name(c.asks[i].Holder) {
+			c.answers[i].Outcome = registry.Denied
+			return true
+		}
+	}
+	return false
+}
+
+// judge adds the newcomers to js until one of them is not admitted, which it
+// returns. It changes nothing.
+func (c *call) judge(js []judged) ([]judged, *newcomer) {
+	gone := c.leaving
+	for i := range c.asks {
+		h := c.asks[i].Holder
+		js = append(js, judged{newcomer: c.in.shard(h.Key).newcomer(h, termsOf(c.asks[i].Rule), gone)})
+		j := &js[i]
+		if !j.admitted() {
+			refused := j.newcomer // js stays on the stack
+			return js[:i], &refused
+		}
+		j.cost = j.newcomer.cost()
+		if i == len(c.asks)-1 {
+			break
+		}
+		gone = slices.Clip(gone) // the caller's is not written to
+		for _, v := range j.ends {
+			gone = append(gone, v.entry.holder.ID)
+		}
+	}
+	return js, nil
+}
+
+// makeWay answers an Early question: it ends whom the newcomers may end.
+func (c *call) makeWay(js []judged) {
+	for i := range js {
+		for _, v := range js[i].ends {
+			if !c.consent.Allows(js[i].holder, v.entry.holder) {
+				return
+			}
+		}
+	}
+	for i := range js {
+		sh := c.in.shard(js[i].holder.Key)
+		var departing []*entry
+		for _, v := range js[i].ends {
+			sh.drop(v.entry)
+			if !v.entry.departed {
+				departing = append(departing, v.entry)
+			}
+		}
+		departing = sh.departing(js[i].holder, departing)
+		c.answers[i] = registry.Admission{
+			Outcome: registry.Admitted, Ends: js[i].victims(), Departed: allDeparted(departing),
+		}
+	}
+}
+
+// admit gives the newcomers their places, unless one is denied.
+func (c *call) admit(js []judged) {
+	entries := make([]*entry, 0, 2)
+	for i := range js {
+		n := &js[i].newcomer
+		sh := c.in.shard(n.holder.Key)
+		if i > 0 { // an ask before may have made them
+			n.find(sh)
+		}
+		e := &entry{in: c.in, holder: n.holder, slot: n.slot, claim: n.claim}
+		sh.reserve(e)
+		if c.phase == registry.Header {
+			sh.hold(e)
+		}
+		entries = append(entries, e)
+	}
+	// Held first, then asked: who denies does the opposite, so either finds the
+	// other.
+	if c.deny() {
+		for _, e := range entries {
+			c.in.shard(e.holder.Key).takeBack(e)
+		}
+		return
+	}
+	g := c.group()
+	for i, e := range entries {
+		j := &js[i]
+		a := &c.answers[i]
+		a.Outcome, a.Ends, a.Place = registry.Admitted, j.victims(), e
+		if c.phase == registry.Reserve {
+			c.in.shard(e.holder.Key).giveUp(j.back)
+			a.Place = &reservation{entry: e, terms: j.terms, group: g}
+		} else {
+			c.in.shard(e.holder.Key).pay(j.cost)
+		}
+	}
+	for _, e := range entries {
+		e.slot.tell(0)
+	}
+}
+
+// group returns what the places of a Reserve have in common.
+func (c *call) group() *group {
+	if c.phase != registry.Reserve {
+		return nil
+	}
+	return &group{gone: slices.Clone(c.leaving)}
+}

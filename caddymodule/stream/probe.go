@@ -1,0 +1,112 @@
+package stream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// probes has the present probe of a stream's client.
+type probes struct {
+	s  *Stream // not changed
+	mu sync.Mutex
+	// present is guarded by mu; nil: there is none. Nothing is called with it held.
+	present *probe
+}
+
+// probe is a client's attempt to prove that it lives. Those who ask meanwhile
+// share it.
+type probe struct {
+	over  chan struct{}
+	lives bool
+}
+
+const (
+	// firstLook and longestLook bound the time between two looks at what the
+	// client has acknowledged.
+	firstLook   = 2 * time.Millisecond
+	longestLook = 50 * time.Millisecond
+)
+
+// Probe asks the client to prove that it lives: a heartbeat is written, and its
+// kernel must acknowledge it within the given time, or twice the connection's
+// retransmission timeout if that is longer (RFC 6298). If it does not, the stream is
+// ended, and its place free when Probe returns false. A client that has left does
+// not live either, but its place may be kept for it. Where the kernel cannot
+// tell, and where ctx is done first, the client is taken to live.
+func (s *Stream) Probe(ctx context.Context, within time.Duration) (lives bool) {
+	p := s.probes.prove(within)
+	select {
+	case <-p.over:
+		return p.lives
+	case <-ctx.Done():
+		return true
+	}
+}
+
+// prove returns the present probe, or begins one.
+func (ps *probes) prove(within time.Duration) *probe {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.present != nil {
+		return ps.present
+	}
+	p := &probe{over: make(chan struct{})}
+	ps.present = p
+	go func() {
+		p.lives = ps.answers(within)
+		if !p.lives && ps.s.care.lost.Load() {
+			ps.s.End(registry.Ending{Reason: reason.Dead})
+		}
+		ps.mu.Lock()
+		ps.present = nil
+		ps.mu.Unlock()
+		close(p.over)
+	}()
+	return p
+}
+
+func (ps *probes) answers(within time.Duration) bool {
+	before, ok := ps.s.terms.Connection.TCP.Info()
+	if !ok {
+		return !ps.s.life.now().over()
+	}
+	timeout := time.NewTimer(max(within, 2*before.RTO))
+	defer timeout.Stop()
+	go ps.s.relay.beat() // the client may take nothing in
+	for pause := firstLook; ; pause = min(2*pause, longestLook) {
+		look := time.NewTimer(pause)
+		select {
+		case <-look.C:
+		case <-timeout.C:
+			look.Stop()
+			return ps.livesSilently(before.Acked)
+		}
+		info, ok := ps.s.terms.Connection.TCP.Info()
+		switch {
+		case ps.s.life.now().over() || !ok || info.Gone:
+			return false
+		case info.Acked > before.Acked:
+			return true
+		}
+	}
+}
+
+// livesSilently judges a client that has acknowledged nothing new in time. If nothing
+// is on its way, there was nothing to acknowledge: its window is shut, or the
+// stream stands within an event. That is no proof of death.
+func (ps *probes) livesSilently(acked uint64) bool {
+	info, ok := ps.s.terms.Connection.TCP.Info()
+	switch {
+	case ps.s.life.now().over() || !ok || info.Gone:
+		return false
+	case info.Acked > acked || info.Unacked == 0:
+		return true
+	default:
+		ps.s.care.lost.Store(true)
+		return false
+	}
+}

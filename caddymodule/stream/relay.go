@@ -1,0 +1,317 @@
+package stream
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+)
+
+// relay is what a stream knows of the bytes that go through it.
+type relay struct {
+	// mu guards the Stream's sink and the fields below it, but for those that say
+	// otherwise. It is held while something is written.
+	mu      sync.Mutex
+	s       *Stream // not changed
+	scanner eventstream.Scanner
+	held    []byte // an event's first bytes, until the rest comes
+	// due is what is to be done once mu is released.
+	due []due
+
+	open      bool // the header is out, and the end is not
+	first     bool // we wrote before the upstream did
+	dirty     bool // written since the last flush
+	broken    bool // a write has failed
+	delivered bool // the notice was handed to the connection
+	concluded bool // the stream was told to end, and did at a boundary
+
+	// opaque says that events are not told apart: the body is compressed, or
+	// untracked. It is not changed once the stream is open.
+	opaque bool
+	// torn says that part of an unfinished event is with the client already. It is
+	// written with mu held, as are the counts. They may be read without.
+	torn   atomic.Bool
+	counts counts
+
+	pending pending
+}
+
+// counts count what was relayed.
+type counts struct {
+	events atomic.Uint64
+	bytes  atomic.Int64
+}
+
+// prepare corrects the header of a stream that is about to go out.
+func (r *relay) prepare(h http.Header) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty = true
+	if r.s.terms.Untracked {
+		r.opaque = true
+		return
+	}
+	r.opaque = encoded(h)
+	h.Del("Content-Length")
+	setDefault(h, "Cache-Control", "no-cache")
+	setDefault(h, "X-Accel-Buffering", "no")
+}
+
+// encoded reports whether the body is compressed, so that its events cannot
+// be told apart.
+func encoded(h http.Header) bool {
+	ce := h.Get("Content-Encoding")
+	return ce != "" && ce != "identity"
+}
+
+func setDefault(h http.Header, name, value string) {
+	if h.Get(name) == "" {
+		h.Set(name, value)
+	}
+}
+
+// start lets the upstream's bytes through: the header is out, and the gate has
+// nothing against it.
+func (r *relay) start() {
+	r.s.care.begin()
+	r.mu.Lock()
+	defer r.unlock()
+	r.open = true
+	r.happen(onOpened)
+	if !r.s.life.now().relays() || r.opaque || r.s.cfg.OpenRetry <= 0 {
+		return
+	}
+	r.first = true
+	r.send(retry(r.s.cfg.OpenRetry))
+}
+
+// happen has o happen. The effects come when mu is released, which is held.
+func (r *relay) happen(o occurrence) {
+	if _, d := r.s.life.happen(o); len(d.do) > 0 {
+		r.due = append(r.due, d)
+	}
+}
+
+// unlock releases mu, and does what became due.
+func (r *relay) unlock() {
+	all := r.due
+	r.due = nil
+	r.mu.Unlock()
+	for _, d := range all {
+		r.s.runAll(d)
+	}
+}
+
+// write relays p up to its last event boundary and holds the rest.
+func (r *relay) write(p []byte) {
+	r.mu.Lock()
+	defer r.unlock()
+	if !r.s.life.now().relays() {
+		return
+	}
+	if w := r.s.cfg.Wheel; w != nil {
+		r.s.care.note(w.Now())
+	}
+	if r.opaque {
+		r.sendUpstream(p)
+		return
+	}
+	cut := r.scanner.Scan(p)
+	if cut >= 0 {
+		r.sendHeld()
+		r.sendUpstream(p[:cut])
+		r.counts.events.Store(r.scanner.Events())
+		if r.torn.Load() {
+			r.torn.Store(false)
+		}
+		p = p[cut:]
+		if r.s.life.now() == stateEnding {
+			r.endHere()
+			return
+		}
+		r.sendPending()
+	}
+	r.hold(p)
+}
+
+// hold holds back p, the beginning of an event or more of it.
+func (r *relay) hold(p []byte) {
+	switch {
+	case len(p) == 0:
+	case r.torn.Load():
+		r.sendUpstream(p)
+	case len(r.held)+len(p) > r.s.cfg.MaxEventSize:
+		r.sendHeld()
+		r.sendUpstream(p)
+		r.torn.Store(true)
+	default:
+		r.held = append(r.held, p...)
+	}
+}
+
+// retainedBuffer is how large a hold-back buffer may stay with its stream.
+const retainedBuffer = 4 << 10
+
+func (r *relay) sendHeld() {
+	if len(r.held) == 0 {
+		return
+	}
+	r.sendUpstream(r.held)
+	if cap(r.held) > retainedBuffer {
+		r.held = nil
+	}
+	r.held = r.held[:0]
+}
+
+// sendUpstream sends what the upstream sent. A byte order mark is one only at the
+// very start of a stream: behind something we wrote it would spoil the first field.
+func (r *relay) sendUpstream(p []byte) {
+	sent := r.counts.bytes.Load()
+	if r.first && sent == 0 && r.scanner.HasBOM() && len(p) >= 3 {
+		p = p[3:]
+		sent += 3
+	}
+	if n := r.send(p); n > 0 || sent > 0 {
+		r.counts.bytes.Store(sent + int64(n))
+	}
+}
+
+// send writes p, unless a write has failed before. mu is held.
+func (r *relay) send(p []byte) int {
+	if len(p) == 0 || r.broken || !r.open {
+		return 0
+	}
+	r.dirty = true
+	n, err := r.s.sink.Write(p)
+	if err != nil {
+		r.failed()
+	}
+	return n
+}
+
+func (r *relay) sendFlush() {
+	if !r.dirty || r.broken || !r.open {
+		return
+	}
+	r.dirty = false
+	if r.s.sink.Flush() != nil {
+		r.failed()
+	}
+}
+
+// failed notes that what was written did not reach the client.
+func (r *relay) failed() {
+	r.broken = true
+	r.happen(onWriteFailed)
+}
+
+// flush sends what is buffered.
+func (r *relay) flush() {
+	r.mu.Lock()
+	defer r.unlock()
+	if r.s.life.now().relays() {
+		r.sendFlush()
+	}
+}
+
+func (r *relay) setWriteDeadline(t time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.s.life.now().relays() {
+		return nil
+	}
+	return r.s.sink.SetWriteDeadline(t)
+}
+
+// mayInsert reports whether something of ours may go out now: not into an event,
+// and not into what is compressed.
+func (r *relay) mayInsert() bool {
+	now := r.s.life.now()
+	return (now == stateLive || now == stateParked) && r.open && !r.opaque && !r.torn.Load()
+}
+
+// insert writes p between two events.
+func (r *relay) insert(p []byte) {
+	r.first = r.first || r.counts.bytes.Load() == 0
+	r.send(p)
+	r.sendFlush()
+}
+
+var heartbeat = eventstream.AppendComment(nil, "")
+
+// beat sends a comment between two events.
+func (r *relay) beat() {
+	r.mu.Lock()
+	defer r.unlock()
+	if !r.mayInsert() {
+		return
+	}
+	if w := r.s.cfg.Wheel; w != nil {
+		r.s.care.beaten.Store(int64(w.Now()))
+	}
+	r.insert(heartbeat)
+}
+
+// settle ends the stream if it stands between two events. If not, whoever relays
+// the rest of the event does it.
+func (r *relay) settle() {
+	r.mu.Lock()
+	defer r.unlock()
+	r.endHere()
+}
+
+// endHere has an ending stream end at a boundary, if it stands at one. What is held
+// of the next event was never sent and never will be. mu is held; the effects come
+// when it is released.
+func (r *relay) endHere() {
+	if r.s.life.now() != stateEnding || !r.open || r.torn.Load() {
+		return
+	}
+	r.happen(onBoundary)
+}
+
+// lastEventID is the last id that the application sent in a whole event.
+func (r *relay) lastEventID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.scanner.LastEventID()
+}
+
+// concludes reports whether a stream that was told to end, and whose upstream has
+// ended by itself since, ends at a boundary.
+func (r *relay) concludes() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.concluded = r.open && !r.torn.Load()
+	return r.concluded
+}
+
+// writeNotice writes the last of all.
+func (r *relay) writeNotice(notice []byte) {
+	r.mu.Lock()
+	defer r.unlock()
+	r.s.sink.Last()
+	r.send(notice)
+	r.sendFlush()
+	r.delivered = !r.broken
+}
+
+// flushHeld sends what is held of an event that the upstream has not finished.
+func (r *relay) flushHeld() {
+	r.mu.Lock()
+	defer r.unlock()
+	if len(r.held) > 0 {
+		r.s.sink.Last()
+		r.sendUpstream(r.held)
+		r.sendFlush()
+	}
+}
+
+// close forbids all writing. A heartbeat that is being written is waited for.
+func (r *relay) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open, r.held = false, nil
+}

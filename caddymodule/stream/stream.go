@@ -1,0 +1,199 @@
+package stream
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/tcp"
+)
+
+// Stream is one event stream, from before its header until the handlers behind the
+// guard have returned; or a newcomer that is parked. Its methods may be called
+// concurrently, and at any time.
+type Stream struct {
+	terms  Terms
+	cfg    *Config
+	life   *life
+	sink   Sink
+	source Source
+	// ending is why the stream was told to end; nil if it was not. It is written once,
+	// with life.mu held, together with the state.
+	ending atomic.Pointer[registry.Ending]
+	// left says that the client went away by itself before the end was told.
+	left   atomic.Bool
+	tenure tenure
+	timer  endTimer
+	relay  relay
+	care   liveness
+	probes probes
+	// back is when a parked client is told to come back once the key is free.
+	back time.Duration
+}
+
+// Connection is a client's connection. Both are nil if it is not known, as on
+// HTTP/3.
+type Connection struct {
+	Net net.Conn
+	TCP *tcp.Conn
+}
+
+// Terms are what a stream is to know of itself. They are not changed.
+type Terms struct {
+	// Holder is who the stream is for.
+	Holder *registry.Holder
+	// Untracked streams hold nothing, and are relayed byte for byte: their events are
+	// not told apart, and nothing is written into them.
+	Untracked bool
+	// Keep is how long the place is kept if the client leaves by itself; 0: not.
+	Keep time.Duration
+	// Expires is when the stream ends with reason.Expired, by the wall clock; zero:
+	// never.
+	Expires time.Time
+	// Notice appends what the client is told at the end, which may be nothing. It may
+	// take its time. Nil: nothing.
+	Notice func(dst []byte, e registry.Ending, lastEventID string) []byte
+	// Connection is the client's.
+	Connection Connection
+	// Gone is called once, when nothing will happen to the stream any more: the
+	// handlers behind the guard have returned, or the response is no stream after all.
+	// Nil: nobody wants to know.
+	Gone func(*Stream)
+}
+
+func newStream(l *life, cfg *Config, t Terms, sink Sink, source Source) *Stream {
+	s := &Stream{terms: t, cfg: cfg, life: l, sink: sink, source: source}
+	s.tenure.life, s.timer.life = l, l
+	s.relay.s, s.care.s, s.probes.s = s, s, s
+	s.care.expireAt(t.Expires)
+	return s
+}
+
+// Holder is who the stream is for.
+func (s *Stream) Holder() *registry.Holder { return s.terms.Holder }
+
+// Hold has the stream hold p, to which the registry has admitted it. If it is over
+// by then, or was told to end, p is given back at once.
+func (s *Stream) Hold(p registry.Place) { s.tenure.begin(p) }
+
+// Holds reports whether the stream has a place, and was not told to end.
+func (s *Stream) Holds() bool { return s.life.now().unended() && s.tenure.holds() }
+
+// End tells the stream to end, and returns at once. Its place is free by then. The
+// notice is written between two events: at once if none is partly sent, else
+// when the upstream has finished it. Whatever happens, the upstream is released
+// within Config.EndTimeout. Only the first call counts, and none once the stream is
+// over.
+func (s *Stream) End(e registry.Ending) {
+	s.life.mu.Lock()
+	var d due
+	if s.ending.Load() == nil && moves[s.life.now()][onEnd].to != stateNone {
+		s.ending.Store(&e)
+		_, d = s.life.locked(onEnd)
+	}
+	s.life.mu.Unlock()
+	s.runAll(d)
+}
+
+// Ended is why the stream was told to end; nil if it was not.
+func (s *Stream) Ended() *registry.Ending { return s.ending.Load() }
+
+// Renew moves the time at which the stream expires; zero: never. It does not block.
+// A stream that had no such time gets it at its next visit, a minute later at most.
+func (s *Stream) Renew(until time.Time) { s.care.expireAt(until) }
+
+// ClientLeft reports whether the client went away by itself before it was told the
+// end. It is final once the handlers behind the guard have returned.
+func (s *Stream) ClientLeft() bool { return s.left.Load() }
+
+// SilentSince reports whether something is on its way to the client, which has
+// acknowledged nothing since t. It is false where the kernel cannot tell.
+func (s *Stream) SilentSince(t time.Time) bool { return s.terms.Connection.TCP.SilentSince(t) }
+
+// Row is the stream as a list shows it.
+func (s *Stream) Row() registry.Row {
+	row := registry.Row{
+		Holder:    s.terms.Holder,
+		State:     s.shown(),
+		Events:    s.relay.counts.events.Load(),
+		Bytes:     s.relay.counts.bytes.Load(),
+		LastEvent: s.care.lastEvent(),
+	}
+	if info, ok := s.terms.Connection.TCP.Info(); ok {
+		row.LastAck = time.Now().Add(-info.SinceAck)
+	}
+	return row
+}
+
+func (s *Stream) shown() registry.State {
+	switch now := s.life.now(); {
+	case now == stateParked:
+		return registry.StateParked
+	case !now.unended():
+		return registry.StateEnding
+	case s.terms.Untracked:
+		return registry.StateUntracked
+	default:
+		return registry.StateLive
+	}
+}
+
+// happen has o happen, and runs the effects.
+func (s *Stream) happen(o occurrence) {
+	_, d := s.life.happen(o)
+	s.runAll(d)
+}
+
+func (s *Stream) runAll(d due) {
+	defer d.done()
+	for _, e := range d.do {
+		s.run(e)
+	}
+}
+
+// run runs an effect. No lock is held.
+func (s *Stream) run(e effect) {
+	switch e {
+	case doCancelAsEOF:
+		// reverse_proxy sees an ordinary end of the body: it neither logs nor
+		// panics, and the response ends cleanly.
+		s.source.End(io.EOF)
+	case doLeave:
+		s.tenure.leave(registry.Keep{})
+	case doKeep:
+		s.tenure.leave(s.keep())
+	case doNoteLeft:
+		s.left.Store(true)
+	case doDeparted:
+		s.tenure.depart()
+	case doWatch:
+		s.care.start()
+	case doUnvisit:
+		s.care.endVisits()
+	case doUnwatch:
+		s.care.end()
+	case doForget:
+		s.forget()
+	default:
+		s.runEnd(e)
+	}
+}
+
+// keep is how the place of a client is kept that has left by itself. If the kernel
+// has given up the connection, the client has not left: it is dead.
+func (s *Stream) keep() registry.Keep {
+	info, ok := s.terms.Connection.TCP.Info()
+	if ok && info.Gone && s.cfg.DeadAfter > 0 && info.SinceAck >= s.cfg.DeadAfter {
+		return registry.Keep{}
+	}
+	return registry.Keep{For: s.terms.Keep}
+}
+
+// forget is the last effect of each course.
+func (s *Stream) forget() {
+	if s.terms.Gone != nil {
+		s.terms.Gone(s)
+	}
+}

@@ -1,0 +1,204 @@
+package zone
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+// Directory lists the streams of this process by their id: those that hold a key,
+// those that are untracked, those that are parked, and those that were ended and
+// whose upstream is not yet gone. It is the registry.Node through which a
+// registry reaches them. All methods may be called concurrently.
+type Directory struct {
+	observers event.Observers
+	// shards have the streams by the first bits of their ids, so that going through
+	// the shards is going through the ids in order.
+	shards [directoryShards]directoryShard
+}
+
+const (
+	directoryShards = 1 << directoryBits
+	directoryBits   = 6
+)
+
+type directoryShard struct {
+	mu sync.Mutex
+	// streams is guarded by mu. Nothing is called with it held.
+	streams map[registry.StreamID]*stream.Stream
+}
+
+func newDirectory(observers event.Observers) *Directory {
+	d := &Directory{observers: observers}
+	for i := range d.shards {
+		d.shards[i].streams = make(map[registry.StreamID]*stream.Stream)
+	}
+	return d
+}
+
+func shardOf(id registry.StreamID) int { return int(id[0] >> (8 - directoryBits)) }
+
+func (d *Directory) enter(s *stream.Stream) {
+	id := s.Holder().ID
+	sh := &d.shards[shardOf(id)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.streams[id] = s
+}
+
+// forget takes s out, and no other that has its id.
+func (d *Directory) forget(s *stream.Stream) {
+	id := s.Holder().ID
+	sh := &d.shards[shardOf(id)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.streams[id] == s {
+		delete(sh.streams, id)
+	}
+}
+
+// find returns the stream of that id, nil if there is none.
+func (d *Directory) find(id registry.StreamID) *stream.Stream {
+	sh := &d.shards[shardOf(id)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.streams[id]
+}
+
+// Len returns how many streams there are.
+func (d *Directory) Len() int {
+	n := 0
+	for i := range d.shards {
+		sh := &d.shards[i]
+		sh.mu.Lock()
+		n += len(sh.streams)
+		sh.mu.Unlock()
+	}
+	return n
+}
+
+// Holds reports whether the stream of that id holds a key.
+func (d *Directory) Holds(id registry.StreamID) bool {
+	s := d.find(id)
+	return s != nil && s.Holds()
+}
+
+// End implements registry.Node. A stream that was superseded is told to the
+// observers first.
+func (d *Directory) End(id registry.StreamID, e registry.Ending) {
+	s := d.find(id)
+	if s == nil {
+		return
+	}
+	if e.Reason == reason.Superseded {
+		told := time.Now()
+		d.observers.Tell(event.Lost{Loser: s.Holder(), To: e.For, Gone: func() bool {
+			// A zombie has not closed its connection, but never acknowledges what it
+			// was told.
+			return s.ClientLeft() || s.SilentSince(told)
+		}})
+	}
+	s.End(e)
+}
+
+// Probe implements registry.Node.
+func (d *Directory) Probe(ctx context.Context, id registry.StreamID, within time.Duration) (lives bool) {
+	s := d.find(id)
+	return s == nil || s.Probe(ctx, within)
+}
+
+// List implements registry.Node: the streams come in the order of their ids, and a
+// cursor is the last one's. What is no cursor lists nothing.
+func (d *Directory) List(sel registry.Selector, cursor string, limit int) (rows []registry.Row, next string) {
+	after, ok := parseCursor(cursor)
+	if !ok || limit <= 0 {
+		return nil, ""
+	}
+	for s := range d.selected(sel, after) {
+		if len(rows) == limit {
+			return rows, rows[limit-1].Holder.ID.String()
+		}
+		rows = append(rows, s.Row())
+	}
+	return rows, ""
+}
+
+// parseCursor returns the id after which a list goes on.
+func parseCursor(cursor string) (after registry.StreamID, ok bool) {
+	if cursor == "" {
+		return after, true
+	}
+	if len(cursor) != hex.EncodedLen(len(after)) {
+		return after, false
+	}
+	_, err := hex.Decode(after[:], []byte(cursor))
+	return after, err == nil
+}
+
+// Notify implements registry.Node. An event that cannot be written, since its name
+// has a line end, goes to nobody.
+func (d *Directory) Notify(sel registry.Selector, name, data string) (notified int) {
+	e, err := eventstream.Event{Name: name, Data: data}.Append(nil)
+	if err != nil {
+		return 0
+	}
+	for s := range d.selected(sel, registry.StreamID{}) {
+		if s.Notify(e) {
+			notified++
+		}
+	}
+	return notified
+}
+
+// all lists all streams.
+func (d *Directory) all() []*stream.Stream {
+	return slices.Collect(d.selected(registry.Selector{All: true}, registry.StreamID{}))
+}
+
+// selected ranges over the streams behind after that sel names, in the order of
+// their ids. It costs the streams there are, unless sel names one.
+func (d *Directory) selected(sel registry.Selector, after registry.StreamID) iter.Seq[*stream.Stream] {
+	return func(yield func(*stream.Stream) bool) {
+		if !sel.ID.IsZero() {
+			if s := d.find(sel.ID); s != nil && compareIDs(sel.ID, after) > 0 && sel.Matches(s.Holder()) {
+				yield(s)
+			}
+			return
+		}
+		for i := shardOf(after); i < directoryShards; i++ {
+			for _, s := range d.shards[i].selected(&sel, after) {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (sh *directoryShard) selected(sel *registry.Selector, after registry.StreamID) []*stream.Stream {
+	sh.mu.Lock()
+	var found []*stream.Stream
+	for id, s := range sh.streams {
+		if compareIDs(id, after) > 0 && sel.Matches(s.Holder()) {
+			found = append(found, s)
+		}
+	}
+	sh.mu.Unlock()
+	slices.SortFunc(found, func(a, b *stream.Stream) int { return compareIDs(a.Holder().ID, b.Holder().ID) })
+	return found
+}
+
+func compareIDs(a, b registry.StreamID) int { return bytes.Compare(a[:], b[:]) }
+
+// Interface guard
+var _ registry.Node = (*Directory)(nil)

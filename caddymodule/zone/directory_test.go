@@ -1,0 +1,200 @@
+package zone
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+// house is a zone with streams in it. It runs in a synctest bubble.
+type house struct {
+	*Zone
+	t    *testing.T
+	cfg  stream.Config
+	told []event.Event
+}
+
+func inZone(t *testing.T, test func(*testing.T, *house)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		z, err := New("zone", func(n registry.Node) (registry.Registry, error) { return memory.New(n), nil })
+		require.NoError(t, err)
+		h := &house{Zone: z, t: t}
+		z.Streams.observers = append(z.Streams.observers, h)
+		h.cfg = stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 10, Wheel: z.Wheel}
+		test(t, h)
+		for _, s := range z.Streams.all() {
+			s.End(registry.Ending{Reason: reason.Shutdown})
+		}
+		synctest.Wait()
+		require.Zero(t, z.Streams.Len())
+		require.NoError(t, z.Close())
+	})
+}
+
+// Observe implements event.Observer.
+func (h *house) Observe(e event.Event) { h.told = append(h.told, e) }
+
+// guest is a response that is a stream, and the Gate that admits it.
+type guest struct {
+	house    *house
+	holder   registry.Holder
+	rec      *httptest.ResponseRecorder
+	response stream.Response
+	done     chan struct{}
+}
+
+// open opens a stream of key, which sends one event and lives until it ends.
+func (h *house) open(key string) *guest {
+	g := &guest{house: h, rec: httptest.NewRecorder(), done: make(chan struct{})}
+	g.holder = registry.Holder{ID: registry.NewStreamID(), Key: id(key), Addr: key}
+	r := httptest.NewRequestWithContext(h.t.Context(), http.MethodGet, "/", nil)
+	g.response.Init(g.rec, r, g, &h.cfg)
+	go func() {
+		defer close(g.done)
+		_, _ = g.response.Relay(r.Context(), func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte("data: hello\n\n"))
+			<-r.Context().Done()
+			return nil
+		})
+	}()
+	synctest.Wait()
+	return g
+}
+
+// Judge implements stream.Gate.
+func (g *guest) Judge(int, http.Header) stream.Verdict {
+	g.house.Enter(g.response.NewStream(stream.Terms{
+		Holder: &g.holder,
+		Notice: func(dst []byte, e registry.Ending, _ string) []byte {
+			return fmt.Appendf(dst, "data: %s\n\n", e.Reason)
+		},
+		Gone: g.house.Forget,
+	}))
+	return stream.Admit
+}
+
+// Opened implements stream.Gate.
+func (*guest) Opened() {}
+
+func TestDirectory_EndsAStreamByItsID(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		g, other := h.open("a"), h.open("b")
+		h.Streams.End(registry.NewStreamID(), registry.Ending{Reason: reason.Logout}) // nobody's
+		h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Logout})
+		<-g.done
+		require.Equal(t, "data: hello\n\ndata: logout\n\n", g.rec.Body.String())
+		require.Equal(t, 1, h.Streams.Len())
+		require.Nil(t, h.Streams.find(g.holder.ID))
+		require.NotNil(t, h.Streams.find(other.holder.ID))
+		require.Empty(t, h.told, "nobody lost a key to another")
+	})
+}
+
+func TestDirectory_TellsWhoLostTheKeyToWhom(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		g, by := h.open("a"), registry.NewStreamID()
+		h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Superseded, For: by})
+		<-g.done
+		require.Len(t, h.told, 1)
+		lost := h.told[0].(event.Lost)
+		require.Same(t, &g.holder, lost.Loser)
+		require.Equal(t, by, lost.To)
+		require.False(t, lost.Gone(), "its client was told")
+	})
+}
+
+func TestDirectory_ListsInPages(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		var want []registry.StreamID
+		for i := range 100 {
+			g := h.open([]string{"a", "b"}[i%2])
+			if i%2 == 0 {
+				want = append(want, g.holder.ID)
+			}
+		}
+		slices.SortFunc(want, compareIDs)
+
+		var got []registry.StreamID
+		pages, cursor := 0, ""
+		for {
+			rows, next := h.Streams.List(registry.Selector{Key: id("a")}, cursor, 7)
+			for _, row := range rows {
+				require.Equal(t, registry.StateLive, row.State)
+				require.EqualValues(t, 1, row.Events)
+				got = append(got, row.Holder.ID)
+			}
+			pages++
+			if cursor = next; cursor == "" {
+				break
+			}
+		}
+		require.Equal(t, want, got)
+		require.Equal(t, 8, pages)
+
+		all, next := h.Streams.List(registry.Selector{All: true}, "", 1000)
+		require.Len(t, all, 100)
+		require.Empty(t, next)
+		one, _ := h.Streams.List(registry.Selector{ID: want[3]}, "", 10)
+		require.Len(t, one, 1)
+		for _, none := range []registry.Selector{{}, {Key: id("c")}, {ID: want[3], Key: id("b")}} {
+			rows, _ := h.Streams.List(none, "", 10)
+			require.Empty(t, rows)
+		}
+		rows, next := h.Streams.List(registry.Selector{All: true}, "no cursor", 10)
+		require.Empty(t, rows)
+		require.Empty(t, next)
+	})
+}
+
+func TestDirectory_NotifiesBetweenEvents(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		g, other := h.open("a"), h.open("b")
+		require.Equal(t, 1, h.Streams.Notify(registry.Selector{Key: id("a")}, "MAINTENANCE", "at\nnoon"))
+		synctest.Wait()
+		require.Zero(t, h.Streams.Notify(registry.Selector{All: true}, "two\nlines", ""), "that is no event's name")
+		require.Zero(t, h.Streams.Notify(registry.Selector{}, "MAINTENANCE", "at noon"), "nobody is named")
+		require.Equal(t, "data: hello\n\nevent: MAINTENANCE\ndata: at\ndata: noon\n\n", g.rec.Body.String())
+		require.Equal(t, "data: hello\n\n", other.rec.Body.String())
+	})
+}
+
+func TestDirectory_ProbesNobodyThatItDoesNotHave(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		require.True(t, h.Streams.Probe(t.Context(), registry.NewStreamID(), time.Second))
+	})
+}
+
+func TestDrain_EndsWhatIsInTheDirectory(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		var guests []*guest
+		for i := range 20 {
+			guests = append(guests, h.open(fmt.Sprint(i)))
+		}
+		require.False(t, h.IsDraining())
+		began := time.Now()
+		h.Drain(Drain{Window: 4 * time.Second}, zap.NewNop())
+		require.True(t, h.IsDraining())
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
+		require.Greater(t, time.Since(began), 500*time.Millisecond, "not all at once")
+		for _, g := range guests {
+			<-g.done
+			require.Contains(t, g.rec.Body.String(), "shutdown")
+		}
+		require.LessOrEqual(t, h.DrainReturn(), 4*time.Second)
+	})
+}

@@ -1,0 +1,126 @@
+// Package zone is what guards share: who holds what, the streams of this process
+// by their id, the sessions whose tokens are renewed, and the end of them all when
+// the server stops. It outlives configuration reloads: a stream that was opened
+// under an old configuration still counts, expires and can be logged out under a
+// new one.
+package zone
+
+import (
+	"io"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/conflict"
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
+)
+
+// Zone is what guards with one zone name share.
+type Zone struct {
+	// Name is the namespace of keys; it is bound into tombstones.
+	Name string
+	// Registry keeps the holders.
+	Registry registry.Registry
+	// Streams are those of this process, holders or not.
+	Streams *Directory
+	// Sessions finds the streams whose end a later token moves.
+	Sessions Sessions
+	// Arrivals are the requests that may yet become streams.
+	Arrivals Arrivals
+	// Recent are the tokens that a logout of their user has to name one by one.
+	Recent RecentTokens
+	// Damping knows who takes keys back again and again.
+	Damping *conflict.Damping
+	// Audit counts what happens to contested keys.
+	Audit *conflict.Audit
+	// Wheel looks after the streams.
+	Wheel *wheel.Wheel
+
+	draining draining
+	drain    atomic.Pointer[Drain] // by the guard that went last
+}
+
+// New returns a zone whose holders are kept by the registry that open returns.
+// The node that it is given are the zone's streams.
+func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zone, error) {
+	z := &Zone{
+		Name:    name,
+		Damping: conflict.NewDamping(),
+		Audit:   conflict.NewAudit(),
+		Wheel:   wheel.New(),
+	}
+	z.draining.began = make(chan struct{})
+	z.Streams = newDirectory(event.Observers{z.Damper()})
+	var err error
+	if z.Registry, err = open(z.Streams); err != nil {
+		return nil, err
+	}
+	return z, nil
+}
+
+// Enter lists s, which is about to be admitted, or parked.
+func (z *Zone) Enter(s *stream.Stream) { z.Streams.enter(s) }
+
+// Forget is for streams that are over.
+func (z *Zone) Forget(s *stream.Stream) {
+	z.Streams.forget(s)
+	z.Sessions.remove(s.Holder())
+}
+
+// DrainAndClose closes the zone once its streams, if there are any, were told to
+// end, as d says. It does not wait for that. No guard uses the zone any more, but
+// streams of a configuration that was replaced may still run.
+func (z *Zone) DrainAndClose(logger *zap.Logger) error {
+	d := z.drain.Load()
+	switch {
+	case d == nil:
+		return z.Close()
+	case z.Streams.Len() == 0:
+		z.Drain(*d, logger) // nobody is admitted any more
+		return z.Close()
+	}
+	go func() {
+		z.Drain(*d, logger)
+		if err := z.Close(); err != nil {
+			logger.Error("closing a zone", zap.String("zone", z.Name), zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// Close closes the registry and tells what is untold of contested keys. Streams
+// that still run are looked after until they end: the wheel stops with the last one.
+func (z *Zone) Close() error {
+	z.Audit.Close()
+	if c, ok := z.Registry.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// Damper is the observer that has flap damping know of those who lose a key, and
+// of those who stay away.
+func (z *Zone) Damper() event.Observer { return damper{z.Damping} }
+
+type damper struct{ damping *conflict.Damping }
+
+// Observe implements event.Observer.
+func (d damper) Observe(e event.Event) {
+	switch e := e.(type) {
+	case event.Lost:
+		d.damping.Lost(conflict.Loss{
+			Stream:      e.Loser.ID,
+			By:          e.To,
+			Key:         e.Loser.Key,
+			Fingerprint: e.Loser.Fingerprint,
+			Gone:        e.Gone,
+		})
+	case event.Entombed:
+		if h := e.Client.Holder; !h.Key.IsZero() {
+			d.damping.Rests(h.Key, h.Fingerprint, e.Made)
+		}
+	}
+}
