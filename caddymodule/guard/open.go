@@ -25,7 +25,7 @@ func (q *request) terms() stream.Terms {
 			h.Session = registry.ID(q.claims.Session)
 		}
 	}
-	t := stream.Terms{Expires: h.Expires, Notice: q.Notice}
+	t := stream.Terms{Notice: q.Notice}
 	if q.rule().Policy == registry.Reject {
 		t.Keep = g.Reserve
 	}
@@ -39,7 +39,9 @@ func (q *request) open(t stream.Terms) {
 	t.Holder = q.holder
 	t.Connection = q.env.Connection()
 	t.Gone = q.guard.Zone.Forget
-	q.guard.Zone.Enter(q.response.NewStream(t))
+	s := q.response.NewStream(t)
+	s.Renew(q.holder.Expires)
+	q.guard.Zone.Enter(s)
 }
 
 // Opened implements stream.Gate: the stream's header is on its way.

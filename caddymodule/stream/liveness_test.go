@@ -265,7 +265,7 @@ func TestVisit_EndsAnExpiredStream(t *testing.T) {
 			gate := newGate()
 			var ended time.Duration
 			var at time.Time
-			gate.asked = func(s *Stream) { s.Renew(at) } // as with Terms.Expires, which the bubble's clock tells
+			gate.asked = func(s *Stream) { s.Renew(at) }
 			body, sum := inBubble(t, Config{}, gate, func(_ *testing.T, p *Response, w http.ResponseWriter, r *http.Request) {
 				began := time.Now()
 				at = began.Add(test.at)

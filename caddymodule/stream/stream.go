@@ -49,9 +49,6 @@ type Terms struct {
 	Untracked bool
 	// Keep is how long the place is kept if the client leaves by itself; 0: not.
 	Keep time.Duration
-	// Expires is when the stream ends with reason.Expired, by the wall clock; zero:
-	// never.
-	Expires time.Time
 	// Notice appends what the client is told at the end, which may be nothing. It may
 	// take its time. Nil: nothing.
 	Notice func(dst []byte, e registry.Ending, lastEventID string) []byte
@@ -67,7 +64,6 @@ func newStream(l *life, cfg *Config, t Terms, sink Sink, source Source) *Stream 
 	s := &Stream{terms: t, cfg: cfg, life: l, sink: sink, source: source}
 	s.tenure.life, s.timer.life = l, l
 	s.relay.s, s.care.s, s.probes.s = s, s, s
-	s.care.expireAt(t.Expires)
 	return s
 }
 
@@ -100,8 +96,9 @@ func (s *Stream) End(e registry.Ending) {
 // Ended is why the stream was told to end; nil if it was not.
 func (s *Stream) Ended() *registry.Ending { return s.ending.Load() }
 
-// Renew moves the time at which the stream expires; zero: never. It does not block.
-// A stream that had no such time gets it at its next visit, a minute later at most.
+// Renew sets the time at which the stream ends with reason.Expired, by the wall
+// clock; zero, which is how it begins: never. It does not block. A stream that is
+// open, and had no such time, gets it at its next visit, a minute later at most.
 func (s *Stream) Renew(until time.Time) { s.care.expireAt(until) }
 
 // ClientLeft reports whether the client went away by itself before it was told the
