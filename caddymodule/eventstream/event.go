@@ -51,9 +51,7 @@ func (e Event) Append(dst []byte) ([]byte, error) {
 		dst = appendLine(dst, "id", e.ID)
 	}
 	if e.Retry != 0 {
-		dst = append(dst, "retry: "...)
-		dst = strconv.AppendInt(dst, milliseconds(e.Retry), 10)
-		dst = append(dst, '\n')
+		dst = AppendRetry(dst, e.Retry)
 	}
 	if e.Name != "" {
 		dst = appendLine(dst, "event", e.Name)
@@ -78,12 +76,21 @@ func (e Event) validate() error {
 	return nil
 }
 
-// AppendComment appends text as a comment and a blank line to dst and returns
-// the extended slice. Each line of text becomes a comment line of its own. A
-// client ignores comments, but the blank line ends an event: write the result
-// only where a Scanner reports a boundary.
-func AppendComment(dst []byte, text string) []byte {
-	return append(appendLines(dst, "", text), '\n')
+// AppendComment appends text as comment lines to dst, one for each of its lines,
+// and returns the extended slice. There is no blank line behind them: to some
+// clients one is an event. Write the result only where a Scanner reports a
+// boundary, which it leaves as one.
+func AppendComment(dst []byte, text string) []byte { return appendLines(dst, "", text) }
+
+// AppendRetry appends a retry line to dst and returns the extended slice: how long
+// to wait before reconnecting, in whole milliseconds, rounded up, and not negative.
+// It is no event by itself. Write it where a Scanner's DataBlock begins, so that it
+// becomes part of that event, or as the last line of a stream: a client takes the
+// time as soon as it has read the line (WHATWG HTML 9.2.6).
+func AppendRetry(dst []byte, after time.Duration) []byte {
+	dst = append(dst, "retry: "...)
+	dst = strconv.AppendInt(dst, milliseconds(max(after, 0)), 10)
+	return append(dst, '\n')
 }
 
 // appendLines appends one line of the named field for each line of text.

@@ -78,11 +78,11 @@ func TestEvent_Append_IntoSpareCapacity_AllocatesNothing(t *testing.T) {
 
 func TestAppendComment(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
-		{"one line", "hb", ": hb\n\n"},
-		{"nothing", "", ":\n\n"},
-		{"lines", "a\nb\rc\r\nd", ": a\n: b\n: c\n: d\n\n"},
-		{"blank lines", "a\n\nb\n", ": a\n:\n: b\n:\n\n"},
-		{"what looks like fields", "data: a\nid: 1", ": data: a\n: id: 1\n\n"},
+		{"one line", "hb", ": hb\n"},
+		{"nothing", "", ":\n"},
+		{"lines", "a\nb\rc\r\nd", ": a\n: b\n: c\n: d\n"},
+		{"blank lines", "a\n\nb\n", ": a\n:\n: b\n:\n"},
+		{"what looks like fields", "data: a\nid: 1", ": data: a\n: id: 1\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := string(eventstream.AppendComment([]byte("before\n\n"), tc.text))
@@ -92,7 +92,23 @@ func TestAppendComment(t *testing.T) {
 			require.Equal(t, len(tc.want), s.Scan([]byte(tc.want)))
 			require.Zero(t, s.Events())
 			require.Empty(t, parse([]byte(tc.want)).events)
+			require.NotContains(t, tc.want, "\n\n", "a blank line is an event to some")
 		})
+	}
+}
+
+func TestAppendRetry(t *testing.T) {
+	for after, want := range map[time.Duration]string{
+		0:                       "retry: 0\n",
+		-1:                      "retry: 0\n",
+		1:                       "retry: 1\n",
+		1500 * time.Millisecond: "retry: 1500\n",
+	} {
+		got := string(eventstream.AppendRetry([]byte("before\n\n"), after))
+		require.Equal(t, "before\n\n"+want, got)
+		last := parse([]byte("data: a\n\n" + want))
+		require.Len(t, last.events, 1)
+		require.Equal(t, after > 0, last.retry > 0, "it counts as the last line of all")
 	}
 }
 

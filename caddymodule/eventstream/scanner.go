@@ -1,6 +1,6 @@
 // Package eventstream is the wire format of server-sent events, as WHATWG HTML
 // section 9.2 defines it. Scanner finds the places in a stream where something
-// may be inserted; Event and AppendComment write what is inserted.
+// may be inserted; Event, AppendComment and AppendRetry write what is inserted.
 //
 // The package does no I/O and keeps no reference to the bytes it is given.
 package eventstream
@@ -30,9 +30,14 @@ package eventstream
 type Scanner struct {
 	id      lastID
 	events  uint64
+	scanned int64 // how many bytes earlier calls of Scan have consumed
+	block   int64 // where the last boundary is, in bytes of the stream
+	data    int64 // where the block begins that was found to have data
+	hasData bool  // there is one
 	state   lineState
 	inEvent bool // a field line has ended since the last blank line
 	afterCR bool // the last byte was a CR: an LF now belongs to it
+	crlf    bool // the line before the last one ended with CRLF
 	bom     bool
 }
 
@@ -51,12 +56,14 @@ func (s *Scanner) Scan(p []byte) (cut int) {
 		if s.afterCR {
 			s.afterCR = false
 			if p[i] == '\n' {
+				s.crlf = true
 				i++
 				if s.AtBoundary() {
-					cut = i
+					cut = s.bound(i)
 				}
 				continue
 			}
+			s.crlf = false
 		}
 		end := ends.next(p, i)
 		s.text(p[i:end])
@@ -64,13 +71,22 @@ func (s *Scanner) Scan(p []byte) (cut int) {
 			break
 		}
 		s.endLine()
-		s.afterCR = p[end] == '\r'
+		if s.afterCR = p[end] == '\r'; !s.afterCR {
+			s.crlf = false
+		}
 		i = end + 1
 		if s.AtBoundary() {
-			cut = i
+			cut = s.bound(i)
 		}
 	}
+	s.scanned += int64(len(p))
 	return cut
+}
+
+// bound notes a boundary after i bytes of the present chunk, and returns i.
+func (s *Scanner) bound(i int) int {
+	s.block = s.scanned + int64(i)
+	return i
 }
 
 // AtBoundary reports whether everything scanned so far ends at a safe boundary.
@@ -95,6 +111,27 @@ func (s *Scanner) Events() uint64 { return s.events }
 // until all three bytes of the mark have been scanned.
 func (s *Scanner) HasBOM() bool { return s.bom }
 
+// MayBecomeBOM reports whether the stream so far is one or two bytes that begin a
+// byte order mark, so that it is not known yet whether they are text.
+func (s *Scanner) MayBecomeBOM() bool { return s.state == bomFirst || s.state == bomSecond }
+
+// AwaitsLF reports whether the last byte scanned is a CR, and the line before ended
+// with CRLF: the LF is on its way. Clients that know no CR alone take the line
+// for unfinished until it comes.
+func (s *Scanner) AwaitsLF() bool { return s.afterCR && s.crlf }
+
+// DataBlock returns where the first block with data begins, as the number of bytes
+// of the stream before it. It is known once the name of a data line is: the block
+// need not be complete. Comment lines before a block are not part of it. What is
+// inserted there without a blank line becomes part of a block that a client
+// dispatches.
+func (s *Scanner) DataBlock() (offset int64, ok bool) { return s.data, s.hasData }
+
+// SeekDataBlock has DataBlock return the next block with data that begins at, or
+// after, the last boundary; so a block that was found is found again if a data line
+// of it is yet to come.
+func (s *Scanner) SeekDataBlock() { s.hasData = false }
+
 // text consumes bytes of the current line, without its end.
 func (s *Scanner) text(part []byte) {
 	for i, c := range part {
@@ -111,12 +148,28 @@ func (s *Scanner) text(part []byte) {
 				s.id.read(part[i:])
 				return
 			}
+		case nameDATA:
+			s.foundName(c)
 		default:
 			s.state = s.state.after(c)
 			s.bom = s.bom || s.state == bomDone
+			if s.state == nameD && s.hasData {
+				s.state = inField // nobody looks for data any more
+			}
 		}
 	}
 }
+
+// foundName ends the name "data" with c, if it does end there.
+func (s *Scanner) foundName(c byte) {
+	if c == ':' {
+		s.foundData()
+	}
+	s.state = inField
+}
+
+// foundData notes that the current block has data.
+func (s *Scanner) foundData() { s.data, s.hasData = s.block, true }
 
 // endLine ends the current line: a blank line, a comment or a field.
 func (s *Scanner) endLine() {
@@ -130,6 +183,9 @@ func (s *Scanner) endLine() {
 	case inComment:
 	case nameID, idColon, idValue:
 		s.id.endValue()
+		s.inEvent = true
+	case nameDATA:
+		s.foundData() // a line without a colon
 		s.inEvent = true
 	default:
 		s.inEvent = true
@@ -152,6 +208,10 @@ const (
 	nameID  // "id"
 	idColon // "id:"
 	idValue
+	nameD // "d"
+	nameDA
+	nameDAT
+	nameDATA
 )
 
 // after returns the state that follows st when the line goes on with c, for a
@@ -170,11 +230,19 @@ func (st lineState) after(c byte) lineState {
 			return inComment
 		case 'i':
 			return nameI
+		case 'd':
+			return nameD
 		}
 	case st == nameI && c == 'd':
 		return nameID
 	case st == nameID && c == ':':
 		return idColon
+	case st == nameD && c == 'a':
+		return nameDA
+	case st == nameDA && c == 't':
+		return nameDAT
+	case st == nameDAT && c == 'a':
+		return nameDATA
 	}
 	return inField
 }

@@ -39,11 +39,10 @@ func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
 		}
 	}
 	var body []byte
-	var err error
 	if f.reason != "" {
 		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Retry: f.retry})
-	} else if body, err = (eventstream.Event{Retry: f.retry}).Append(nil); err != nil {
-		return err
+	} else {
+		body = eventstream.AppendRetry(nil, f.retry)
 	}
 	stream.SetHeader(w.Header())
 	w.WriteHeader(http.StatusOK)

@@ -110,16 +110,12 @@ func (g *Guard) returnAfter(r reason.Return) time.Duration {
 	return 0
 }
 
-// appendRetry appends when the client is to come back, and nothing else.
+// appendRetry appends when the client is to come back, as the last line of all.
 func appendRetry(dst []byte, after time.Duration) []byte {
 	if after <= 0 {
 		return dst
 	}
-	b, err := (eventstream.Event{Retry: after}).Append(dst)
-	if err != nil {
-		return dst // it is less than a millisecond
-	}
-	return b
+	return eventstream.AppendRetry(dst, after)
 }
 
 // appendNotice appends n under the name that the guard gives it.

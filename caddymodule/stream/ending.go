@@ -22,7 +22,7 @@ func (s *Stream) runEnd(e effect) {
 	case doFlushHeld:
 		s.relay.flushHeld()
 	case doTellReturn:
-		s.relay.writeNotice(retry(s.back))
+		s.relay.writeNotice(eventstream.AppendRetry(nil, s.back))
 	case doCutIfStuck:
 		s.cutIfStuck()
 	case doCut:
@@ -41,15 +41,6 @@ func (s *Stream) writeNotice() {
 		notice = s.terms.Notice(nil, *s.ending.Load(), s.relay.lastEventID())
 	}
 	s.relay.writeNotice(notice)
-}
-
-// retry tells a client when to come back; nothing if that is at once.
-func retry(after time.Duration) []byte {
-	b, err := (eventstream.Event{Retry: after}).Append(nil)
-	if err != nil {
-		return nil
-	}
-	return b
 }
 
 // finish waits for what others are still doing to the stream, a notice above all,

@@ -56,7 +56,7 @@ func TestHeartbeat_NeverSplitsAnEvent(t *testing.T) {
 	})
 }
 
-const beatText = ":\n\n"
+const beatText = ":\n"
 
 func TestHeartbeat_WaitsWhereAnEventIsHalfSent(t *testing.T) {
 	cfg := tended()

@@ -44,7 +44,7 @@ func TestPark_TellsTheClientToComeBackWhenTheKeyIsFree(t *testing.T) {
 	rec, waiter, done := park(t.Context(), t, time.Hour, nil)
 	close(waiter.free)
 	<-done
-	assert.Equal(t, "event: DUPLICATE_SESSION\ndata: {}\n\nretry: 500\n\n", rec.Body.String())
+	assert.Equal(t, "event: DUPLICATE_SESSION\ndata: {}\n\nretry: 500\n", rec.Body.String())
 	assert.Equal(t, "text/event-stream", rec.Header().Get("Content-Type"))
 	assert.True(t, waiter.stopped.Load())
 }
@@ -55,8 +55,8 @@ func TestPark_HeartbeatsAndAsksAgain(t *testing.T) {
 	var asked atomic.Int32
 	rec, waiter, done := park(t.Context(), t, time.Millisecond, func() bool { return asked.Add(1) == 4 })
 	<-done
-	assert.Equal(t, 3, strings.Count(rec.Body.String(), ":\n\n"))
-	assert.True(t, strings.HasSuffix(rec.Body.String(), "retry: 500\n\n"))
+	assert.Equal(t, 3, strings.Count(rec.Body.String(), beatText))
+	assert.True(t, strings.HasSuffix(rec.Body.String(), "retry: 500\n"))
 	assert.True(t, waiter.stopped.Load())
 }
 

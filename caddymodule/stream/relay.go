@@ -16,12 +16,13 @@ type relay struct {
 	mu      sync.Mutex
 	s       *Stream // not changed
 	scanner eventstream.Scanner
-	held    []byte // an event's first bytes, until the rest comes
+	held    held
+	ours    ours
+	taken   int64 // how many bytes of the upstream's were sent, or dropped
 	// due is what is to be done once mu is released.
 	due []due
 
 	open      bool // the header is out, and the end is not
-	first     bool // we wrote before the upstream did
 	dirty     bool // written since the last flush
 	broken    bool // a write has failed
 	delivered bool // the notice was handed to the connection
@@ -36,6 +37,18 @@ type relay struct {
 	counts counts
 
 	pending pending
+}
+
+// ours is what the guard itself has written, or is to write, among the upstream's
+// bytes. The relay's mu guards it.
+type ours struct {
+	// retry says that the stream's opening retry is due, before the first block that
+	// has data.
+	retry bool
+	// first says that we wrote before the upstream did.
+	first bool
+	// lf says that we wrote the LF of the upstream's last CRLF, which is yet to come.
+	lf bool
 }
 
 // counts count what was relayed.
@@ -79,12 +92,8 @@ func (r *relay) start() {
 	r.mu.Lock()
 	defer r.unlock()
 	r.open = true
+	r.ours.retry = !r.opaque && r.s.cfg.OpenRetry > 0
 	r.happen(onOpened)
-	if !r.s.life.now().relays() || r.opaque || r.s.cfg.OpenRetry <= 0 {
-		return
-	}
-	r.first = true
-	r.send(retry(r.s.cfg.OpenRetry))
 }
 
 // happen has o happen. The effects come when mu is released, which is held.
@@ -119,6 +128,13 @@ func (r *relay) write(p []byte) {
 		return
 	}
 	cut := r.scanner.Scan(p)
+	if r.ours.lf && len(p) > 0 {
+		r.ours.lf = false
+		if p[0] == '\n' { // it is with the client already
+			p, cut = p[1:], cut-1
+			r.taken++
+		}
+	}
 	if cut >= 0 {
 		r.sendHeld()
 		r.sendUpstream(p[:cut])
@@ -142,40 +158,95 @@ func (r *relay) hold(p []byte) {
 	case len(p) == 0:
 	case r.torn.Load():
 		r.sendUpstream(p)
-	case len(r.held)+len(p) > r.s.cfg.MaxEventSize:
+	case r.held.add(p, r.scanner.MayBecomeBOM()):
+	default:
 		r.sendHeld()
 		r.sendUpstream(p)
 		r.torn.Store(true)
-	default:
-		r.held = append(r.held, p...)
 	}
 }
-
-// retainedBuffer is how large a hold-back buffer may stay with its stream.
-const retainedBuffer = 4 << 10
 
 func (r *relay) sendHeld() {
-	if len(r.held) == 0 {
-		return
+	if len(r.held.bytes) > 0 {
+		r.sendUpstream(r.held.bytes)
+		r.held.drop()
 	}
-	r.sendUpstream(r.held)
-	if cap(r.held) > retainedBuffer {
-		r.held = nil
-	}
-	r.held = r.held[:0]
 }
 
-// sendUpstream sends what the upstream sent. A byte order mark is one only at the
-// very start of a stream: behind something we wrote it would spoil the first field.
+// passHeld sends what is held of an event that has been held for long enough. Its
+// rest then passes as it comes.
+func (r *relay) passHeld() {
+	r.mu.Lock()
+	defer r.unlock()
+	if r.s.life.now().relays() && r.held.overdue() {
+		r.tear()
+	}
+}
+
+// tear sends what is held, although the event is not whole. mu is held.
+func (r *relay) tear() {
+	r.sendHeld()
+	r.torn.Store(true)
+	r.sendFlush()
+}
+
+// framed reports whether an event with data, or a part of one, is with the client.
+// Until then, what is held may be of a body that is no framed event stream.
+func (r *relay) framed() bool {
+	block, ok := r.scanner.DataBlock()
+	return ok && block < r.taken
+}
+
+// sendUpstream sends what the upstream sent, and the opening retry where it belongs.
 func (r *relay) sendUpstream(p []byte) {
-	sent := r.counts.bytes.Load()
-	if r.first && sent == 0 && r.scanner.HasBOM() && len(p) >= 3 {
-		p = p[3:]
-		sent += 3
+	if r.ours.retry {
+		if at, ok := r.opensAt(); ok && at < int64(len(p)) {
+			r.pass(p[:at])
+			r.ours.retry = false
+			r.sendOurs(eventstream.AppendRetry(nil, r.s.cfg.OpenRetry))
+			p = p[at:]
+		}
 	}
-	if n := r.send(p); n > 0 || sent > 0 {
-		r.counts.bytes.Store(sent + int64(n))
+	r.pass(p)
+}
+
+// opensAt is where the first block with data begins, counted from what is to be
+// sent next. One that is with the client in part comes too late.
+func (r *relay) opensAt() (at int64, ok bool) {
+	block, ok := r.scanner.DataBlock()
+	if ok && block < r.taken {
+		r.scanner.SeekDataBlock()
+		return 0, false
 	}
+	return block - r.taken, ok
+}
+
+// bomLength is the length of a byte order mark.
+const bomLength = 3
+
+// pass sends the upstream's next bytes. A byte order mark is one only at the very
+// start of a stream: behind something we wrote it would spoil the first field.
+func (r *relay) pass(p []byte) {
+	if r.ours.first && r.taken < bomLength && r.scanner.HasBOM() {
+		mark := min(int(bomLength-r.taken), len(p))
+		r.taken += int64(mark)
+		p = p[mark:]
+	}
+	r.taken += int64(len(p))
+	if n := r.send(p); n > 0 {
+		r.counts.bytes.Store(r.counts.bytes.Load() + int64(n))
+	}
+}
+
+// sendOurs sends what the guard inserts at a boundary. Clients that know no CR
+// alone would read on in the upstream's line if its LF came behind that.
+func (r *relay) sendOurs(p []byte) {
+	r.ours.first = r.ours.first || r.taken == 0
+	if len(r.held.bytes) == 0 && r.scanner.AwaitsLF() && !r.ours.lf && len(p) > 0 {
+		r.ours.lf = true
+		r.send([]byte{'\n'})
+	}
+	r.send(p)
 }
 
 // send writes p, unless a write has failed before. mu is held.
@@ -234,8 +305,7 @@ func (r *relay) mayInsert() bool {
 
 // insert writes p between two events.
 func (r *relay) insert(p []byte) {
-	r.first = r.first || r.counts.bytes.Load() == 0
-	r.send(p)
+	r.sendOurs(p)
 	r.sendFlush()
 }
 
@@ -263,13 +333,23 @@ func (r *relay) settle() {
 }
 
 // endHere has an ending stream end at a boundary, if it stands at one. What is held
-// of the next event was never sent and never will be. mu is held; the effects come
-// when it is released.
+// of the next event was never sent and never will be, unless the body may be no
+// framed event stream. mu is held; the effects come when it is released.
 func (r *relay) endHere() {
 	if r.s.life.now() != stateEnding || !r.open || r.torn.Load() {
 		return
 	}
+	if r.showsHeld() {
+		r.tear()
+		return
+	}
 	r.happen(onBoundary)
+}
+
+// showsHeld reports whether a client would have shown what is held, since it does
+// not wait for events to be whole.
+func (r *relay) showsHeld() bool {
+	return len(r.held.bytes) > 0 && !r.framed() && !r.scanner.MayBecomeBOM()
 }
 
 // lastEventID is the last id that the application sent in a whole event.
@@ -283,7 +363,11 @@ func (r *relay) lastEventID() string {
 // ended by itself since, ends at a boundary.
 func (r *relay) concludes() bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
+	if r.showsHeld() {
+		r.s.sink.Last()
+		r.tear()
+	}
 	r.concluded = r.open && !r.torn.Load()
 	return r.concluded
 }
@@ -293,7 +377,7 @@ func (r *relay) writeNotice(notice []byte) {
 	r.mu.Lock()
 	defer r.unlock()
 	r.s.sink.Last()
-	r.send(notice)
+	r.sendOurs(notice)
 	r.sendFlush()
 	r.delivered = !r.broken
 }
@@ -302,9 +386,9 @@ func (r *relay) writeNotice(notice []byte) {
 func (r *relay) flushHeld() {
 	r.mu.Lock()
 	defer r.unlock()
-	if len(r.held) > 0 {
+	if len(r.held.bytes) > 0 {
 		r.s.sink.Last()
-		r.sendUpstream(r.held)
+		r.sendHeld()
 		r.sendFlush()
 	}
 }
@@ -313,5 +397,6 @@ func (r *relay) flushHeld() {
 func (r *relay) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.open, r.held = false, nil
+	r.open = false
+	r.held.release()
 }

@@ -38,7 +38,13 @@ type Config struct {
 	EndTimeout time.Duration
 	// MaxEventSize is how many bytes of an unfinished event are held back.
 	MaxEventSize int
-	// OpenRetry is sent as each stream opens; 0 sends nothing.
+	// Hold is for how long an unfinished event is held back, at most, and up to two
+	// tenths of a second less; 0: until it is finished.
+	Hold time.Duration
+	// Held bounds what all streams hold back together. What does not fit passes at
+	// once. Nil: no bound.
+	Held *Budget
+	// OpenRetry is sent before the first event of each stream; 0 sends nothing.
 	OpenRetry time.Duration
 	// Heartbeat is how long nothing may be written before a comment is; 0: for
 	// ever.

@@ -64,6 +64,7 @@ func newStream(l *life, cfg *Config, t Terms, sink Sink, source Source) *Stream 
 	s := &Stream{terms: t, cfg: cfg, life: l, sink: sink, source: source}
 	s.tenure.life, s.timer.life = l, l
 	s.relay.s, s.care.s, s.probes.s = s, s, s
+	s.relay.held.r = &s.relay
 	return s
 }
 
