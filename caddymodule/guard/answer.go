@@ -40,13 +40,16 @@ func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
 	}
 	var body []byte
 	if f.reason != "" {
-		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Retry: f.retry})
+		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Message: q.message(f.reason), Retry: f.retry})
 	} else {
 		body = eventstream.AppendRetry(nil, f.retry)
 	}
 	stream.SetHeader(w.Header())
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body) // a client that left needs no refusal
+	if !q.guard.Stream.FinishAll {
+		stream.Abort(w, q.r)
+	}
 	return nil
 }
 

@@ -71,6 +71,9 @@ type Config struct {
 	Retry time.Duration
 	// Names renames events; a missing reason keeps its own name.
 	Names map[reason.Reason]string
+	// Messages are what events tell a person, with placeholders; a missing reason
+	// keeps its own.
+	Messages map[reason.Reason]string
 	// Stream is how streams are relayed and ended.
 	Stream stream.Config
 

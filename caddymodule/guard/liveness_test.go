@@ -22,7 +22,7 @@ func tended(g *Config) {
 	g.Drain = zone.Drain{Window: 10 * time.Second}
 }
 
-const beat = ":\n\n"
+const beat = ":\n"
 
 func TestHeartbeat_IsSentWhereNothingElseIs(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
@@ -259,7 +259,7 @@ func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
 		refused := s.open(token("newcomer"))
 		status, _, body := refused.got()
 		require.Equal(t, http.StatusOK, status, "a temporary refusal")
-		require.Regexp(t, `^retry: \d+\n\n$`, body)
+		require.Regexp(t, `^retry: \d+\n$`, body)
 		require.Equal(t, n, s.backend.asked(), "nobody is admitted any more")
 
 		perStep := 0

@@ -178,7 +178,7 @@ func TestNested_ParkedInsideIsLetIn(t *testing.T) {
 		parked := s.open(in("books", "ann"))
 		require.False(t, parked.over())
 		s.pass(parkHeartbeat)
-		require.True(t, strings.HasSuffix(parked.text(), "\n\n:\n\n"), "heartbeats get through: %q", parked.text())
+		require.True(t, strings.HasSuffix(parked.text(), "\n\n:\n"), "heartbeats get through: %q", parked.text())
 		holder.leave()
 		s.settle()
 		require.True(t, parked.over())

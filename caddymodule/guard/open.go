@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +26,7 @@ func (q *request) terms() stream.Terms {
 			h.Session = registry.ID(q.claims.Session)
 		}
 	}
-	t := stream.Terms{Notice: q.Notice}
+	t := stream.Terms{Notice: q.notice()}
 	if q.rule().Policy == registry.Reject {
 		t.Keep = g.Reserve
 	}
@@ -78,20 +79,48 @@ func (g *Guard) warnIfEncoded(h http.Header) {
 	}
 }
 
-// Notice appends what the client is told when its stream ends: an event, or only
-// when it is to come back, or nothing.
-func (s *sender) Notice(dst []byte, e registry.Ending, lastEventID string) []byte {
-	m := e.Reason.Meaning()
-	after := s.guard.returnAfter(m.Return)
-	if !m.Event() {
-		return appendRetry(dst, after)
+// notice returns what appends what the client is told when its stream ends: an event,
+// or only when it is to come back, or nothing. Others will call it, while the
+// handlers behind the guard run: placeholders, whose values those may change, are
+// replaced now.
+func (q *request) notice() func(dst []byte, e registry.Ending, lastEventID string) []byte {
+	messages := q.messages()
+	return func(dst []byte, e registry.Ending, lastEventID string) []byte {
+		m := e.Reason.Meaning()
+		after := q.guard.returnAfter(m.Return)
+		if !m.Event() {
+			return appendRetry(dst, after)
+		}
+		return q.guard.appendNotice(dst, stream.Notice{
+			Reason:      e.Reason,
+			Message:     messages[e.Reason],
+			Tombstone:   q.entomb(e.Reason),
+			Retry:       after,
+			LastEventID: lastEventID,
+		})
 	}
-	return s.guard.appendNotice(dst, stream.Notice{
-		Reason:      e.Reason,
-		Tombstone:   s.entomb(e.Reason),
-		Retry:       after,
-		LastEventID: lastEventID,
-	})
+}
+
+// messages are the guard's own, for this request.
+func (q *request) messages() map[reason.Reason]string {
+	if len(q.guard.Messages) == 0 {
+		return nil
+	}
+	messages := make(map[reason.Reason]string, len(q.guard.Messages))
+	for r := range q.guard.Messages {
+		messages[r] = q.message(r)
+	}
+	return messages
+}
+
+// message is the guard's own message of an ending, for this request; empty: there is
+// none, or nothing is left of it.
+func (q *request) message(r reason.Reason) string {
+	template := q.guard.Messages[r]
+	if !strings.Contains(template, "{") {
+		return template
+	}
+	return strings.TrimSpace(q.env.Expand(template, q.placeholder))
 }
 
 // returnAfter is when a client is to come back; 0: it is not told.

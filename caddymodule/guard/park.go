@@ -40,11 +40,11 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	parked := stream.Park(w, q.r, &g.Stream, stream.Parking{
 		Terms: stream.Terms{
 			Holder:     q.holder,
-			Notice:     q.Notice,
+			Notice:     q.notice(),
 			Connection: q.env.Connection(),
 			Gone:       g.Zone.Forget,
 		},
-		Notice:    g.appendNotice(nil, stream.Notice{Reason: f.reason}),
+		Notice:    g.appendNotice(nil, stream.Notice{Reason: f.reason, Message: q.message(f.reason)}),
 		Waiter:    waiter,
 		Free:      q.mayComeBack,
 		Heartbeat: heartbeat,
@@ -54,7 +54,9 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	if g.Zone.IsDraining() {
 		parked.Stream().End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
-	parked.Wait()
+	if parked.Wait().Cut {
+		panic(http.ErrAbortHandler)
+	}
 	return true
 }
 

@@ -14,8 +14,8 @@ import (
 // refusal is why a request does not get its stream, and what it is told.
 //
 // A permanent one is a status, which closes an EventSource for good. A
-// temporary one is a stream with a retry and a clean end where a stream was
-// asked for, so that the page comes back by itself.
+// temporary one is a stream with a retry that is then cut (come_back) where a
+// stream was asked for, so that the client comes back by itself.
 type refusal struct {
 	status    int
 	title     string

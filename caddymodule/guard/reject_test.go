@@ -243,9 +243,9 @@ func TestParked_WaitsAndIsLetIn(t *testing.T) {
 				require.Equal(t, 1, s.holders(0))
 
 				s.pass(parkHeartbeat)
-				require.Equal(t, notice+":\n\n", parked.text())
+				require.Equal(t, notice+":\n", parked.text())
 				s.pass(parkHeartbeat)
-				require.Equal(t, notice+":\n\n:\n\n", parked.text())
+				require.Equal(t, notice+":\n:\n", parked.text())
 
 				holder.leave()
 				s.settle()
@@ -344,7 +344,7 @@ func TestRegistryError_IsATemporaryRefusal(t *testing.T) {
 				status, h, body := c.got()
 				require.Equal(t, http.StatusOK, status)
 				require.Equal(t, "text/event-stream", h.Get("Content-Type"))
-				require.Equal(t, "retry: 5000\n\n", body)
+				require.Equal(t, "retry: 5000\n", body)
 				require.Equal(t, before+test.asked, s.backend.asked())
 
 				lines := s.logs.FilterLevelExact(zap.ErrorLevel).All()

@@ -153,6 +153,12 @@ func (s *site) send(edits ...func(*client)) *client {
 	}
 	go func() {
 		defer close(c.done)
+		defer func() {
+			if p := recover(); p != nil {
+				require.Equal(s.t, http.ErrAbortHandler, p)
+				c.cut = true
+			}
+		}()
 		c.err = next(c, c.r)
 	}()
 	s.t.Cleanup(func() {
@@ -200,6 +206,7 @@ type client struct {
 	header http.Header
 	done   chan struct{}
 	err    error
+	cut    bool // the response was cut; for who knows that it is over
 
 	mu     sync.Mutex
 	status int

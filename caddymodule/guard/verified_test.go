@@ -113,7 +113,7 @@ func TestVerified_WithoutKeysTheRefusalIsTemporary(t *testing.T) {
 		c := s.open(token("sub=ann"))
 		status, _, body := c.got()
 		require.Equal(t, http.StatusOK, status)
-		require.Equal(t, "retry: 5000\n\n", body)
+		require.Equal(t, "retry: 5000\n", body)
 		require.True(t, c.over())
 
 		status, h, _ := s.open(token("sub=ann"), notAsking).got()
@@ -494,6 +494,6 @@ func TestTemporaryRefusal_OfACrossOriginPageKeepsItsCORSFields(t *testing.T) {
 		status, h, body := c.got()
 		require.Equal(t, http.StatusOK, status)
 		require.Equal(t, "https://page.example", h.Get("Access-Control-Allow-Origin"))
-		require.Equal(t, "retry: 5000\n\n", body)
+		require.Equal(t, "retry: 5000\n", body)
 	}, func(g *Config) { g.Verifier = &plainVerifier{keyless: true} })
 }

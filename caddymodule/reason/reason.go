@@ -31,6 +31,8 @@ const (
 	MaxAge Reason = "max_age"
 	// Shutdown: the proxy stops.
 	Shutdown Reason = "shutdown"
+	// Stalled: the backend hangs.
+	Stalled Reason = "stalled"
 )
 
 // Bound is what a tombstone names: whom it keeps away.
@@ -73,6 +75,9 @@ type Meaning struct {
 	Tombstone Bound
 	// Return is when the client is told to come back.
 	Return Return
+	// Cut says that the client is to come back by itself, and so that the response is
+	// cut off and not finished, unless the guard is told otherwise.
+	Cut bool
 	// Quiet endings come in crowds, and nobody caused them: they are logged for
 	// debugging only.
 	Quiet bool
@@ -105,10 +110,10 @@ var meanings = []struct {
 		Code:    "DUPLICATED_CONNECTION",
 		Message: "Another connection holds this stream. This one waits until it is free.",
 		Why:     "it took the key back again and again",
-		Back:    "the stream stays open; when the key is free, it is ended with a short `retry`",
+		Back:    "the stream stays open; when the key is free, it gets a short `retry` and is cut",
 	}},
 	{Rejected, Meaning{
-		Code: "DUPLICATE_SESSION", Return: Later,
+		Code: "DUPLICATE_SESSION", Return: Later, Cut: true,
 		Message: "Another connection holds this stream already. This one was refused.",
 		Why:     "the key was full",
 		Back:    "yes, after `retry`; parked, at once when the key is free",
@@ -125,9 +130,10 @@ var meanings = []struct {
 		Why:     "the token's life is over",
 		Back:    "with a fresh token; the expired one gets 401",
 	}},
-	{MaxAge, Meaning{Return: Soon, Quiet: true, Why: "it has lived for `max_age`", Back: "yes, after `retry`"}},
-	{Shutdown, Meaning{Return: Drained, Quiet: true, Why: "Caddy stops", Back: "yes, after `retry`"}},
-	{Dead, Meaning{Why: "nobody listens", Back: "yes"}},
+	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "it has lived for `max_age`", Back: "yes, after `retry`"}},
+	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, after `retry`"}},
+	{Stalled, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, after `retry`"}},
+	{Dead, Meaning{Cut: true, Why: "nobody listens", Back: "yes"}},
 }
 
 // Meaning is what r means. A reason that the table does not have means nothing.

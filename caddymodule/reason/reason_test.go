@@ -11,7 +11,7 @@ import (
 func TestMeaning_OfEveryReason(t *testing.T) {
 	all := []reason.Reason{
 		reason.Superseded, reason.Replaced, reason.Parked, reason.Rejected, reason.Logout, reason.Expired,
-		reason.MaxAge, reason.Shutdown, reason.Dead,
+		reason.MaxAge, reason.Shutdown, reason.Stalled, reason.Dead,
 	}
 	require.Equal(t, all, reason.All())
 	for _, r := range all {
@@ -19,9 +19,11 @@ func TestMeaning_OfEveryReason(t *testing.T) {
 		require.NotEmpty(t, m.Why, r)
 		require.NotEmpty(t, m.Back, r)
 		require.Equal(t, m.Event(), m.Message != "", "%s: an event has a message", r)
+		require.True(t, m.Cut || m.Return == reason.Untold, "%s: who is to come back sees the response cut", r)
 		if m.Tombstone != reason.Nobody {
 			require.True(t, m.Event(), "%s: a tombstone is the id of an event", r)
 			require.Equal(t, reason.Untold, m.Return, "%s: who is to stay away is not told to come back", r)
+			require.False(t, m.Cut, "%s: who is to stay away gets a response that is finished", r)
 		}
 	}
 }

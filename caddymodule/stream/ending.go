@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
@@ -22,6 +23,7 @@ func (s *Stream) runEnd(e effect) {
 	case doFlushHeld:
 		s.relay.flushHeld()
 	case doTellReturn:
+		s.toldBack = true
 		s.relay.writeNotice(eventstream.AppendRetry(nil, s.back))
 	case doCutIfStuck:
 		s.cutIfStuck()
@@ -44,14 +46,87 @@ func (s *Stream) writeNotice() {
 }
 
 // finish waits for what others are still doing to the stream, a notice above all,
-// and closes it to everybody.
-func (s *Stream) finish() {
+// and closes it to everybody. It was in state from when the handlers returned, and
+// client is done when its client has left. The summary tells how it went.
+func (s *Stream) finish(from state, client <-chan struct{}) Summary {
 	s.life.running.Wait()
 	s.relay.close()
+	cut := s.isCut(from)
+	if cut {
+		linger(s.sink.Linger(), client)
+	}
 	s.sink.Close()
 	_, d := s.life.happen(onFinished)
 	s.timer.stop()
 	s.runAll(d)
+	return Summary{
+		Ending:    s.ending.Load(),
+		Delivered: s.relay.delivered,
+		Cut:       cut || s.sink.WasReset(),
+		Events:    s.relay.counts.events.Load(),
+		Bytes:     s.relay.counts.bytes.Load(),
+	}
+}
+
+// isCut reports whether the response is to be cut: the stream was told to end where
+// it could not, or its client is to come back. Many clients take a response that is
+// finished for one they need not ask for again.
+func (s *Stream) isCut(from state) bool {
+	switch from {
+	case stateAborted:
+		return true
+	case stateEnding:
+		return s.relay.concluded && s.comesBack()
+	case stateClosed, stateOverdue:
+		return s.comesBack()
+	default:
+		return false
+	}
+}
+
+// comesBack reports whether the client was told to come back, and is to see the
+// response cut.
+func (s *Stream) comesBack() bool {
+	if s.cfg.FinishAll {
+		return false
+	}
+	e := s.ending.Load()
+	return s.toldBack || e != nil && e.Reason.Meaning().Cut
+}
+
+// lingerTime is how long nothing follows the last byte of a response that shares its
+// connection with others before it is reset: browsers drop what they have received
+// of a stream that is reset and have not handed on yet.
+const lingerTime = 100 * time.Millisecond
+
+// linger lets a client take in what was sent, for as long as it is there.
+func linger(d time.Duration, client <-chan struct{}) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-client:
+	}
+}
+
+// Abort cuts the response to r off, once its client had time to take in what was
+// written. It panics with http.ErrAbortHandler.
+func Abort(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).Flush() // a client that left needs nothing
+	linger(lingerOf(r), r.Context().Done())
+	panic(http.ErrAbortHandler)
+}
+
+// lingerOf is how long a response to r waits before it is cut. On HTTP/1 its
+// connection is closed, behind all that was sent.
+func lingerOf(r *http.Request) time.Duration {
+	if r.ProtoMajor == 1 {
+		return 0
+	}
+	return lingerTime
 }
 
 // endTimer is the timer of a stream's end.
@@ -107,16 +182,5 @@ func (s *Stream) cutIfStuck() {
 func (s *Stream) cut() {
 	if s.sink.Cut() {
 		s.startTimer(stuckGrace)
-	}
-}
-
-// summary tells how the stream went. It is over.
-func (s *Stream) summary() Summary {
-	return Summary{
-		Ending:    s.ending.Load(),
-		Delivered: s.relay.delivered,
-		Cut:       s.sink.WasReset(),
-		Events:    s.relay.counts.events.Load(),
-		Bytes:     s.relay.counts.bytes.Load(),
 	}
 }

@@ -44,6 +44,9 @@ type liveness struct {
 	writing wheel.Tick
 	write   uint64
 	acked   uint64
+	// wrote is when a visit last saw a write in progress: for so long the upstream could
+	// not be read.
+	wrote wheel.Tick
 }
 
 // leastOutstanding is for how long something must be on its way, however long ago
@@ -56,6 +59,9 @@ const (
 	// clockLook is the time between two looks at the wall clock, which may jump: how
 	// late, at most, a stream may end after it did.
 	clockLook = 5 * time.Second
+	// oldLook is the time between two looks at a stream that is old enough and waits
+	// for the end of an event.
+	oldLook = time.Second
 )
 
 // begin readies a stream that is about to open for its first visit.
@@ -149,7 +155,10 @@ func (l *liveness) look(now wheel.Tick) (why reason.Reason, next time.Duration) 
 		return l.lookAtWrite(now, id)
 	}
 	l.writing = 0
-	if l.age > 0 && now.Since(l.born) >= l.age && !l.s.relay.torn.Load() {
+	if l.stalls() && l.silence(now) >= l.s.cfg.StallAfter {
+		return reason.Stalled, 0
+	}
+	if l.old(now) {
 		return reason.MaxAge, 0
 	}
 	silent, dead := l.acknowledged(now)
@@ -159,6 +168,21 @@ func (l *liveness) look(now wheel.Tick) (why reason.Reason, next time.Duration) 
 	}
 	idle := l.heartbeat(now)
 	return "", l.next(now, idle, silent)
+}
+
+// old reports whether the stream has lived for long enough. An event that is partly
+// sent is waited for, for a tenth of the time; the body may be no framed event stream.
+func (l *liveness) old(now wheel.Tick) bool {
+	lived := now.Since(l.born)
+	return l.age > 0 && lived >= l.age && (!l.s.relay.torn.Load() || lived >= l.age+l.s.cfg.MaxAge/10)
+}
+
+// stalls reports whether the stream ends where its upstream is silent.
+func (l *liveness) stalls() bool { return l.s.cfg.StallAfter > 0 && !l.s.terms.Untracked }
+
+// silence is for how long the upstream has sent nothing, although it could.
+func (l *liveness) silence(now wheel.Tick) time.Duration {
+	return now.Since(max(wheel.Tick(l.relayed.Load()-1), l.wrote))
 }
 
 // heartbeat sends one if it is due. It returns for how long nothing was written.
@@ -181,6 +205,7 @@ func (l *liveness) heartbeat(now wheel.Tick) (idle time.Duration) {
 // and the client acknowledges nothing meanwhile, it takes nothing in. On HTTP/2,
 // the kernel knows of all the connection's streams at once, so time alone counts.
 func (l *liveness) lookAtWrite(now wheel.Tick, id uint64) (why reason.Reason, next time.Duration) {
+	l.wrote = now
 	acked := l.s.sink.Acked()
 	if l.writing == 0 || id != l.write || acked != l.acked {
 		l.writing, l.write, l.acked = max(now, 1), id, acked
@@ -229,8 +254,13 @@ func (l *liveness) next(now wheel.Tick, idle, silent time.Duration) time.Duratio
 			next = min(next, l.s.cfg.DeadAfter-silent)
 		}
 	}
-	if l.age > 0 {
-		next = min(next, l.age-now.Since(l.born))
+	if l.stalls() {
+		next = min(next, l.s.cfg.StallAfter-l.silence(now))
+	}
+	if left := l.age - now.Since(l.born); left > 0 {
+		next = min(next, left)
+	} else if l.age > 0 {
+		next = min(next, oldLook)
 	}
 	return next
 }

@@ -147,6 +147,89 @@ func TestVisit_OldStreamsFinishTheirEventFirst(t *testing.T) {
 	})
 }
 
+// It may be an event that never ends: a body that is no framed event stream.
+func TestVisit_OldStreamsWaitForTheirEventForATenthOfTheirAge(t *testing.T) {
+	cfg := tended()
+	cfg.MaxAge, cfg.MaxEventSize = 100*time.Second, 4
+	serve(t, newGate(), cfg, func(p *Response, w http.ResponseWriter, _ *http.Request) {
+		sse(w, "data: too large to hold")
+		s := p.Stream()
+		s.care.age = 100 * time.Second
+		assert.LessOrEqual(t, s.care.Visit(tick(101)), time.Second)
+		assert.Nil(t, s.Ended())
+		s.care.Visit(tick(111))
+		assert.Equal(t, reason.MaxAge, endedBy(t, s))
+	})
+}
+
+func TestStall_EndsAStreamWhoseUpstreamIsSilent(t *testing.T) {
+	for name, test := range map[string]struct {
+		heartbeat time.Duration
+		send      string // every 7 seconds, 5 times
+		untracked bool
+		ends      time.Duration // 0: not
+	}{
+		"from the start":                  {0, "", false, 10 * time.Second},
+		"our heartbeats do not count":     {time.Second, "", false, 10 * time.Second},
+		"after the last event":            {time.Second, "data: a\n\n", false, 45 * time.Second},
+		"the upstream's own heartbeat":    {0, ": beat\n", false, 45 * time.Second},
+		"in the midst of an event":        {0, "data: a\n", false, 46 * time.Second},
+		"untracked streams may be silent": {0, "", true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gate := newGate()
+			gate.terms.Untracked = test.untracked
+			var ended time.Duration
+			_, sum := inBubble(t, Config{Heartbeat: test.heartbeat, StallAfter: 10 * time.Second}, gate, func(_ *testing.T, _ *Response, w http.ResponseWriter, r *http.Request) {
+				began := time.Now()
+				sse(w, "")
+				for range 5 {
+					if test.send != "" {
+						<-time.After(7 * time.Second)
+						sse(w, test.send)
+					}
+				}
+				select {
+				case <-r.Context().Done():
+					ended = time.Since(began)
+				case <-time.After(time.Hour):
+				}
+			})
+			if test.ends == 0 {
+				assert.Nil(t, sum.Ending)
+				return
+			}
+			assert.Equal(t, reason.Stalled, sum.Ending.Reason)
+			assert.True(t, sum.Cut)
+			assert.InDelta(t, test.ends, ended, float64(2*wheel.Precision))
+		})
+	}
+}
+
+// While the client takes nothing in, the upstream cannot be read.
+func TestStall_IsNotTheUpstreamsFaultWhereTheClientIsSlow(t *testing.T) {
+	w := stuckWriter{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+	cfg := tended()
+	cfg.DeadAfter, cfg.StallAfter = 0, 10*time.Second
+	p := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &cfg)
+	_, err := p.Relay(t.Context(), func(rw http.ResponseWriter, _ *http.Request) error {
+		sse(rw, "data: a\n\n")
+		s := p.Stream()
+		go func() {
+			defer close(w.free)
+			<-w.stuck
+			s.care.Visit(tick(1000))
+		}()
+		sse(rw, "data: stuck\n\n")
+		s.care.Visit(tick(1009))
+		assert.Nil(t, s.Ended())
+		s.care.Visit(tick(1010))
+		assert.Equal(t, reason.Stalled, endedBy(t, s))
+		return nil
+	})
+	require.NoError(t, err)
+}
+
 func TestVisit_UntrackedStreamsHaveNoAgeAndNoHeartbeat(t *testing.T) {
 	cfg := tended()
 	cfg.MaxAge = 100 * time.Second

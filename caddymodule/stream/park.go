@@ -52,7 +52,7 @@ func (p *Parked) Stream() *Stream { return p.stream }
 
 // Wait answers the request, and returns when the client left, was told to come
 // back, or was told why it need not. The caller has set what the header needs
-// besides.
+// besides, and cuts the response if the summary says so.
 func (p *Parked) Wait() Summary {
 	s := p.stream
 	defer p.parking.Waiter.Stop()
@@ -60,9 +60,9 @@ func (p *Parked) Wait() Summary {
 	if p.open() {
 		p.wait()
 	}
-	s.happen(onReturned)
-	s.finish()
-	return s.summary()
+	from, d := s.life.happen(onReturned)
+	s.runAll(d)
+	return s.finish(from, p.r.Context().Done())
 }
 
 // open sends the header and the first notice. It reports whether there is anything

@@ -49,12 +49,18 @@ type Config struct {
 	// Heartbeat is how long nothing may be written before a comment is; 0: for
 	// ever.
 	Heartbeat time.Duration
+	// FinishAll says that also those responses are finished whose clients are to come
+	// back. They are cut else.
+	FinishAll bool
 	// DeadAfter is how long a client may acknowledge nothing before it counts as
 	// dead; 0: for ever.
 	DeadAfter time.Duration
 	// MaxAge is how long a stream may live, give or take a tenth; 0: for ever.
 	// Untracked streams have no age.
 	MaxAge time.Duration
+	// StallAfter is how long the upstream may send nothing; 0: for ever. Untracked
+	// streams may be silent for any time.
+	StallAfter time.Duration
 	// Wheel tells the time that streams note, and visits them. With nil there are
 	// no heartbeats, and no stream ends by itself.
 	Wheel *wheel.Wheel
@@ -131,10 +137,11 @@ type Summary struct {
 	Ending *registry.Ending
 	// Delivered tells whether the notice was handed to the connection.
 	Delivered bool
-	// Cut is set if the response was cut off, perhaps in mid-frame. The caller
-	// of Relay panics with http.ErrAbortHandler: HTTP/3 would else finish it as
-	// if it were whole, which clients must treat as the connection's failure
-	// (RFC 9114 section 7.1).
+	// Cut is set if the response is to be cut, or was, perhaps in mid-frame. The caller
+	// of Relay panics with http.ErrAbortHandler, which has the server close the
+	// connection on HTTP/1, and else reset the stream. (HTTP/3 would finish even one
+	// that was cut in mid-frame as if it were whole, which clients must treat as the
+	// connection's failure, RFC 9114 section 7.1.)
 	Cut bool
 	// Events and Bytes count what was relayed.
 	Events uint64
@@ -173,19 +180,19 @@ func (p *Response) finish() (sum Summary, quiet bool) {
 	if s == nil {
 		p.happen(onFinished)
 	} else {
-		s.finish()
+		sum = s.finish(from, p.r.Context().Done())
 	}
 	switch from {
 	case stateRefused:
 		return Summary{Refused: true}, true
 	case stateUnwound:
 		return Summary{Left: true}, true
-	case stateClosed, stateOverdue:
-		return s.summary(), true
+	case stateClosed, stateOverdue, stateAborted:
+		return sum, true
 	case stateEnding:
-		return s.summary(), s.relay.concluded
+		return sum, s.relay.concluded
 	case stateOpening, stateLive:
-		return s.summary(), false
+		return sum, false
 	default:
 		return Summary{}, false
 	}

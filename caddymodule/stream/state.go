@@ -40,6 +40,9 @@ const (
 	stateClosed
 	// stateOverdue: as stateClosed, Config.EndTimeout after the end.
 	stateOverdue
+	// stateAborted: as stateOverdue, but the place where the stream could end was never
+	// reached: an event is partly sent, or the client took nothing in.
+	stateAborted
 	// stateFinishing: the handlers have returned, and the rest is being written.
 	stateFinishing
 	// stateGone: all is over, and the writer must not be touched any more.
@@ -197,7 +200,7 @@ var moves = [states][occurrences]move{
 		onClientLeft:  {stateClosed, []effect{doNoteLeft, doCancelAsEOF, doUnvisit}},
 		onOuterEnd:    {stateClosed, []effect{doCancelAsEOF, doUnvisit}},
 		onWriteFailed: {stateClosed, []effect{doNoteLeft, doCancelAsEOF, doUnvisit}},
-		onTimeout:     {stateOverdue, []effect{doCancelAsEOF, doCutIfStuck, doUnvisit}},
+		onTimeout:     {stateAborted, []effect{doCancelAsEOF, doCutIfStuck, doUnvisit}},
 		onReturned:    {stateFinishing, []effect{doDeparted, doLastNotice}},
 	},
 	stateRefused: {
@@ -212,6 +215,10 @@ var moves = [states][occurrences]move{
 	},
 	stateOverdue: {
 		onTimeout:  {stateOverdue, []effect{doCut}},
+		onReturned: {stateFinishing, []effect{doDeparted}},
+	},
+	stateAborted: {
+		onTimeout:  {stateAborted, []effect{doCut}},
 		onReturned: {stateFinishing, []effect{doDeparted}},
 	},
 	stateFinishing: {

@@ -29,8 +29,10 @@ type Stream struct {
 	relay  relay
 	care   liveness
 	probes probes
-	// back is when a parked client is told to come back once the key is free.
-	back time.Duration
+	// back is when a parked client is told to come back once the key is free, and
+	// toldBack says that it was. The effect that sets it is waited for.
+	back     time.Duration
+	toldBack bool
 }
 
 // Connection is a client's connection. Both are nil if it is not known, as on

@@ -42,7 +42,7 @@ func (l *liveness) start() {
 // firstVisit is when the stream is to be visited first, at the latest.
 func (l *liveness) firstVisit() time.Duration {
 	first := seldom
-	for _, d := range []time.Duration{l.s.cfg.Heartbeat, l.s.cfg.DeadAfter / 2, l.s.cfg.MaxAge} {
+	for _, d := range []time.Duration{l.s.cfg.Heartbeat, l.s.cfg.DeadAfter / 2, l.s.cfg.MaxAge, l.s.cfg.StallAfter} {
 		if d > 0 {
 			first = min(first, d)
 		}
