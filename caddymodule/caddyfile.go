@@ -43,9 +43,12 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    require_token
 //	    on_reject      event|park|status
 //	    retry          <duration>
+//	    come_back      cut|clean
 //	    end_timeout    <duration>
+//	    hold           <duration>
 //	    max_event_size <size>
 //	    event          <reason> <name>  # repeatable
+//	    message        <reason> <text>  # repeatable
 //	    secret         <placeholder>
 //	    jwt {
 //	        hmac_secret <placeholder or file> [<kid>]  # repeatable
@@ -63,6 +66,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    logout         [<method>] <path> [client|user|token] [<status...>]  # repeatable
 //	    heartbeat      <duration>|off
 //	    dead_after     <duration>|off
+//	    stall_after    <duration>|off
 //	    probe          <duration>|off
 //	    reserve        <duration>|off
 //	    flap           <n> <window>|off
@@ -72,7 +76,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    registry       <module> { ... }
 //	}
 //
-// The options token, client, event, logout, hmac_secret, public_key and jwks may
+// The options token, client, event, message, logout, hmac_secret, public_key and jwks may
 // be repeated.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
@@ -207,6 +211,18 @@ func parseEvent(h *Handler, args []string) error {
 		h.Events = make(map[reason.Reason]string)
 	}
 	h.Events[of] = args[1]
+	return nil
+}
+
+func parseMessage(h *Handler, args []string) error {
+	of := reason.Reason(args[0])
+	if _, twice := h.Messages[of]; twice {
+		return fmt.Errorf("message: %s has a message already, expected one", of)
+	}
+	if h.Messages == nil {
+		h.Messages = make(map[reason.Reason]string)
+	}
+	h.Messages[of] = args[1]
 	return nil
 }
 

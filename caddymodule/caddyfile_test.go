@@ -103,6 +103,13 @@ var optionForms = map[string]struct{ block, json string }{
 	"max_event_size":        {`max_event_size 256KiB`, `{"max_event_size":262144}`},
 	"max_event_size, bytes": {`max_event_size 1`, `{"max_event_size":1}`},
 	"max_event_size, SI":    {`max_event_size 1MB`, `{"max_event_size":1000000}`},
+	"come_back":             {`come_back clean`, `{"come_back":"clean"}`},
+	"hold":                  {`hold 1s`, `{"hold":1000000000}`},
+	"hold, least":           {`hold 100ms`, `{"hold":100000000}`},
+	"stall_after":           {`stall_after 2m`, `{"stall_after":120000000000}`},
+	"stall_after off":       {`stall_after off`, `{"stall_after":0}`},
+	"message":               {`message logout "로그아웃되었습니다, {http.request.header.X-Name}"`, `{"messages":{"logout":"로그아웃되었습니다, {http.request.header.X-Name}"}}`},
+	"message, twice":        {"message logout Bye\nmessage rejected Busy", `{"messages":{"logout":"Bye","rejected":"Busy"}}`},
 	"event superseded":      {`event superseded KICKED`, `{"events":{"superseded":"KICKED"}}`},
 	"event, repeated":       {"event rejected BUSY\nevent replaced \"Moved on\"\nevent parked WAIT", `{"events":{"parked":"WAIT","rejected":"BUSY","replaced":"Moved on"}}`},
 	"secret":                {`secret {env.SSE_GUARD_SECRET}`, `{"secret":"{env.SSE_GUARD_SECRET}"}`},
@@ -200,13 +207,16 @@ func TestDefaults(t *testing.T) {
 		"on_expiry": "renew",
 		"heartbeat": 15000000000,
 		"dead_after": 30000000000,
+		"stall_after": 0,
 		"probe": 1000000000,
 		"reserve": 3000000000,
 		"flap": {"count": 4, "window": 120000000000},
 		"drain": {"window": 10000000000},
 		"shared_account": {"addresses": 5, "window": 600000000000},
 		"on_reject": "event",
+		"come_back": "cut",
 		"end_timeout": 1000000000,
+		"hold": 250000000,
 		"max_event_size": 1048576
 	}`, string(got))
 }
@@ -289,7 +299,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "client, dead_after, drain, end_timeout, event, flap, heartbeat, jwt, key, limit, logout, max_age, max_event_size, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, secret, shared_account, takeover, token, zone"
+	const options = "client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, secret, shared_account, stall_after, takeover, token, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -394,6 +404,17 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"event without a name":    {`event superseded ""`, []string{"Caddyfile:3", "event superseded", `""`, "one line of text"}},
 		"event name of two lines": {"event superseded \"a\nb\"", []string{"Caddyfile:", "event superseded", `"a\nb"`, "one line of text"}},
 		"event renamed twice":     {"event superseded A\nevent superseded B", []string{"Caddyfile:4", "event", "superseded is renamed twice", "expected once"}},
+
+		"message of unknown reason": {`message kicked X`, []string{"Caddyfile:3", "message", `"kicked"`, "superseded, replaced, parked, rejected"}},
+		"message without an event":  {`message max_age X`, []string{"Caddyfile:3", "message", `"max_age"`, "superseded, replaced, parked, rejected"}},
+		"message without text":      {`message logout " "`, []string{"Caddyfile:3", "message logout", `" "`, "what a person may read"}},
+		"message given twice":       {"message logout A\nmessage logout B", []string{"Caddyfile:4", "message", "logout has a message already", "expected one"}},
+		"message with a typo":       {`message logout "Bye {sse_guard.user}"`, []string{"Caddyfile:3", "message logout", "{sse_guard.user}", "{sse_guard.key}, {sse_guard.token}"}},
+		"message of claims":         {`message logout "Bye {sse_guard.claims.name}!"`, []string{"message logout", "{sse_guard.claims.name} needs a jwt block"}},
+		"unknown come_back":         {`come_back gently`, []string{"Caddyfile:3", "come_back", `"gently"`, "cut, clean"}},
+		"hold too short":            {`hold 99ms`, []string{"Caddyfile:3", "hold", `"99ms"`, "at least 100ms"}},
+		"hold off":                  {`hold off`, []string{"Caddyfile:3", "hold", `"off"`, "at least 100ms"}},
+		"stall_after too short":     {`stall_after 1ms`, []string{"Caddyfile:3", "stall_after", `"1ms"`, "at least 100ms", "or off"}},
 
 		"empty zone":               {`zone ""`, []string{"Caddyfile:3", "zone", `""`, "write: zone <name>"}},
 		"empty secret":             {`secret ""`, []string{"Caddyfile:3", "secret", `""`, "write: secret <placeholder>"}},

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -128,17 +129,20 @@ func syntaxLines[T any](options []option[T], indent string) string {
 // reasonRows is the table in README of what each ending means to a client.
 func reasonRows() string {
 	var b strings.Builder
-	b.WriteString("| reason | event | the client may come back |\n| --- | --- | --- |\n")
+	b.WriteString("| reason | event | the response is | the client may come back |\n| --- | --- | --- | --- |\n")
 	for _, r := range reason.All() {
 		m := r.Meaning()
-		told := "none"
+		told, ends := "none", "finished"
 		switch {
 		case m.Event():
 			told = "`" + m.Code + "`"
 		case m.Return != reason.Untold:
-			told = "none; a `retry`, and a clean end"
+			told = "none; a `retry`"
 		}
-		fmt.Fprintf(&b, "| `%s`: %s | %s | %s |\n", r, m.Why, told, m.Back)
+		if m.Cut {
+			ends = "cut (`come_back`)"
+		}
+		fmt.Fprintf(&b, "| `%s`: %s | %s | %s | %s |\n", r, m.Why, told, ends, m.Back)
 	}
 	return b.String()
 }
@@ -192,6 +196,7 @@ func requireDefaults[T any](t *testing.T, options []option[T], comments map[stri
 func TestDocuments_FieldCommentNamesTheReasons(t *testing.T) {
 	comment := fieldComments(t, "module.go", "Handler")["events"]
 	require.Contains(t, comment, "`"+join(renamable, "`, `")+"`")
+	require.Contains(t, fieldComments(t, "module.go", "Handler")["messages"], "by the same reasons")
 }
 
 func allFields[T any](options []option[T]) (fields []string) {
@@ -242,6 +247,21 @@ type exampleLine struct {
 	args   []string
 }
 
+// wordsOf splits a line as a Caddyfile does: quoted text is one word, and a comment
+// has none.
+func wordsOf(t *testing.T, line string) (words []string) {
+	t.Helper()
+	if line == "" {
+		return nil
+	}
+	tokens, err := caddyfile.Tokenize([]byte(line), "Caddyfile.example")
+	require.NoError(t, err)
+	for _, token := range tokens {
+		words = append(words, token.Text)
+	}
+	return words
+}
+
 // exampleLines returns the options of each sse_guard block in Caddyfile.example, also
 // those that are commented out, which stand behind "#   ".
 func exampleLines(t *testing.T) (blocks [][]exampleLine) {
@@ -253,10 +273,10 @@ func exampleLines(t *testing.T) (blocks [][]exampleLine) {
 	for line := range strings.Lines(string(content)) {
 		number++
 		line = strings.TrimPrefix(strings.TrimSpace(line), "#   ")
-		words := strings.Fields(line)
+		words := wordsOf(t, line)
 		guard := slices.Index(open, "sse_guard")
 		switch {
-		case len(words) == 0 || words[0] == "#":
+		case len(words) == 0:
 			continue
 		case words[0] == "}":
 			open = open[:len(open)-1]

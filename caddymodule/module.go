@@ -143,6 +143,12 @@ type Handler struct {
 	// Default: `30s`.
 	DeadAfter *caddy.Duration `json:"dead_after,omitempty"`
 
+	// How long the backend may send nothing, not even a comment, until a stream ends
+	// and its client comes back. The guard's own heartbeats do not count. Give it
+	// more time than a healthy backend needs between two events, or two of its own
+	// heartbeats. 0 turns it off. Default: `off`.
+	StallAfter *caddy.Duration `json:"stall_after,omitempty"`
+
 	// How long a holder has to prove that it lives, by acknowledging a comment,
 	// before a newcomer is rejected because of it; twice the connection's
 	// retransmission timeout if that is longer. Where the kernel cannot tell, or a
@@ -186,10 +192,22 @@ type Handler struct {
 	// as each stream opens. Default: `5s`, for rejected newcomers only.
 	Retry caddy.Duration `json:"retry,omitempty"`
 
-	// How long an ended stream may wait for its client to read before the
-	// connection is cut, and a newcomer for the older stream's upstream
+	// How a response ends whose client is to come back by itself (`max_age`, a
+	// shutdown, a rejected newcomer, the end of parking, a stalled backend):
+	// `cut` off, which every client takes for a failure and tries again, or `clean`,
+	// finished as other responses are, which many take for the end. Default: `cut`.
+	ComeBack string `json:"come_back,omitempty"`
+
+	// How long an ended stream may wait for its client to read, or for the rest of
+	// an event that is partly sent, before it is cut, and a newcomer for the older stream's upstream
 	// request to be gone. Default: `1s`.
 	EndTimeout caddy.Duration `json:"end_timeout,omitempty"`
+
+	// How long an unfinished event is held back at most, and up to 0.2s less, so that a
+	// client never gets half an event when its stream is ended. Then what is there
+	// passes, and the rest as it comes: the body may be no framed event stream. At
+	// least 100ms. Default: `250ms`.
+	Hold caddy.Duration `json:"hold,omitempty"`
 
 	// How many bytes of an unfinished event are held back, so that a client
 	// never gets half an event when its stream is ended. Default: `1MiB`.
@@ -198,6 +216,10 @@ type Handler struct {
 	// Other names for the injected events, by reason: `superseded`,
 	// `replaced`, `parked`, `rejected`, `logout`, `expired`. Default: none.
 	Events map[reason.Reason]string `json:"events,omitempty"`
+
+	// What the injected events tell a person, by the same reasons, with placeholders,
+	// which are replaced when the stream opens. Default: a sentence in English.
+	Messages map[reason.Reason]string `json:"messages,omitempty"`
 
 	// The secret that tombstones are signed with, 16 bytes or more; usually a
 	// placeholder such as `{env.SSE_GUARD_SECRET}`. Default: made on first
@@ -218,7 +240,17 @@ const (
 
 	missingKeyPass = "pass"
 	missingKeyDeny = "deny"
+
+	comeBackCut   = "cut"
+	comeBackClean = "clean"
+
+	// heldBytes is how much of unfinished events is held back in the whole process.
+	heldBytes = 64 << 20
 )
+
+// held bounds what the streams of all guards hold back together. They share it as
+// they share the process's memory.
+var held = stream.NewBudget(heldBytes)
 
 // CaddyModule returns the Caddy module information.
 func (Handler) CaddyModule() caddy.ModuleInfo {
@@ -289,9 +321,14 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,
+		Messages:       h.Messages,
 		Stream: stream.Config{
 			EndTimeout:   time.Duration(h.EndTimeout),
 			MaxEventSize: int(h.MaxEventSize),
+			Hold:         time.Duration(h.Hold),
+			Held:         held,
+			FinishAll:    h.ComeBack == comeBackClean,
+			StallAfter:   time.Duration(*h.StallAfter),
 			OpenRetry:    time.Duration(h.Retry),
 			Heartbeat:    time.Duration(*h.Heartbeat),
 			DeadAfter:    time.Duration(*h.DeadAfter),

@@ -81,12 +81,19 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Zero(t, g.Stream.OpenRetry, "others are not, unless that is configured")
 	require.Equal(t, time.Second, g.Stream.EndTimeout)
 	require.Equal(t, 1<<20, g.Stream.MaxEventSize)
+	require.Equal(t, 250*time.Millisecond, g.Stream.Hold)
+	require.False(t, g.Stream.FinishAll, "responses are cut whose clients are to come back")
+	require.Zero(t, g.Stream.StallAfter)
+	require.Empty(t, g.Messages)
+	require.NotNil(t, g.Stream.Held)
+	require.Same(t, g.Stream.Held, c.handler(t, `{"zone": "other"}`).guard.Stream.Held, "the process has one memory")
 
 	g = c.handler(t, `{
 		"zone": "z", "key": ["{http.reverse_proxy.header.X-User}"], "missing_key": "deny",
 		"limit": 3, "limit_unit": "clients", "policy": "reject", "takeover": "response",
 		"require_token": true, "on_reject": "park", "retry": "2s", "end_timeout": "3s",
-		"max_event_size": 100, "events": {"superseded": "KICKED"}
+		"max_event_size": 100, "events": {"superseded": "KICKED"}, "messages": {"superseded": "Away"},
+		"hold": "1s", "come_back": "clean", "stall_after": "1m"
 	}`).guard
 	require.Equal(t, "z", g.Zone.Name)
 	require.Equal(t, []string{"{http.reverse_proxy.header.X-User}"}, g.Key)
@@ -102,6 +109,10 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, 3*time.Second, g.Stream.EndTimeout)
 	require.Equal(t, 100, g.Stream.MaxEventSize)
 	require.Equal(t, map[reason.Reason]string{reason.Superseded: "KICKED"}, g.Names)
+	require.Equal(t, map[reason.Reason]string{reason.Superseded: "Away"}, g.Messages)
+	require.Equal(t, time.Second, g.Stream.Hold)
+	require.True(t, g.Stream.FinishAll)
+	require.Equal(t, time.Minute, g.Stream.StallAfter)
 
 	t.Setenv("SSE_GUARD_JWT_SECRET", "0123456789abcdef0123456789abcdef")
 	g = c.handler(t, `{

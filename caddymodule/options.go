@@ -109,10 +109,18 @@ var options = []option[*Handler]{
 		doc:      "When a rejected newcomer comes back. If set, every stream opens with it.",
 		validate: func(h *Handler) error { return atLeast("retry", h.Retry, 0) },
 	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.Retry }),
+	word(option[*Handler]{
+		name: "come_back", def: comeBackCut,
+		doc: "How a response ends whose client is to come back: cut off, or finished like any other.",
+	}, func(h *Handler) *string { return &h.ComeBack }, comeBackCut, comeBackClean),
 	duration(option[*Handler]{
 		name: "end_timeout", def: "1s",
-		doc: "How long an ended stream waits for a client that does not read.",
+		doc: "How long an ended stream waits for a client that does not read, and for the rest of an event that is partly sent.",
 	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
+	duration(option[*Handler]{
+		name: "hold", def: "250ms",
+		doc: "How long an unfinished event is held back, at most, and up to 0.2s less.",
+	}, leastLiveness, func(h *Handler) *caddy.Duration { return &h.Hold }),
 	{
 		name: "max_event_size", syntax: "<size>", def: "1MiB",
 		doc:   "How much of an unfinished event is held back.",
@@ -123,6 +131,11 @@ var options = []option[*Handler]{
 		name: "event", fields: []string{"events"}, syntax: "<reason> <name>", repeats: true, defDoc: "none",
 		doc:   "Renames an injected event: `" + join(renamable, "`, `") + "`.",
 		parse: parseEvent, validate: (*Handler).validateEvents,
+	},
+	{
+		name: "message", fields: []string{"messages"}, syntax: "<reason> <text>", repeats: true, defDoc: "a sentence in English",
+		doc:   "What an injected event tells a person, in the page's language; with placeholders, as they are when the stream opens.",
+		parse: parseMessage, validate: (*Handler).validateMessages,
 	},
 	text(option[*Handler]{
 		name: "secret", syntax: "<placeholder>", defDoc: "made on first use and kept in Caddy's storage",
@@ -151,6 +164,10 @@ var options = []option[*Handler]{
 		doc: "A client that has acknowledged nothing for that long is ended. Longer than `heartbeat`.",
 	}, func(h *Handler) **caddy.Duration { return &h.DeadAfter }),
 	durationOrOff(option[*Handler]{
+		name: "stall_after", def: "off",
+		doc: "A stream whose backend has sent nothing for that long ends, and its client comes back.",
+	}, func(h *Handler) **caddy.Duration { return &h.StallAfter }),
+	durationOrOff(option[*Handler]{
 		name: "probe", def: "1s",
 		doc: "How long a holder has to prove that it lives before a newcomer is rejected because of it.",
 	}, func(h *Handler) **caddy.Duration { return &h.Probe }),
@@ -166,7 +183,7 @@ var options = []option[*Handler]{
 	},
 	duration(option[*Handler]{
 		name: "max_age", defDoc: "no limit",
-		doc: "A stream ends cleanly at that age, give or take a tenth, and its client comes back.",
+		doc: "A stream ends between two events at that age, give or take a tenth, and its client comes back.",
 	}, leastWindow, func(h *Handler) *caddy.Duration { return &h.MaxAge }),
 	{
 		name: "drain", syntax: "<window> [<rate>]", def: "10s",

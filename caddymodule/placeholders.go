@@ -42,16 +42,25 @@ func (p placeholder) matches(name string) bool {
 // can have. They would be empty, or the same for all requests.
 func (h *Handler) validateKeyPlaceholders() error {
 	var allowed []placeholder
-	var names []string
 	for _, p := range guardPlaceholders {
 		if p.inKey {
-			allowed, names = append(allowed, p), append(names, "{"+p.name+"}")
+			allowed = append(allowed, p)
 		}
 	}
-	for text := range placeholders(h.Key) {
+	return ownPlaceholdersAmong("key", "a key", h.Key, allowed)
+}
+
+// ownPlaceholdersAmong refuses placeholders of the guard in an option's texts that
+// are not among the allowed ones. What is what may have those, for the error.
+func ownPlaceholdersAmong(option, what string, texts []string, allowed []placeholder) error {
+	names := make([]string, len(allowed))
+	for i, p := range allowed {
+		names[i] = "{" + p.name + "}"
+	}
+	for text := range placeholders(texts) {
 		name, _, _ := strings.Cut(text, "}")
 		if strings.HasPrefix(name, ownPlaceholders) && !slices.ContainsFunc(allowed, func(p placeholder) bool { return p.matches(name) }) {
-			return fmt.Errorf("key: {%s} is not allowed; of the guard's placeholders, a key may have: %s", name, strings.Join(names, ", "))
+			return fmt.Errorf("%s: {%s} is not allowed; of the guard's placeholders, %s may have: %s", option, name, what, strings.Join(names, ", "))
 		}
 	}
 	return nil

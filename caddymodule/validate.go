@@ -125,6 +125,21 @@ func (h *Handler) validateEvents() error {
 	return nil
 }
 
+func (h *Handler) validateMessages() error {
+	for of, text := range h.Messages {
+		if err := oneOf("message", of, renamable...); err != nil {
+			return err
+		}
+		if strings.TrimSpace(text) == "" {
+			return fmt.Errorf("message %s: the text %q is not allowed; it is what a person may read", of, text)
+		}
+		if err := ownPlaceholdersAmong("message "+string(of), "a message", []string{text}, guardPlaceholders); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // validateContradictions refuses options that cannot both be meant. The defaults
 // of those that are not given contradict nothing.
 func (h *Handler) validateContradictions() error {
@@ -157,6 +172,13 @@ func (h *Handler) validateWhole() error {
 		for name := range placeholders(h.Key) {
 			if strings.HasPrefix(name, claimsPlaceholder) {
 				return fmt.Errorf("key: {%s needs a jwt block: without it a token has no claims", name)
+			}
+		}
+		for of, text := range h.Messages {
+			for rest := range placeholders([]string{text}) {
+				if name, _, _ := strings.Cut(rest, "}"); strings.HasPrefix(name, claimsPlaceholder) {
+					return fmt.Errorf("message %s: {%s} needs a jwt block: without it a token has no claims", of, name)
+				}
 			}
 		}
 	}

@@ -107,7 +107,7 @@ var meanings = []struct {
 		Back:    "by a new page load or a new `EventSource`, not by itself",
 	}},
 	{Parked, Meaning{
-		Code:    "DUPLICATED_CONNECTION",
+		Code: "DUPLICATED_CONNECTION", Cut: true,
 		Message: "Another connection holds this stream. This one waits until it is free.",
 		Why:     "it took the key back again and again",
 		Back:    "the stream stays open; when the key is free, it gets a short `retry` and is cut",
