@@ -58,7 +58,7 @@ func TestTwoGuards_WhatOneRefusesChangesNothingForTheOther(t *testing.T) {
 
 				if takeover == "early" {
 					refused := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
-					harness.RequireEnded(t, refused, harness.DuplicateSession, "rejected")
+					harness.RequireRejected(t, refused)
 				} else {
 					response, _ := harness.Get(t, server.URL+"/raw", harness.WithBearer("alice"))
 					assert.Equal(t, 409, response.StatusCode)

@@ -60,14 +60,11 @@ func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 			took := server.Stop(t)
 			seconds := make([]int, test.window/time.Second+1)
 			for _, s := range streams {
-				end := s.Wait(t)
-				require.NoError(t, end.Err)
-				require.False(t, end.Torn)
+				retry := harness.RequireCut(t, s)
 				for _, e := range s.Rest(t) {
 					require.Equal(t, "message", e.Type, "no event of the guard's")
 				}
-				require.NotNil(t, s.Retry())
-				seconds[*s.Retry()/time.Second]++
+				seconds[retry/time.Second]++
 			}
 			t.Logf("%d streams, gone after %s; retries by second: %v", test.streams, took, seconds)
 			require.Less(t, took, test.window)
@@ -95,10 +92,6 @@ func TestDrain_OfAZoneThatAReloadLeavesWithoutGuards(t *testing.T) {
 	s.Next(t)
 	require.False(t, s.Ended(), "a reload that keeps the zone ends nothing")
 	server.Reload(t, "reverse_proxy "+app.URL)
-	end := s.Wait(t)
-	require.NoError(t, end.Err)
-	require.False(t, end.Torn)
-	require.NotNil(t, s.Retry())
-	require.LessOrEqual(t, *s.Retry(), 2*time.Second)
+	require.LessOrEqual(t, harness.RequireCut(t, s), 2*time.Second)
 	app.WaitOpen(t, 0)
 }

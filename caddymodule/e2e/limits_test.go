@@ -164,7 +164,7 @@ func TestEmitterPerUser(t *testing.T) {
 					survivor := second
 					if policy == "reject" {
 						survivor = first
-						harness.RequireEnded(t, second, harness.DuplicateSession, "rejected")
+						harness.RequireRejected(t, second)
 					} else {
 						harness.RequireEnded(t, first, harness.Duplicated, "superseded")
 					}

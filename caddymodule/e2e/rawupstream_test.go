@@ -164,7 +164,7 @@ func TestRawUpstream_NoticeDoesNotWaitForTheRestOfAnEvent(t *testing.T) {
 		_, _ = io.WriteString(c, harness.SSEHeader+"\r\nid: 9\ndata: whole\n\nid: 10\ndata: half")
 		harness.WaitClosed(c)
 	})
-	server := harness.StartCaddy(t, "sse_guard {\nend_timeout 1h\n}\nreverse_proxy "+upstream)
+	server := harness.StartCaddy(t, "sse_guard {\nend_timeout 1h\nhold 1h\n}\nreverse_proxy "+upstream)
 	client := harness.NewClient(t, harness.HTTP1)
 	older := client.Open(t, server.URL, harness.WithBearer("alice"))
 	older.Next(t)
@@ -235,7 +235,7 @@ func TestRawUpstream_NoticeFitsEveryLineEnd(t *testing.T) {
 		"/heartbeat":          {"data: a\n\n: beat\n", "", ""},
 		"/first-heartbeat":    {":\n", "", ""},
 		"/heartbeat-CRLF":     {": beat\r\n", "", ""},
-		"/heartbeat-held":     {": beat\n", "data: a\n: not between events\n", ""},
+		"/heartbeat-held":     {"data: a\n\n: beat\n", "data: b\n: not between events\n", ""},
 		"/held-LF":            {"id: 1\ndata: a\n\n", "id: 2\ndata: b\n", "1"},
 		"/held-CR":            {"id: 1\rdata: a\r\r", "id: 2\rdata: b\r", "1"},
 		"/held-CRLF":          {"id: 1\r\ndata: a\r\n\r\n", "id: 2\r\ndata: b\r\n", "1"},
@@ -258,7 +258,7 @@ func TestRawUpstream_NoticeFitsEveryLineEnd(t *testing.T) {
 		}
 		harness.WaitClosed(c)
 	})
-	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+upstream)
+	server := harness.StartCaddy(t, "sse_guard {\nhold 1h\n}\nreverse_proxy "+upstream)
 	client := harness.NewClient(t, harness.HTTP1)
 	for path, stream := range streams {
 		for _, how := range []string{"", "?bytewise"} {
@@ -298,7 +298,7 @@ func TestRawUpstream_RetryOpensTheStream(t *testing.T) {
 			server := harness.StartCaddy(t, "sse_guard {\nretry 3s\n}\nreverse_proxy "+upstream)
 			s := harness.NewClient(t, harness.HTTP1).Open(t, server.URL, harness.WithBearer("alice"))
 			assert.True(t, s.Wait(t).Clean())
-			assert.Equal(t, "retry: 3000\n\ndata: a\n\n", string(s.Bytes()))
+			assert.Equal(t, "retry: 3000\ndata: a\n\n", string(s.Bytes()))
 			assert.Equal(t, 3*time.Second, *s.Retry())
 		})
 	}

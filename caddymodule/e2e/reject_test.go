@@ -26,7 +26,7 @@ func TestReject(t *testing.T) {
 			newcomer := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"))
 			assert.Equal(t, 200, newcomer.Status)
 			assert.Equal(t, "text/event-stream", newcomer.Header.Get("Content-Type"))
-			notice := harness.RequireEnded(t, newcomer, harness.DuplicateSession, "rejected")
+			notice := harness.RequireRejected(t, newcomer)
 			assert.Empty(t, notice.ID, "it may come back")
 			assert.Equal(t, 2*time.Second, *newcomer.Retry())
 
@@ -133,7 +133,7 @@ func TestCORS_ARefusalCanBeReadByItsPage(t *testing.T) {
 
 			for _, other := range []string{origin, "https://other.example"} {
 				refused := client.Open(t, server.URL+"/cors", harness.WithBearer("alice"), harness.WithHeader("Origin", other))
-				harness.RequireEnded(t, refused, harness.DuplicateSession, "rejected")
+				harness.RequireRejected(t, refused)
 				assert.Equal(t, other, refused.Header.Get("Access-Control-Allow-Origin"))
 				assert.Equal(t, "true", refused.Header.Get("Access-Control-Allow-Credentials"))
 				assert.Contains(t, refused.Header.Values("Vary"), "Origin")

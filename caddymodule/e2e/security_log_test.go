@@ -84,7 +84,7 @@ func TestSecurityLog_RepeatedAttemptsAreCounted(t *testing.T) {
 	}
 	for range attempts {
 		refused := client.Open(t, site.Server.URL+"/user-stream", harness.WithBearer(token))
-		harness.RequireEnded(t, refused, harness.DuplicateSession, "rejected")
+		harness.RequireRejected(t, refused)
 		require.Equal(t, []int{1}, count())
 	}
 	site.Server.Reload(t, "respond bye")

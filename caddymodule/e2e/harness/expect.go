@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,29 @@ func RequireEnded(t testing.TB, s *Stream, eventType, reason string) Event {
 	require.False(t, end.Torn)
 	require.Empty(t, s.Rest(t), "events after the notice")
 	require.Equal(t, reason, NoticeOf(t, notice).Reason)
+	return notice
+}
+
+// RequireCut waits for the end of a stream whose client is to come back: it is cut off
+// between two events, and its client was told when.
+func RequireCut(t testing.TB, s *Stream) (retry time.Duration) {
+	t.Helper()
+	end := s.Wait(t)
+	require.True(t, end.Cut(), "%v; all it sent:\n%s", end.Err, s.Bytes())
+	require.NotContains(t, end.Err.Error(), "NO_ERROR", "browsers take it for a clean end")
+	require.False(t, end.Torn, "all it sent:\n%s", s.Bytes())
+	require.NotNil(t, s.Retry(), "all it sent:\n%s", s.Bytes())
+	return *s.Retry()
+}
+
+// RequireRejected waits for the end of a stream that was refused for its holder's
+// sake, and returns the notice.
+func RequireRejected(t testing.TB, s *Stream) Event {
+	t.Helper()
+	notice := s.NextOfType(t, DuplicateSession)
+	RequireCut(t, s)
+	require.Empty(t, s.Rest(t), "events after the notice")
+	require.Equal(t, "rejected", NoticeOf(t, notice).Reason)
 	return notice
 }
 

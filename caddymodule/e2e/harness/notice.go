@@ -14,6 +14,11 @@ type Notice struct {
 	Message     string `json:"message"`
 	Time        string `json:"time"` // RFC 3339
 	LastEventID string `json:"lastEventId"`
+	Error       struct {
+		Type    string `json:"type"`
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
 }
 
 // NoticeOf decodes the data of an event that the guard has injected.

@@ -72,8 +72,8 @@ func (p *Parser) endLine() {
 		p.pending.Comments = append(p.pending.Comments, strings.TrimPrefix(comment, " "))
 		return
 	}
-	p.midEvent = true
 	name, value, _ := strings.Cut(text, ":")
+	p.midEvent = p.midEvent || name != "retry" // which counts at once
 	p.field(name, strings.TrimPrefix(value, " "))
 }
 

@@ -50,6 +50,9 @@ type StreamEnd struct {
 // Clean reports whether the stream ended as its server meant it to.
 func (e StreamEnd) Clean() bool { return e.Err == nil }
 
+// Cut reports whether the server, or the network, cut the stream off.
+func (e StreamEnd) Cut() bool { return e.Err != nil && !errors.Is(e.Err, ErrClientLeft) }
+
 func (s *Stream) read(ctx context.Context, response *http.Response) {
 	defer close(s.done)
 	defer close(s.events)
