@@ -189,7 +189,7 @@ type Handler struct {
 	OnReject guard.OnReject `json:"on_reject,omitempty"`
 
 	// When rejected newcomers are told to come back. If set, it is also sent
-	// as each stream opens. Default: `5s`, for rejected newcomers only.
+	// before the first event of each stream. Default: `5s`, for rejected newcomers only.
 	Retry caddy.Duration `json:"retry,omitempty"`
 
 	// How a response ends whose client is to come back by itself (`max_age`, a

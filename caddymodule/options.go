@@ -106,7 +106,7 @@ var options = []option[*Handler]{
 	duration(option[*Handler]{
 		// Unset is not the same as 5s: only then streams open without it.
 		name: "retry", defDoc: "`" + defaultRetry.String() + "`",
-		doc:      "When a rejected newcomer comes back. If set, every stream opens with it.",
+		doc:      "When a rejected newcomer comes back. If set, it is also sent before the first event of every stream.",
 		validate: func(h *Handler) error { return atLeast("retry", h.Retry, 0) },
 	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.Retry }),
 	word(option[*Handler]{

@@ -113,7 +113,7 @@ func TestComeBack_Clean(t *testing.T) {
 func TestComeBack_TheAccessLogSaysWhatWasSent(t *testing.T) {
 	url, _, _ := startTalking(t)
 	log := t.TempDir() + "/access.log"
-	server := harness.StartCaddy(t, "log {\noutput file "+log+"\n}\nsse_guard {\nmax_age 1s\n}\nreverse_proxy "+url)
+	server := harness.StartCaddy(t, "log {\noutput file "+log+" {\nroll_disabled\n}\n}\nsse_guard {\nmax_age 1s\n}\nreverse_proxy "+url)
 	s := harness.NewClient(t, harness.HTTP1).Open(t, server.URL, harness.WithBearer("alice"))
 	harness.RequireCut(t, s)
 	var content []byte
@@ -124,6 +124,7 @@ func TestComeBack_TheAccessLogSaysWhatWasSent(t *testing.T) {
 	assert.Contains(t, string(content), `"level":"info"`)
 	assert.Contains(t, string(content), `"status":200`)
 	assert.Contains(t, string(content), fmt.Sprintf(`"size":%d`, len(s.Bytes())))
+	assert.Contains(t, string(content), `"duration":0,`, "as of every response that is aborted")
 	assert.Equal(t, 1, strings.Count(string(content), "\n"))
 }
 

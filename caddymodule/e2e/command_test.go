@@ -21,7 +21,7 @@ import (
 // TestSSEProxy_BeforeAnApplication needs no file.
 func TestSSEProxy_BeforeAnApplication(t *testing.T) {
 	app := harness.StartFastAPI(t)
-	for policy, loser := range map[string]string{"supersede": harness.Duplicated, "reject": harness.DuplicateSession} {
+	for _, policy := range []string{"supersede", "reject"} {
 		_, url := harness.StartSSEProxy(t, "--to", strings.TrimPrefix(app.URL, "http://"), "--policy", policy, "--key", "{http.request.uri.query.token}")
 		client := harness.NewClient(t, harness.HTTP1)
 		first := client.Open(t, url+"/raw?token=alice")
@@ -29,9 +29,9 @@ func TestSSEProxy_BeforeAnApplication(t *testing.T) {
 		second := client.Open(t, url+"/sse?token=alice")
 		if policy == "supersede" {
 			second.Next(t)
-			harness.RequireEnded(t, first, loser, "superseded")
+			harness.RequireEnded(t, first, harness.Duplicated, "superseded")
 		} else {
-			harness.RequireEnded(t, second, loser, "rejected")
+			harness.RequireRejected(t, second)
 		}
 	}
 }

@@ -29,9 +29,7 @@ func requireLater(t testing.TB, s *harness.Stream, retry time.Duration) {
 	require.Equal(t, http.StatusOK, s.Status)
 	require.Equal(t, "text/event-stream", s.Header.Get("Content-Type"))
 	require.Empty(t, s.Rest(t))
-	require.NoError(t, s.Wait(t).Err)
-	require.NotNil(t, s.Retry())
-	require.Equal(t, retry, *s.Retry())
+	require.Equal(t, retry, harness.RequireCut(t, s))
 }
 
 // requireFirst asserts that a stream is the application's.

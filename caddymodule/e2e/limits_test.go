@@ -47,7 +47,7 @@ func TestLimit_UnderReject(t *testing.T) {
 				s.Next(t)
 				streams = append(streams, s)
 			}
-			harness.RequireEnded(t, client.Open(t, server.URL+"/raw", harness.WithBearer("alice")), harness.DuplicateSession, "rejected")
+			harness.RequireRejected(t, client.Open(t, server.URL+"/raw", harness.WithBearer("alice")))
 			for _, s := range streams {
 				s.Next(t)
 			}
@@ -117,7 +117,7 @@ func TestClientID_DeviceUnderReject(t *testing.T) {
 	phone := harness.WithHeader("X-Client-Id", "phone")
 	holder := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"), phone)
 	holder.Next(t)
-	harness.RequireEnded(t, client.Open(t, server.URL+"/raw", harness.WithBearer("alice"), phone), harness.DuplicateSession, "rejected")
+	harness.RequireRejected(t, client.Open(t, server.URL+"/raw", harness.WithBearer("alice"), phone))
 	holder.Next(t)
 }
 

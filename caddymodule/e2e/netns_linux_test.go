@@ -277,7 +277,7 @@ func TestNetns_Reject(t *testing.T) {
 				slowest := time.Duration(0)
 				for range 10 {
 					start := time.Now()
-					harness.RequireEnded(t, client.Open(t, n.url(h, path)), harness.DuplicateSession, "rejected")
+					harness.RequireRejected(t, client.Open(t, n.url(h, path)))
 					slowest = max(slowest, time.Since(start))
 				}
 				t.Logf("10 refusals, the slowest took %.3f s", slowest.Seconds())

@@ -40,7 +40,7 @@ func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
 	}
 	var body []byte
 	if f.reason != "" {
-		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Message: q.message(f.reason), Retry: f.retry})
+		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Message: messageOf(q, f.reason), Retry: f.retry})
 	} else {
 		body = eventstream.AppendRetry(nil, f.retry)
 	}

@@ -26,7 +26,7 @@ func (q *request) terms() stream.Terms {
 			h.Session = registry.ID(q.claims.Session)
 		}
 	}
-	t := stream.Terms{Notice: q.notice()}
+	t := stream.Terms{Notice: noticeOf(q)}
 	if q.rule().Policy == registry.Reject {
 		t.Keep = g.Reserve
 	}
@@ -79,12 +79,12 @@ func (g *Guard) warnIfEncoded(h http.Header) {
 	}
 }
 
-// notice returns what appends what the client is told when its stream ends: an event,
+// noticeOf returns what appends what the client is told when its stream ends: an event,
 // or only when it is to come back, or nothing. Others will call it, while the
 // handlers behind the guard run: placeholders, whose values those may change, are
 // replaced now.
-func (q *request) notice() func(dst []byte, e registry.Ending, lastEventID string) []byte {
-	messages := q.messages()
+func noticeOf(q *request) func(dst []byte, e registry.Ending, lastEventID string) []byte {
+	messages := messagesOf(q)
 	return func(dst []byte, e registry.Ending, lastEventID string) []byte {
 		m := e.Reason.Meaning()
 		after := q.guard.returnAfter(m.Return)
@@ -101,21 +101,21 @@ func (q *request) notice() func(dst []byte, e registry.Ending, lastEventID strin
 	}
 }
 
-// messages are the guard's own, for this request.
-func (q *request) messages() map[reason.Reason]string {
+// messagesOf are the guard's own messages, for this request.
+func messagesOf(q *request) map[reason.Reason]string {
 	if len(q.guard.Messages) == 0 {
 		return nil
 	}
 	messages := make(map[reason.Reason]string, len(q.guard.Messages))
 	for r := range q.guard.Messages {
-		messages[r] = q.message(r)
+		messages[r] = messageOf(q, r)
 	}
 	return messages
 }
 
-// message is the guard's own message of an ending, for this request; empty: there is
+// messageOf is the guard's own message of an ending, for this request; empty: there is
 // none, or nothing is left of it.
-func (q *request) message(r reason.Reason) string {
+func messageOf(q *request, r reason.Reason) string {
 	template := q.guard.Messages[r]
 	if !strings.Contains(template, "{") {
 		return template

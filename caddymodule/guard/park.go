@@ -40,11 +40,11 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	parked := stream.Park(w, q.r, &g.Stream, stream.Parking{
 		Terms: stream.Terms{
 			Holder:     q.holder,
-			Notice:     q.notice(),
+			Notice:     noticeOf(q),
 			Connection: q.env.Connection(),
 			Gone:       g.Zone.Forget,
 		},
-		Notice:    g.appendNotice(nil, stream.Notice{Reason: f.reason, Message: q.message(f.reason)}),
+		Notice:    g.appendNotice(nil, stream.Notice{Reason: f.reason, Message: messageOf(q, f.reason)}),
 		Waiter:    waiter,
 		Free:      q.mayComeBack,
 		Heartbeat: heartbeat,

@@ -74,9 +74,9 @@ func (p *Parked) open() bool {
 	defer r.unlock()
 	SetHeader(p.w.Header())
 	p.w.WriteHeader(http.StatusOK)
-	r.open, r.dirty = true, true
-	r.send(p.parking.Notice)
-	r.sendFlush()
+	r.out.open, r.out.dirty = true, true
+	r.out.send(p.parking.Notice)
+	r.out.flush()
 	r.endHere() // if it was told to end before
 	return !s.life.now().over()
 }

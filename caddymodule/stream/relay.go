@@ -13,18 +13,13 @@ import (
 type relay struct {
 	// mu guards the Stream's sink and the fields below it, but for those that say
 	// otherwise. It is held while something is written.
-	mu      sync.Mutex
-	s       *Stream // not changed
-	scanner eventstream.Scanner
-	held    held
-	ours    ours
-	taken   int64 // how many bytes of the upstream's were sent, or dropped
+	mu   sync.Mutex
+	s    *Stream // not changed
+	out  output
+	held held
 	// due is what is to be done once mu is released.
 	due []due
 
-	open      bool // the header is out, and the end is not
-	dirty     bool // written since the last flush
-	broken    bool // a write has failed
 	delivered bool // the notice was handed to the connection
 	concluded bool // the stream was told to end, and did at a boundary
 
@@ -39,18 +34,6 @@ type relay struct {
 	pending pending
 }
 
-// ours is what the guard itself has written, or is to write, among the upstream's
-// bytes. The relay's mu guards it.
-type ours struct {
-	// retry says that the stream's opening retry is due, before the first block that
-	// has data.
-	retry bool
-	// first says that we wrote before the upstream did.
-	first bool
-	// lf says that we wrote the LF of the upstream's last CRLF, which is yet to come.
-	lf bool
-}
-
 // counts count what was relayed.
 type counts struct {
 	events atomic.Uint64
@@ -61,7 +44,7 @@ type counts struct {
 func (r *relay) prepare(h http.Header) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.dirty = true
+	r.out.dirty = true
 	if r.s.terms.Untracked {
 		r.opaque = true
 		return
@@ -91,8 +74,10 @@ func (r *relay) start() {
 	r.s.care.begin()
 	r.mu.Lock()
 	defer r.unlock()
-	r.open = true
-	r.ours.retry = !r.opaque && r.s.cfg.OpenRetry > 0
+	r.out.open = true
+	if !r.opaque {
+		r.out.retry = r.s.cfg.OpenRetry
+	}
 	r.happen(onOpened)
 }
 
@@ -124,21 +109,21 @@ func (r *relay) write(p []byte) {
 		r.s.care.note(w.Now())
 	}
 	if r.opaque {
-		r.sendUpstream(p)
+		r.out.upstream(p)
 		return
 	}
-	cut := r.scanner.Scan(p)
-	if r.ours.lf && len(p) > 0 {
-		r.ours.lf = false
+	cut := r.out.scanner.Scan(p)
+	if r.out.lf && len(p) > 0 {
+		r.out.lf = false
 		if p[0] == '\n' { // it is with the client already
 			p, cut = p[1:], cut-1
-			r.taken++
+			r.out.taken++
 		}
 	}
 	if cut >= 0 {
 		r.sendHeld()
-		r.sendUpstream(p[:cut])
-		r.counts.events.Store(r.scanner.Events())
+		r.out.upstream(p[:cut])
+		r.counts.events.Store(r.out.scanner.Events())
 		if r.torn.Load() {
 			r.torn.Store(false)
 		}
@@ -157,18 +142,18 @@ func (r *relay) hold(p []byte) {
 	switch {
 	case len(p) == 0:
 	case r.torn.Load():
-		r.sendUpstream(p)
-	case r.held.add(p, r.scanner.MayBecomeBOM()):
+		r.out.upstream(p)
+	case r.held.add(p, r.out.scanner.MayBecomeBOM()):
 	default:
 		r.sendHeld()
-		r.sendUpstream(p)
+		r.out.upstream(p)
 		r.torn.Store(true)
 	}
 }
 
 func (r *relay) sendHeld() {
 	if len(r.held.bytes) > 0 {
-		r.sendUpstream(r.held.bytes)
+		r.out.upstream(r.held.bytes)
 		r.held.drop()
 	}
 }
@@ -187,94 +172,12 @@ func (r *relay) passHeld() {
 func (r *relay) tear() {
 	r.sendHeld()
 	r.torn.Store(true)
-	r.sendFlush()
-}
-
-// framed reports whether an event with data, or a part of one, is with the client.
-// Until then, what is held may be of a body that is no framed event stream.
-func (r *relay) framed() bool {
-	block, ok := r.scanner.DataBlock()
-	return ok && block < r.taken
-}
-
-// sendUpstream sends what the upstream sent, and the opening retry where it belongs.
-func (r *relay) sendUpstream(p []byte) {
-	if r.ours.retry {
-		if at, ok := r.opensAt(); ok && at < int64(len(p)) {
-			r.pass(p[:at])
-			r.ours.retry = false
-			r.sendOurs(eventstream.AppendRetry(nil, r.s.cfg.OpenRetry))
-			p = p[at:]
-		}
-	}
-	r.pass(p)
-}
-
-// opensAt is where the first block with data begins, counted from what is to be
-// sent next. One that is with the client in part comes too late.
-func (r *relay) opensAt() (at int64, ok bool) {
-	block, ok := r.scanner.DataBlock()
-	if ok && block < r.taken {
-		r.scanner.SeekDataBlock()
-		return 0, false
-	}
-	return block - r.taken, ok
-}
-
-// bomLength is the length of a byte order mark.
-const bomLength = 3
-
-// pass sends the upstream's next bytes. A byte order mark is one only at the very
-// start of a stream: behind something we wrote it would spoil the first field.
-func (r *relay) pass(p []byte) {
-	if r.ours.first && r.taken < bomLength && r.scanner.HasBOM() {
-		mark := min(int(bomLength-r.taken), len(p))
-		r.taken += int64(mark)
-		p = p[mark:]
-	}
-	r.taken += int64(len(p))
-	if n := r.send(p); n > 0 {
-		r.counts.bytes.Store(r.counts.bytes.Load() + int64(n))
-	}
-}
-
-// sendOurs sends what the guard inserts at a boundary. Clients that know no CR
-// alone would read on in the upstream's line if its LF came behind that.
-func (r *relay) sendOurs(p []byte) {
-	r.ours.first = r.ours.first || r.taken == 0
-	if len(r.held.bytes) == 0 && r.scanner.AwaitsLF() && !r.ours.lf && len(p) > 0 {
-		r.ours.lf = true
-		r.send([]byte{'\n'})
-	}
-	r.send(p)
-}
-
-// send writes p, unless a write has failed before. mu is held.
-func (r *relay) send(p []byte) int {
-	if len(p) == 0 || r.broken || !r.open {
-		return 0
-	}
-	r.dirty = true
-	n, err := r.s.sink.Write(p)
-	if err != nil {
-		r.failed()
-	}
-	return n
-}
-
-func (r *relay) sendFlush() {
-	if !r.dirty || r.broken || !r.open {
-		return
-	}
-	r.dirty = false
-	if r.s.sink.Flush() != nil {
-		r.failed()
-	}
+	r.out.flush()
 }
 
 // failed notes that what was written did not reach the client.
 func (r *relay) failed() {
-	r.broken = true
+	r.out.broken = true
 	r.happen(onWriteFailed)
 }
 
@@ -283,7 +186,7 @@ func (r *relay) flush() {
 	r.mu.Lock()
 	defer r.unlock()
 	if r.s.life.now().relays() {
-		r.sendFlush()
+		r.out.flush()
 	}
 }
 
@@ -300,13 +203,13 @@ func (r *relay) setWriteDeadline(t time.Time) error {
 // and not into what is compressed.
 func (r *relay) mayInsert() bool {
 	now := r.s.life.now()
-	return (now == stateLive || now == stateParked) && r.open && !r.opaque && !r.torn.Load()
+	return (now == stateLive || now == stateParked) && r.out.open && !r.opaque && !r.torn.Load()
 }
 
 // insert writes p between two events.
 func (r *relay) insert(p []byte) {
-	r.sendOurs(p)
-	r.sendFlush()
+	r.out.ours(p)
+	r.out.flush()
 }
 
 var heartbeat = eventstream.AppendComment(nil, "")
@@ -336,7 +239,7 @@ func (r *relay) settle() {
 // of the next event was never sent and never will be, unless the body may be no
 // framed event stream. mu is held; the effects come when it is released.
 func (r *relay) endHere() {
-	if r.s.life.now() != stateEnding || !r.open || r.torn.Load() {
+	if r.s.life.now() != stateEnding || !r.out.open || r.torn.Load() {
 		return
 	}
 	if r.showsHeld() {
@@ -349,14 +252,14 @@ func (r *relay) endHere() {
 // showsHeld reports whether a client would have shown what is held, since it does
 // not wait for events to be whole.
 func (r *relay) showsHeld() bool {
-	return len(r.held.bytes) > 0 && !r.framed() && !r.scanner.MayBecomeBOM()
+	return len(r.held.bytes) > 0 && !r.out.framed() && !r.out.scanner.MayBecomeBOM()
 }
 
 // lastEventID is the last id that the application sent in a whole event.
 func (r *relay) lastEventID() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.scanner.LastEventID()
+	return r.out.scanner.LastEventID()
 }
 
 // concludes reports whether a stream that was told to end, and whose upstream has
@@ -368,7 +271,7 @@ func (r *relay) concludes() bool {
 		r.s.sink.Last()
 		r.tear()
 	}
-	r.concluded = r.open && !r.torn.Load()
+	r.concluded = r.out.open && !r.torn.Load()
 	return r.concluded
 }
 
@@ -377,9 +280,9 @@ func (r *relay) writeNotice(notice []byte) {
 	r.mu.Lock()
 	defer r.unlock()
 	r.s.sink.Last()
-	r.sendOurs(notice)
-	r.sendFlush()
-	r.delivered = !r.broken
+	r.out.ours(notice)
+	r.out.flush()
+	r.delivered = !r.out.broken
 }
 
 // flushHeld sends what is held of an event that the upstream has not finished.
@@ -389,7 +292,7 @@ func (r *relay) flushHeld() {
 	if len(r.held.bytes) > 0 {
 		r.s.sink.Last()
 		r.sendHeld()
-		r.sendFlush()
+		r.out.flush()
 	}
 }
 
@@ -397,6 +300,6 @@ func (r *relay) flushHeld() {
 func (r *relay) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.open = false
+	r.out.open = false
 	r.held.release()
 }

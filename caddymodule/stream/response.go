@@ -139,7 +139,8 @@ type Summary struct {
 	Delivered bool
 	// Cut is set if the response is to be cut, or was, perhaps in mid-frame. The caller
 	// of Relay panics with http.ErrAbortHandler, which has the server close the
-	// connection on HTTP/1, and else reset the stream. (HTTP/3 would finish even one
+	// connection on HTTP/1, and else reset the stream with INTERNAL_ERROR, the one code
+	// that handlers have: net/http and quic-go offer no CANCEL. (HTTP/3 would finish even one
 	// that was cut in mid-frame as if it were whole, which clients must treat as the
 	// connection's failure, RFC 9114 section 7.1.)
 	Cut bool

@@ -66,7 +66,7 @@ func newStream(l *life, cfg *Config, t Terms, sink Sink, source Source) *Stream 
 	s := &Stream{terms: t, cfg: cfg, life: l, sink: sink, source: source}
 	s.tenure.life, s.timer.life = l, l
 	s.relay.s, s.care.s, s.probes.s = s, s, s
-	s.relay.held.r = &s.relay
+	s.relay.out.r, s.relay.held.r = &s.relay, &s.relay
 	return s
 }
 
