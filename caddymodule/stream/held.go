@@ -44,17 +44,23 @@ func (b *Budget) take(n int) bool {
 	return true
 }
 
-func (b *Budget) giveBack(n int) {
+// force takes n bytes, although there may not be as many.
+func (b *Budget) force(n int) {
 	if b != nil {
-		b.used.Add(-int64(n))
+		b.used.Add(int64(n))
 	}
 }
+
+func (b *Budget) giveBack(n int) { b.force(-n) }
 
 // add holds p back too. It reports false if that were too much. What may yet become
 // a byte order mark is always held, and no time counts for it: it shows nothing.
 func (h *held) add(p []byte, maybeBOM bool) bool {
 	cfg := h.r.s.cfg
-	if !maybeBOM && len(h.bytes)+len(p) > cfg.MaxEventSize || !cfg.Held.take(len(p)) {
+	switch {
+	case maybeBOM:
+		cfg.Held.force(len(p))
+	case len(h.bytes)+len(p) > cfg.MaxEventSize || !cfg.Held.take(len(p)):
 		return false
 	}
 	h.bytes = append(h.bytes, p...)
@@ -98,7 +104,7 @@ func (h *held) Visit(now wheel.Tick) (next time.Duration) {
 		return left
 	}
 	h.entered.Store(false)
-	go h.r.passHeld() // the client may take nothing in
+	go h.r.passHeld(h.overdue) // the client may take nothing in
 	return 0
 }
 
@@ -108,6 +114,10 @@ func (h *held) overdue() bool {
 	since := h.since.Load()
 	return since != 0 && h.left(h.r.s.cfg.Wheel.Read().Since(wheel.Tick(since-1))) <= 0
 }
+
+// shown reports whether there are bytes that may pass at any time. The relay's mu is
+// held.
+func (h *held) shown() bool { return len(h.bytes) > 0 && !h.r.out.scanner.MayBecomeBOM() }
 
 // retainedBuffer is how large a buffer may stay with its stream.
 const retainedBuffer = 4 << 10

@@ -261,6 +261,47 @@ func TestHold_AnEndOfBothSidesLosesNothingOfAnUnframedBody(t *testing.T) {
 	}
 }
 
+// Both guards of a route hold an event back, but not one after the other.
+func TestHold_OfNestedGuardsIsNoLonger(t *testing.T) {
+	for name, between := range map[string]func(http.ResponseWriter) http.ResponseWriter{
+		"one in the other":       func(w http.ResponseWriter) http.ResponseWriter { return w },
+		"with a handler between": func(w http.ResponseWriter) http.ResponseWriter { return wrapper{w} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := heldConfig()
+				cfg.Wheel = wheel.New()
+				defer cfg.Wheel.Close()
+				c := &receiver{ResponseRecorder: httptest.NewRecorder(), began: time.Now()}
+				outer := newResponse(c, httptest.NewRequest(http.MethodGet, "/", nil), newGate(), &cfg)
+				_, err := outer.Relay(t.Context(), func(w http.ResponseWriter, r *http.Request) error {
+					inner := newResponse(between(w), r, newGate(), &cfg)
+					_, err := inner.Relay(t.Context(), func(w http.ResponseWriter, _ *http.Request) error {
+						sse(w, "data: half")
+						<-time.After(time.Second)
+						sse(w, " of it")
+						<-time.After(time.Second)
+						return nil
+					})
+					return err
+				})
+				assert.NoError(t, err)
+				if assert.Len(t, c.got, 2) {
+					assert.Equal(t, "data: half", c.got[0].bytes)
+					assert.LessOrEqual(t, c.got[0].after, holdTime)
+					assert.Equal(t, arrival{" of it", time.Second}, c.got[1])
+				}
+			})
+		})
+	}
+}
+
+// wrapper is the writer of a handler between two guards.
+type wrapper struct{ http.ResponseWriter }
+
+func (w wrapper) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w wrapper) Flush()                      { w.ResponseWriter.(http.Flusher).Flush() }
+
 func TestBudget_WhatDoesNotFitPassesAtOnce(t *testing.T) {
 	cfg := testConfig
 	cfg.Held = NewBudget(10)

@@ -158,12 +158,12 @@ func (r *relay) sendHeld() {
 	}
 }
 
-// passHeld sends what is held of an event that has been held for long enough. Its
-// rest then passes as it comes.
-func (r *relay) passHeld() {
+// passHeld sends what is held of an event if that is due, which is asked with mu
+// held. Its rest then passes as it comes.
+func (r *relay) passHeld(due func() bool) {
 	r.mu.Lock()
 	defer r.unlock()
-	if r.s.life.now().relays() && r.held.overdue() {
+	if r.s.life.now().relays() && due() {
 		r.tear()
 	}
 }
@@ -173,6 +173,7 @@ func (r *relay) tear() {
 	r.sendHeld()
 	r.torn.Store(true)
 	r.out.flush()
+	r.s.sink.Pass()
 }
 
 // failed notes that what was written did not reach the client.

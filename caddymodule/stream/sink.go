@@ -16,6 +16,9 @@ type Sink interface {
 	Write(p []byte) (int, error)
 	// Flush sends what is buffered.
 	Flush() error
+	// Pass has guards further out, which the stream goes through too, hold nothing back
+	// of what was written. Like Write, it is called by one goroutine at a time.
+	Pass()
 	// SetWriteDeadline sets when writing fails.
 	SetWriteDeadline(t time.Time) error
 	// Last says that what is written from now on is the last. Like Write, it is called
@@ -83,6 +86,22 @@ func (s *writerSink) Flush() error {
 		return err
 	}
 	return nil
+}
+
+func (s *writerSink) Pass() {
+	for w := s.w; ; {
+		if outer, ok := w.(*Response); ok {
+			if stream := outer.Stream(); stream != nil {
+				stream.relay.passHeld(stream.relay.held.shown)
+			}
+			return
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = u.Unwrap()
+	}
 }
 
 func (s *writerSink) begin() {
