@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
 
 func TestMeaning_OfEveryReason(t *testing.T) {
@@ -16,10 +17,11 @@ func TestMeaning_OfEveryReason(t *testing.T) {
 	require.Equal(t, all, reason.All())
 	for _, r := range all {
 		m := r.Meaning()
+		require.Regexp(t, `^[a-z_]+$`, string(r))
+		require.LessOrEqual(t, len(r), tombstone.MaxReason, "%s does not fit into a tombstone", r)
 		require.NotEmpty(t, m.Why, r)
 		require.NotEmpty(t, m.Back, r)
 		require.Equal(t, m.Event(), m.Message != "", "%s: an event has a message", r)
-		require.True(t, m.Cut || m.Return == reason.Untold, "%s: who is to come back sees the response cut", r)
 		if m.Tombstone != reason.Nobody {
 			require.True(t, m.Event(), "%s: a tombstone is the id of an event", r)
 			require.Equal(t, reason.Untold, m.Return, "%s: who is to stay away is not told to come back", r)
