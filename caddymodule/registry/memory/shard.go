@@ -24,6 +24,8 @@ type shard struct {
 	commits uint64
 	// holders counts the held and kept places.
 	holders int
+	// freed has the keys of which a place came free lately.
+	freed freed
 }
 
 // pair names the streams of one client under one key.
@@ -66,6 +68,10 @@ func (sh *shard) hold(e *entry) {
 	e.age = sh.commits
 	e.state = held
 	sh.holders++
+
+	if sh.freed.awaited > 0 {
+		sh.freed.took(e.holder.Key, e.in.now())
+	}
 
 	sl, c := e.slot, e.claim
 	sl.reservations--
@@ -123,6 +129,9 @@ func (sh *shard) giveUp(entries []*entry) {
 // drop takes away the place of e, reserved, held or kept, and tells a waiter.
 func (sh *shard) drop(e *entry) {
 	sl := e.slot
+	if e.state != reserved {
+		sh.freed.add(e.holder.Key, e.in.now())
+	}
 	sh.remove(e)
 	sl.tell(1)
 	sh.tidy(e.holder.Key, sl)
