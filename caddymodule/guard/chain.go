@@ -8,6 +8,7 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
+	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
@@ -182,6 +183,16 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 			return nil, nil
 		case a.Outcome == registry.Denied:
 			return q, q.guard.unverifiable(errLoggedOut)
+		case a.Outcome == registry.Damped:
+			return q, q.parked()
+		case a.Outcome == registry.Entombed && a.Until.IsZero():
+			return q, q.stayAway(q.shown(tombstone.Key))
+		case a.Outcome == registry.Entombed:
+			if f := q.await(a.Until, a.Taken); f != nil {
+				return q, f
+			}
+			tries-- // nobody was probed
+			continue
 		}
 		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
@@ -247,7 +258,7 @@ func byZone(asking []*request) (groups [][]*request) {
 func questions(group []*request) []registry.Ask {
 	asks := make([]registry.Ask, len(group))
 	for i, q := range group {
-		asks[i] = registry.Ask{Holder: q.holder, Rule: q.rule()}
+		asks[i] = q.question()
 	}
 	return asks
 }

@@ -86,9 +86,13 @@ func (s *sender) Notice(dst []byte, e registry.Ending, lastEventID string) []byt
 	if !m.Event() {
 		return appendRetry(dst, after)
 	}
+	id := s.entomb(e.Reason)
+	if m.Return == reason.AtOnce && id == "" {
+		after = 0 // there is nothing to show
+	}
 	return s.guard.appendNotice(dst, stream.Notice{
 		Reason:      e.Reason,
-		Tombstone:   s.entomb(e.Reason),
+		Tombstone:   id,
 		Retry:       after,
 		LastEventID: lastEventID,
 	})
@@ -105,6 +109,8 @@ func (g *Guard) returnAfter(r reason.Return) time.Duration {
 		}
 	case reason.Later:
 		return g.Retry
+	case reason.AtOnce:
+		return reason.AtOnceIs
 	case reason.Untold:
 	}
 	return 0

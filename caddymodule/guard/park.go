@@ -25,6 +25,9 @@ const (
 // reports false if it cannot wait: too many do already.
 func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	g := q.guard
+	if !q.holdUp() {
+		return true
+	}
 	q.waits = true
 	waiter, err := g.Zone.Registry.Wait(q.r.Context(), registry.Ask{Holder: q.holder, Rule: q.rule()})
 	if err != nil {
@@ -55,6 +58,32 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 		parked.Stream().End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
 	parked.Wait()
+	if parked.Stream().ClientLeft() {
+		g.Zone.Returns.Left(q.holder, g.Retry)
+	}
+	return true
+}
+
+// mostHeldUp bounds how long a newcomer is held up.
+const mostHeldUp = 10 * time.Second
+
+// holdUp holds a newcomer that is back long before it was to come, without an answer,
+// until then: some clients ask again at once, whatever they are told. It reports
+// false if its client has left meanwhile.
+func (q *request) holdUp() bool {
+	early := min(q.guard.Zone.Returns.Early(q.holder), mostHeldUp)
+	if early == 0 {
+		return true
+	}
+	timer := time.NewTimer(early)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-q.guard.Zone.DrainBegan(): // and it is told so
+	case <-q.r.Context().Done():
+		q.guard.Zone.Returns.Left(q.holder, q.guard.Retry)
+		return false
+	}
 	return true
 }
 
