@@ -139,6 +139,9 @@ func entombed(q *request) *refusal {
 		return nil
 	}
 	q.identify()
+	if !q.keyed() && q.guard.KeyFromRequest {
+		q.findKey()
+	}
 	if !q.tracked() {
 		return nil
 	}
