@@ -54,10 +54,8 @@ func admitEarly(q *request) *refusal {
 			q.tellSuperseded(a.Ends)
 			q.awaitDeparture(a.Departed)
 			return nil
-		case registry.Denied:
-			return q.guard.unverifiable(errLoggedOut)
-		case registry.Damped:
-			return q.parked()
+		case registry.Denied, registry.Damped:
+			return q.refused(a.Outcome)
 		case registry.Undecided:
 			return nil // decided at the header
 		}

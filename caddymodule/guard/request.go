@@ -36,8 +36,8 @@ type request struct {
 
 // returning is what is known of a client that was here before.
 type returning struct {
-	// shown says that it shows a tombstone of the key, and the observers know.
-	shown bool
+	// shown is the tombstone of the key that the registry was told of; nil: none.
+	shown *shownTombstone
 	// asked says that the registry has let it in before the upstream was asked, since
 	// the key was free, and departed is what there is to wait for.
 	asked    bool

@@ -216,8 +216,8 @@ func (q *request) question() registry.Ask {
 		return ask
 	}
 	ask.Tombstone = &t.made
-	if !q.back.shown {
-		q.back.shown = true
+	if q.back.shown == nil {
+		q.back.shown = t
 		q.tell(event.Shown{Client: q.holder, Made: t.made})
 	}
 	return ask
