@@ -239,6 +239,15 @@ func TestForGuards_IsRemovedFromTheRequest(t *testing.T) {
 		})
 	}
 	atSite(t, func(t *testing.T, s *site) {
+		original := &url.URL{RawQuery: "sse_guard=take&a"}
+		c := s.open(token("ann"), query("b"), func(c *client) {
+			c.original, c.r.RequestURI = original, "/events?sse_guard=take&a"
+		})
+		require.Equal(t, hello, c.text())
+		require.Equal(t, "a", original.RawQuery, "also after a rewrite")
+		require.Equal(t, "/events?a", s.backend.last().RequestURI)
+		require.Equal(t, "b", s.backend.last().URL.RawQuery)
+
 		s.open(token("ann"), field("X-SSE-Guard", "other"))
 		require.Equal(t, []string{"other"}, s.backend.last().Header["X-Sse-Guard"])
 	})

@@ -53,19 +53,22 @@ func (s *sender) takes() bool {
 // original, the URL as the server received it; nil: that is not known. FastCGI
 // applications are told that one.
 func takeFromQuery(r *http.Request, original *url.URL, in func(pair string) string) (found []string) {
-	if r.URL.RawQuery != "" {
-		r.URL.RawQuery, found = cutPairs(r.URL.RawQuery, in)
-	}
-	if original != nil && original.RawQuery != "" {
+	query := r.URL.RawQuery
+	r.URL.RawQuery, found = cutPairs(query, in)
+	if original != nil && original.RawQuery == query {
+		original.RawQuery = r.URL.RawQuery
+	} else if original != nil { // after a rewrite
 		var more []string
 		if original.RawQuery, more = cutPairs(original.RawQuery, in); len(found) == 0 {
-			found = more // a rewrite has left it out
+			found = more
 		}
 	}
+	if len(found) == 0 {
+		return nil
+	}
 	if path, query, has := strings.Cut(r.RequestURI, "?"); has {
-		if kept, cut := cutPairs(query, in); len(cut) > 0 {
-			r.RequestURI = withQuery(path, kept)
-		}
+		query, _ = cutPairs(query, in)
+		r.RequestURI = withQuery(path, query)
 	}
 	return found
 }
@@ -80,6 +83,9 @@ func withQuery(path, query string) string {
 // cutPairs returns the query without the pairs of which in finds something, and what
 // it found.
 func cutPairs(query string, in func(pair string) string) (kept string, found []string) {
+	if query == "" {
+		return "", nil
+	}
 	for pair := range strings.SplitSeq(query, "&") {
 		if v := in(pair); v != "" {
 			found = append(found, v)

@@ -56,7 +56,7 @@ func takeFromHeader(h http.Header) (found []string) {
 // is none.
 func tombstoneIn(pair string) string {
 	_, value, _ := strings.Cut(pair, "=")
-	if len(value) < len(tombstone.Prefix) {
+	if len(value) < len(tombstone.Prefix) || value[0] != tombstone.Prefix[0] && value[0] != '%' {
 		return ""
 	}
 	id, err := url.QueryUnescape(value)

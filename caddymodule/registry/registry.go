@@ -243,8 +243,8 @@ type Admission struct {
 	// Suspects lists, where Rejected, those of the holders whose clients may be dead,
 	// the longest silent first; MostSuspects at most. Probe them and ask again.
 	Suspects []StreamID
-	// Until is set where Entombed, if the key is not full but a place came free less
-	// than FreeLately ago: the newcomer is to ask again then, or when Taken is closed,
+	// Until is set where Entombed, if the key is not full but was less than FreeLately
+	// ago, as far as the places that came free since tell: the newcomer is to ask again then, or when Taken is closed,
 	// since somebody has got a place. Taken is a hint.
 	Until time.Time
 	Taken <-chan struct{}

@@ -133,16 +133,24 @@ func (j *judged) judge(in *Registry, ask *registry.Ask) {
 	switch {
 	case ask.Tombstone != nil && full:
 		j.outcome = registry.Entombed
-	case ask.Tombstone != nil && j.terms.limit() > 0:
-		j.until, j.taken = in.shard(j.holder.Key).freed.lately(j.holder.Key, in.now())
-		if j.taken != nil {
-			j.outcome = registry.Entombed
-		}
+	case ask.Tombstone != nil:
+		j.holdUp(in)
 	case !admitted:
 		j.outcome = registry.Rejected
 	case ask.Damped && full:
 		j.outcome = registry.Damped
 	}
+}
+
+// holdUp has the newcomer, which shows a tombstone, ask again if its key was full
+// until lately.
+func (j *judged) holdUp(in *Registry) {
+	freed := &in.shard(j.holder.Key).freed
+	latest, places := freed.lately(j.holder.Key, in.now())
+	if latest == nil || j.occupied()+places < j.terms.limit() || j.terms.limit() == 0 {
+		return
+	}
+	j.outcome, j.until, j.taken = registry.Entombed, latest.until(), freed.await(latest)
 }
 
 // makeWay answers an Early question: it ends whom the newcomers may end.

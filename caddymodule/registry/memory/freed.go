@@ -40,31 +40,42 @@ func (f *freed) add(key registry.ID, now time.Time) {
 	f.next = (f.next + 1) % mostFreed
 }
 
-// lately returns until when the latest place of key that came free counts as lately
-// freed, and what is closed when somebody gets one; nil: none came free lately.
-func (f *freed) lately(key registry.ID, now time.Time) (until time.Time, taken <-chan struct{}) {
+// lately returns the latest time that a place of key came free, and how many did
+// lately; nil and 0: none.
+func (f *freed) lately(key registry.ID, now time.Time) (latest *freeing, places int) {
 	for i := range f.last {
 		l := &f.last[(f.next+len(f.last)-1-i)%len(f.last)] // the latest first
-		if !now.Before(l.at.Add(registry.FreeLately)) {
+		if !now.Before(l.until()) {
 			break
 		}
-		if l.key != key {
-			continue
+		if l.key == key {
+			places++
+			if latest == nil {
+				latest = l
+			}
 		}
-		if l.taken == nil {
-			l.taken = make(chan struct{})
-			f.awaited++
-		}
-		return l.at.Add(registry.FreeLately), l.taken
 	}
-	return time.Time{}, nil
+	return latest, places
+}
+
+// until is how long l counts as lately.
+func (l *freeing) until() time.Time { return l.at.Add(registry.FreeLately) }
+
+// await returns what is closed when somebody gets a place of l's key. l is one of
+// f's.
+func (f *freed) await(l *freeing) <-chan struct{} {
+	if l.taken == nil {
+		l.taken = make(chan struct{})
+		f.awaited++
+	}
+	return l.taken
 }
 
 // took tells those who wait for it that somebody has got a place of key, and
 // forgets those who have waited long enough.
 func (f *freed) took(key registry.ID, now time.Time) {
 	for i := range f.last {
-		if l := &f.last[i]; l.key == key || !now.Before(l.at.Add(registry.FreeLately)) {
+		if l := &f.last[i]; l.key == key || !now.Before(l.until()) {
 			f.forget(l)
 		}
 	}

@@ -128,10 +128,15 @@ func (sh *shard) giveUp(entries []*entry) {
 
 // drop takes away the place of e, reserved, held or kept, and tells a waiter.
 func (sh *shard) drop(e *entry) {
-	sl := e.slot
 	if e.state != reserved {
 		sh.freed.add(e.holder.Key, e.in.now())
 	}
+	sh.giveBack(e)
+}
+
+// giveBack is drop of a place that nobody took for a held one.
+func (sh *shard) giveBack(e *entry) {
+	sl := e.slot
 	sh.remove(e)
 	sl.tell(1)
 	sh.tidy(e.holder.Key, sl)

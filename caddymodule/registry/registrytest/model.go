@@ -22,8 +22,8 @@ type model struct {
 	// departing are the streams that have left and not departed.
 	departing []*registry.Holder
 	departed  map[registry.StreamID]bool
-	// freed is when a place of each key came free last, by now.
-	freed map[registry.ID]time.Time
+	// freed has the times by now when places of each key came free.
+	freed map[registry.ID][]time.Time
 	now   func() time.Time
 }
 
@@ -50,7 +50,7 @@ type modelDenial struct {
 
 func newModel(now func() time.Time) *model {
 	return &model{
-		freed:    make(map[registry.ID]time.Time),
+		freed:    make(map[registry.ID][]time.Time),
 		now:      now,
 		endings:  make(map[registry.StreamID][]registry.Ending),
 		departed: make(map[registry.StreamID]bool),
@@ -348,8 +348,18 @@ func (m *model) decideOne(a registry.Ask, gone []registry.StreamID, now time.Tim
 		out.ends, out.yields = v.victims()
 	}
 	full := a.Rule.Limit > 0 && (!admitted || len(out.ends) > 0)
-	freed, known := m.freed[a.Holder.Key]
-	out.held = !full && a.Rule.Limit > 0 && a.Tombstone != nil && known && now.Before(freed.Add(registry.FreeLately))
+	lately := 0
+	for _, freed := range m.freed[a.Holder.Key] {
+		if now.Before(freed.Add(registry.FreeLately)) {
+			lately++
+		}
+	}
+	there := append(v.present(), v.back...)
+	occupied := len(there)
+	if a.Rule.Unit == registry.Clients {
+		occupied = len(clientsOf(there))
+	}
+	out.held = !full && a.Rule.Limit > 0 && a.Tombstone != nil && lately > 0 && occupied+lately >= a.Rule.Limit
 	switch {
 	case a.Tombstone != nil && full, out.held:
 		out.outcome = registry.Entombed
@@ -464,7 +474,7 @@ func (m *model) drop(h *registry.Holder) {
 		return
 	}
 	if len(m.held)+len(m.kept) < standing {
-		m.freed[h.Key] = m.now()
+		m.freed[h.Key] = append(m.freed[h.Key], m.now())
 	}
 	if !m.departed[h.ID] {
 		m.departing = append(m.departing, h)

@@ -102,6 +102,15 @@ func testTombstones(t *testing.T, open Open) {
 			require.Equal(t, []string{"a superseded"}, told(s.askWith(t, registry.Early, anyToken, Anon("b"), one).Ends))
 			require.NotNil(t, s.show(t, registry.Early, Anon("a"), one).Taken, "b's upstream has yet to answer")
 		}},
+		{"OfAKeyThatWasNotFullDoNotWait", func(t *testing.T, s site) {
+			three := Supersede(3, registry.Streams)
+			s.hold(t, Anon("a"), three)
+			leaveAndDepart(s.hold(t, Anon("b"), three))
+			require.Equal(t, admitted, s.show(t, registry.Early, Anon("n"), three).Outcome)
+			leaveAndDepart(s.hold(t, Anon("c"), three))
+			require.NotNil(t, s.show(t, registry.Early, Anon("n"), three).Taken, "there may have been three")
+			require.Equal(t, admitted, s.show(t, registry.Early, Anon("n"), Supersede(4, registry.Streams)).Outcome)
+		}},
 		{"WaitForTheKeyToBeTaken", testTaken},
 	})
 }
