@@ -25,6 +25,9 @@ const (
 	showTime = 3 * time.Second
 	// excuseTime is how long a loss whose tombstone was shown does not count.
 	excuseTime = 20 * time.Second
+	// excused is how many such losses in a row do not count at all: those of a dozen
+	// tabs.
+	excused = 10
 	// tellTime is how long after it lost its key a client may be told, and its
 	// tombstone made, at most.
 	tellTime = 5 * time.Second
@@ -60,16 +63,16 @@ const (
 //     again;
 //   - not for the first 3 s, in which its tombstone may yet be shown;
 //   - from then on, if it was not shown;
-//   - after 20 s, if it was: pages that build a new EventSource after their tombstone
-//     was answered look like tabs that are opened one after the other, but for going
-//     on for ever. If nobody loses the key for 10 s, such pages are at rest, and those
-//     losses are forgotten.
+//   - after 20 s, if it was, and more than 10 were: pages that build a new EventSource
+//     after their tombstone was answered look like tabs that are opened one after the
+//     other, but for going on for ever. If nobody loses the key for 10 s, all pages are
+//     at rest, and those losses are forgotten.
 //
 // The count halves with each half-life. A newcomer that takes the key back, and finds
 // it at the rule's count, is to be parked.
 //
-// What remains: many tabs that are opened one after the other for longer than 20 s,
-// none of them more than 10 s after the one before, are taken for flapping; so are
+// What remains: more than a dozen tabs that are opened one after the other for longer
+// than 20 s, each less than 10 s after the one before, are taken for flapping; so are
 // clients that close their EventSource when they are told, and never show their
 // tombstone, if they are used in turn, each within 10 s of its loss.
 type Damping struct {

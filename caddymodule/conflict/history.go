@@ -15,6 +15,8 @@ type history struct {
 	losses []*loss
 	// counted are the take-backs whose losses are older and did count.
 	counted []takeBack
+	// shown counts the losses whose tombstones were shown since the key was at rest.
+	shown int
 	// keep is how long a take-back is remembered: for the longest half-life asked for.
 	keep time.Duration
 	// parked says that a newcomer was to be parked since the key was at rest: that
@@ -87,6 +89,7 @@ func (h *history) rest() {
 		l.forgiven = l.forgiven || l.shown
 	}
 	h.counted = slices.DeleteFunc(h.counted, func(b takeBack) bool { return b.shown })
+	h.shown = 0
 }
 
 // add notes l, the latest loss.
@@ -136,6 +139,7 @@ func (h *history) show(client *registry.Holder, made time.Time) {
 	for _, l := range h.losses {
 		if l.of(client) && !l.shown && !l.gone && l.told(made) {
 			l.shown, l.Gone = true, nil
+			h.shown++
 			return
 		}
 	}
@@ -212,7 +216,9 @@ func (h *history) count(now time.Time, halfLife time.Duration) (n float64) {
 		}
 	}
 	for _, b := range h.counted {
-		n += weight(b.at)
+		if !b.shown || h.shown > excused {
+			n += weight(b.at)
+		}
 	}
 	return n
 }
