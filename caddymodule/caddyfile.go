@@ -69,7 +69,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    stall_after    <duration>|off
 //	    probe          <duration>|off
 //	    reserve        <duration>|off
-//	    flap           <n> <window>|off
+//	    flap           <count> [<half-life>]|off
 //	    max_age        <duration>
 //	    drain          <window> [<rate>]
 //	    shared_account <addresses> <window>|off
@@ -258,13 +258,20 @@ func parseSharedAccount(h *Handler, args []string) error {
 	return nil
 }
 
-func parseFlap(h *Handler, args []string) error {
-	n, window, err := parseTimes("flap", "<n>", args)
-	if err != nil {
-		return err
+func parseFlap(h *Handler, args []string) (err error) {
+	h.Flap = new(Flap)
+	if len(args) == 1 && args[0] == "off" {
+		return nil
 	}
-	h.Flap = &Flap{n, window}
-	return nil
+	h.Flap.Count, err = strconv.Atoi(args[0])
+	if err != nil || h.Flap.Count == 0 {
+		return fmt.Errorf("flap: %q is not allowed; write: flap <count> [<half-life>], or: flap off", strings.Join(args, " "))
+	}
+	h.Flap.HalfLife = caddy.Duration(defaultHalfLife)
+	if len(args) == 2 {
+		h.Flap.HalfLife, err = parseDuration("flap", args[1], leastWindow)
+	}
+	return err
 }
 
 // parseTimes reads a number and the time in which it counts; 0 for off.

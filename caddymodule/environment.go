@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -50,10 +51,16 @@ func (e *environment) Publish(own func(string) string) {
 
 // Path implements guard.Env.
 func (e *environment) Path() string {
-	if orig, ok := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && orig.URL != nil {
-		return orig.URL.Path
+	if u := e.Original(); u != nil {
+		return u.Path
 	}
 	return e.r.URL.Path
+}
+
+// Original implements guard.Env.
+func (e *environment) Original() *url.URL {
+	orig, _ := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	return orig.URL
 }
 
 // ClientIP implements guard.Env.

@@ -12,10 +12,10 @@ import (
 
 // Flap says when pages that take the key from each other come to rest.
 type Flap struct {
-	// How many times within Window are too many. 0: none are.
+	// From how many times on that it was taken back. 0: never.
 	Count int `json:"count"`
-	// Within what time. At least 1s.
-	Window caddy.Duration `json:"window,omitempty"`
+	// The time in which that number halves. At least 1s. Default: 1m.
+	HalfLife caddy.Duration `json:"half_life,omitempty"`
 }
 
 // Drain says how all streams end when Caddy stops.
@@ -30,9 +30,8 @@ type Drain struct {
 
 const leastWindow = time.Second
 
-// flapsSettle is a little more than Chromium's EventSource takes to reconnect, and
-// to show the tombstone that tells a tab at rest from one that fights.
-const flapsSettle = 4 * time.Second
+// defaultHalfLife is that of Flap.
+const defaultHalfLife = time.Minute
 
 // leastLiveness is the least of those durations: the timing wheel that visits
 // streams is not more precise.
@@ -42,11 +41,22 @@ func (f *Flap) validate() error {
 	switch {
 	case f == nil || f.Count == 0:
 		return nil
-	case f.Count < 1 || f.Count > conflict.MaxFlaps:
-		return fmt.Errorf("flap: %d times is not allowed; it is 1 to %d, or write: flap off", f.Count, conflict.MaxFlaps)
+	case f.Count < 1 || f.Count > conflict.MaxCount:
+		return fmt.Errorf("flap: %d times is not allowed; it is 1 to %d, or write: flap off", f.Count, conflict.MaxCount)
+	case f.HalfLife == 0:
+		return nil
 	default:
-		return atLeast("flap", f.Window, caddy.Duration(leastWindow))
+		return atLeast("flap", f.HalfLife, caddy.Duration(leastWindow))
 	}
+}
+
+// rule is what f means.
+func (f *Flap) rule() conflict.Rule {
+	r := conflict.Rule{Count: f.Count, HalfLife: time.Duration(f.HalfLife)}
+	if r.HalfLife == 0 {
+		r.HalfLife = defaultHalfLife
+	}
+	return r
 }
 
 func (d *Drain) validate() error {

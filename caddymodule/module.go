@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/sse-guard/sse-guard/caddymodule/conflict"
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -162,11 +161,13 @@ type Handler struct {
 	// against a page that reloads. 0 turns it off. Default: `3s`.
 	Reserve *caddy.Duration `json:"reserve,omitempty"`
 
-	// When pages that take the key from each other again and again come to rest:
-	// from the `count`-th time within `window` on that a client without a
-	// tombstone takes the key back from who superseded it, it waits until the
-	// key is free; not before that has gone on for 4 seconds, since a browser that
-	// restores many tabs looks like it at first. Default: `4 2m`: 4 times in 2 minutes.
+	// When pages that take the key from each other again and again come to rest
+	// (flap damping): a newcomer that takes the key back less than 10 seconds after
+	// a client of its token, or verified user, lost it, waits until the key is free
+	// once that has happened `count` times. The number halves with each `half_life`.
+	// What does not count is a loss whose client shows its tombstone within 3
+	// seconds, unless that has gone on for 20 seconds, and more than ten times.
+	// Default: `4 1m`.
 	Flap *Flap `json:"flap,omitempty"`
 
 	// How long a stream may live, give or take a tenth. It then ends between two
@@ -316,7 +317,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		RequireToken:   h.RequireToken,
 		Logouts:        logouts,
 		Probe:          time.Duration(*h.Probe),
-		Flap:           conflict.Rule{Flaps: h.Flap.Count, Window: time.Duration(h.Flap.Window), Settle: flapsSettle},
+		Flap:           h.Flap.rule(),
 		Drain:          zone.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate},
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),

@@ -70,7 +70,7 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.NotNil(t, g.Stream.Wheel)
 	require.Equal(t, time.Second, g.Probe)
 	require.Zero(t, g.Reserve, "nobody is refused whom it could be kept from")
-	require.Equal(t, conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, g.Flap)
+	require.Equal(t, conflict.Rule{Count: 4, HalfLife: time.Minute}, g.Flap)
 	require.Equal(t, zone.Drain{Window: 10 * time.Second}, g.Drain)
 	require.Nil(t, g.Verifier)
 	require.Empty(t, g.Logouts)

@@ -176,8 +176,8 @@ var options = []option[*Handler]{
 		doc: "Under `policy reject`: how long a place is kept for a client that went away.",
 	}, func(h *Handler) **caddy.Duration { return &h.Reserve }),
 	{
-		name: "flap", syntax: "<n> <window>|off", def: "4 2m",
-		doc:   "From the n-th time on that a client takes the key back without a tombstone, it is parked.",
+		name: "flap", syntax: "<count> [<half-life>]|off", def: "4 1m",
+		doc:   "A newcomer that takes the key back, so many times by then, is parked; the count halves with each half-life. See [below](#pages-that-flap).",
 		parse: parseFlap, validate: func(h *Handler) error { return h.Flap.validate() },
 		fill: fillZero(func(h *Handler) **Flap { return &h.Flap }),
 	},

@@ -80,7 +80,7 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"heartbeat, dead_after":     {`{"heartbeat": "30s", "dead_after": "30s"}`, []string{"heartbeat 30s", "dead_after 30s", "shorter"}},
 		"max_age too short":         {`{"max_age": "10ms"}`, []string{"max_age", "10ms", "1s"}},
 		"flap count":                {`{"flap": {"count": -1}}`, []string{"flap", "-1 times", "flap off"}},
-		"flap window":               {`{"flap": {"count": 3}}`, []string{"flap", "0s", "1s"}},
+		"flap half-life":            {`{"flap": {"count": 3, "half_life": 1000}}`, []string{"flap", "1µs", "1s"}},
 		"drain window":              {`{"drain": {"window": 0}}`, []string{"drain", "0s", "1s"}},
 		"drain rate":                {`{"drain": {"window": "1s", "rate": -1}}`, []string{"drain", "-1"}},
 		"too few addresses":         {`{"shared_account": {"addresses": 1, "window": "1m"}}`, []string{"shared_account", "1 addresses", "off"}},

@@ -10,50 +10,71 @@ import (
 )
 
 const (
-	// MaxFlaps is the greatest Rule.Flaps that makes sense: more flaps of a key
+	// MaxCount is the greatest Rule.Count that makes sense: more take-backs of a key
 	// are not always remembered.
-	MaxFlaps = maxLosses / 2
+	MaxCount = 16
+	// MaxTakes is how many newcomers of a key within a minute may take it back since
+	// a person asked for it.
+	MaxTakes = 3
+
+	// takeBackTime is how long after its loss a client that comes again takes the
+	// key back, and how long nobody may lose it for the key to be at rest.
+	takeBackTime = 10 * time.Second
+	// showTime is how long a client may take to show its tombstone. It is told to
+	// come back after a second.
+	showTime = 3 * time.Second
+	// excuseTime is how long a loss whose tombstone was shown does not count.
+	excuseTime = 20 * time.Second
+	// excused is how many such losses in a row do not count at all: those of a dozen
+	// tabs.
+	excused = 10
+	// tellTime is how long after it lost its key a client may be told, and its
+	// tombstone made, at most.
+	tellTime = 5 * time.Second
+	// halfLives is how many half-lives a take-back is remembered.
+	halfLives = 5
 
 	// maxLosses is how many losses of one key are known at most.
-	maxLosses = 32
-	// minute is how long after a loss its client may flap, and how long the
-	// refusals of a key are counted before they are told.
+	maxLosses = 128
+	// minute is how long takes, and the refusals of a key, are counted.
 	minute = time.Minute
 	// maxKeys is how many keys are known at most: lost ones, refused ones, and ones
 	// that were taken over.
 	maxKeys = 10_000
-	// tellTime is how long after it lost its key a client may be told, and its
-	// tombstone made, at most.
-	tellTime = 5 * time.Second
 )
 
-// Damping notices clients that take a key from each other again and again. It
-// follows the idea of route flap damping (RFC 2439): who flaps too often has to
-// wait. All methods may be called concurrently.
+// Damping notices clients that take a key from each other again and again. It is
+// flap damping as of RFC 2439: who flaps too often has to wait. All methods may be
+// called concurrently.
 //
-// A page that builds a new EventSource whenever the old one ends carries no
-// tombstone, and takes the key back. The page that loses it does the same, and so
-// on. Such a newcomer flaps; one that flaps too often is to be parked instead.
-//
-// A newcomer without a tombstone flaps if a stream of its fingerprint lost the key
-// within the last minute, and the present holder is where the key went since: the
+// A newcomer takes the key back if a stream of its token, or subject, lost the key
+// less than 10 s ago, and the present holder is where the key went since: the
 // holder took it from that stream, or from who took it from that stream, and so on.
-// Otherwise three pages that take turns would not be noticed. It does not flap if
-// the client that lost is at rest, that is, if its tombstone came back, or it had
-// gone by itself before it was told.
+// Otherwise three pages that take turns would not be noticed. Client ids and
+// User-Agents do not matter, since clients change them.
 //
-// A well-behaved EventSource shows its tombstone only when it reconnects, three to
-// five seconds after its end. Until then, tabs of one browser that are opened one
-// after the other look like a page that flaps. So a flap is held against the loss
-// that seems to have caused it, and no longer counts once the client of that loss
-// is at rest. One loss accounts for one flap.
+// So a tab that a person opens beside another takes the key back too. What tells it
+// from a page that flaps is what becomes of the loser: a well-behaved EventSource
+// shows its tombstone a second later, and stays away. Therefore each take-back is
+// held against one loss, the one that seems to have caused it, and counts as long as
+// that loss does. A loss counts
 //
-// Clients that never show a tombstone, as they know no Last-Event-ID or close their
-// EventSource when they are told, cannot be told from pages that flap: two devices
-// of that kind between which someone moves by hand flap at each move that comes
-// within a minute of the loss. With four flaps in two minutes allowed for, the
-// first move back is the first flap, and the fourth is parked. It has the key when
-// the holder goes, or a minute after it lost it.
+//   - not, if the client had gone by itself before it was told: its page was loaded
+//     again;
+//   - not for the first 3 s, in which its tombstone may yet be shown;
+//   - from then on, if it was not shown;
+//   - after 20 s, if it was, and more than 10 were: pages that build a new EventSource
+//     after their tombstone was answered look like tabs that are opened one after the
+//     other, but for going on for ever. If nobody loses the key for 10 s, all pages are
+//     at rest, and those losses are forgotten.
+//
+// The count halves with each half-life. A newcomer that takes the key back, and finds
+// it at the rule's count, is to be parked.
+//
+// What remains: more than a dozen tabs that are opened one after the other for longer
+// than 20 s, each less than 10 s after the one before, are taken for flapping; so are
+// clients that close their EventSource when they are told, and never show their
+// tombstone, if they are used in turn, each within 10 s of its loss.
 type Damping struct {
 	// mu guards known and all that it has. Nothing is called with it held that was
 	// given from outside.
@@ -67,8 +88,8 @@ type Loss struct {
 	Stream, By registry.StreamID
 	// Key is what was lost.
 	Key registry.ID
-	// Fingerprint is that of the client of Stream.
-	Fingerprint registry.ID
+	// Token and Subject are those of Stream.
+	Token, Subject registry.ID
 	// Gone tells whether the client of Stream had gone by itself before it was
 	// told. It is asked when that matters, until it says so; nil: it never does.
 	// No lock is held meanwhile. It may be asked concurrently, and kept for minutes
@@ -76,15 +97,16 @@ type Loss struct {
 	Gone func() bool
 }
 
-// Rule says that a newcomer is to be parked from so many flaps within Window on.
-// The zero Rule parks nobody.
+// of reports whether l is of who asks for h.
+func (l *Loss) of(h *registry.Holder) bool {
+	return l.Token == h.Token || !h.Subject.IsZero() && l.Subject == h.Subject
+}
+
+// Rule says that a newcomer is to be parked from so many take-backs on, whose count
+// halves with each HalfLife. The zero Rule parks nobody.
 type Rule struct {
-	Flaps  int
-	Window time.Duration
-	// Settle is how long there must have been flaps. A browser that restores many
-	// tabs opens their streams within a second, when none of them has shown its
-	// tombstone yet.
-	Settle time.Duration
+	Count    int
+	HalfLife time.Duration
 }
 
 // NewDamping returns a Damping that knows of no loss.
@@ -94,76 +116,80 @@ func newDamping(keys int) *Damping { return &Damping{known: due.NewMap[registry.
 
 // Lost notes that a stream lost its key.
 func (d *Damping) Lost(l Loss) {
-	d.askGone(l.Key) // which loss makes room for another depends on it
+	if d.full(l.Key) {
+		d.askGone(l.Key) // which loss makes room for another depends on it
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.forget(now)
-	over := now.Add(minute)
+	over := now.Add(excuseTime)
 	e := d.known.Find(l.Key)
 	if e == nil {
 		e, _ = d.known.Add(l.Key, over)
 	}
+	e.Value.advance(now)
 	e.Value.add(&loss{Loss: l, at: now})
 	d.known.Extend(e, over)
 }
 
-// Rests notes that a client came back with a tombstone of key, made at the given
-// time: it stays away, and its loss causes no flap. That is the oldest loss of its
-// fingerprint that it can be about. A client that shows the same tombstone again and
-// again thus excuses no other's flaps but those of that moment.
+// Shown notes that a client showed a tombstone of its key, made at the given time.
+// That is the oldest loss of its token, or subject, that it can be about. A client
+// that shows the same tombstone again and again thus excuses no other losses but
+// those of that moment.
 //
-// A zero time is not known: the oldest loss of the fingerprint is meant.
-func (d *Damping) Rests(key, fingerprint registry.ID, made time.Time) {
-	d.askGone(key)
+// A zero time is not known: the oldest loss is meant.
+func (d *Damping) Shown(client *registry.Holder, made time.Time) {
+	d.askGone(client.Key)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e := d.known.Find(key); e != nil {
-		e.Value.rest(fingerprint, made)
+	if e := d.known.Find(client.Key); e != nil {
+		e.Value.show(client, made)
 	}
 }
 
-// Flaps is asked about a newcomer without a tombstone. It reports whether the
-// newcomer flaps, and at least rule.Flaps flaps of its key came within rule.Window,
-// this one included: it is to be parked. Asked again about the same newcomer, by its
-// ID, it counts no other flap.
+// Flaps is asked about a newcomer that shows no tombstone. It reports whether the
+// newcomer takes the key back, and finds at least rule.Count take-backs: it is to be
+// parked. Asked again about the same newcomer, by its ID, it counts no other one.
+//
+// With take, a person asked for it: that is no take-back, MaxTakes times a minute.
 //
 // holds tells whether a stream holds the key now. No lock is held meanwhile. A
 // takeover during the call may be overlooked: then the answer is that of the moment
 // before.
 //
 // Guards with different rules may share a key: each newcomer is judged by its own.
-func (d *Damping) Flaps(newcomer *registry.Holder, holds func(registry.StreamID) bool, rule Rule) bool {
-	if rule.Flaps < 1 || rule.Window <= 0 || !d.suspects(newcomer) {
+func (d *Damping) Flaps(newcomer *registry.Holder, take bool, holds func(registry.StreamID) bool, rule Rule) bool {
+	if rule.Count < 1 || rule.HalfLife <= 0 || !d.suspects(newcomer) {
 		return false
 	}
 	d.askGone(newcomer.Key)
 	held := slices.DeleteFunc(d.takers(newcomer), func(id registry.StreamID) bool { return !holds(id) })
-	return len(held) > 0 && d.flaps(newcomer, held, rule)
+	return len(held) > 0 && d.flaps(newcomer, take, held, rule)
 }
 
-// suspects reports whether the newcomer may flap, whoever holds its key.
+// suspects reports whether the newcomer takes its key back, whoever holds it.
 func (d *Damping) suspects(newcomer *registry.Holder) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.known.Find(newcomer.Key)
-	return e != nil && e.Value.suspects(newcomer.Fingerprint, time.Now())
+	return e != nil && e.Value.suspects(newcomer, time.Now())
 }
 
 // takers returns who took the newcomer's key from others lately, if the newcomer may
-// flap; else none.
+// be taking it back; else none.
 func (d *Damping) takers(newcomer *registry.Holder) []registry.StreamID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.known.Find(newcomer.Key)
-	if e == nil || !e.Value.suspects(newcomer.Fingerprint, time.Now()) {
+	if e == nil || !e.Value.suspects(newcomer, time.Now()) {
 		return nil
 	}
 	return e.Value.takers()
 }
 
 // flaps is Flaps, given who of the takers holds the key.
-func (d *Damping) flaps(newcomer *registry.Holder, held []registry.StreamID, rule Rule) bool {
+func (d *Damping) flaps(newcomer *registry.Holder, take bool, held []registry.StreamID, rule Rule) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.known.Find(newcomer.Key)
@@ -171,20 +197,31 @@ func (d *Damping) flaps(newcomer *registry.Holder, held []registry.StreamID, rul
 		return false
 	}
 	now, h := time.Now(), &e.Value
-	if !h.flap(newcomer, held, now) {
+	h.advance(now)
+	isBack, cause := h.cause(newcomer, held, now)
+	if !isBack || take && h.take(newcomer.ID, now) {
 		return false
 	}
-	h.keep = max(h.keep, rule.Window)
-	d.known.Extend(e, now.Add(rule.Window))
-	flaps := h.flaps(now, rule.Window)
-	if flaps <= 1 {
-		h.since = now
+	h.hold(newcomer.ID, cause, now)
+	h.keep = max(h.keep, halfLives*rule.HalfLife)
+	d.known.Extend(e, now.Add(max(h.keep, excuseTime)))
+	if h.count(now, rule.HalfLife) < float64(rule.Count) {
+		return false
 	}
-	return flaps >= rule.Flaps && now.Sub(h.since) >= rule.Settle
+	h.parked = true
+	return true
 }
 
-// askGone asks the clients that lost key, and are not at rest, whether they had gone
-// before they were told, and puts those to rest that say so.
+// full reports whether another loss of key needs room.
+func (d *Damping) full(key registry.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.known.Find(key)
+	return e != nil && len(e.Value.losses) == maxLosses
+}
+
+// askGone asks the clients that lost key, and have not shown their tombstone, whether
+// they had gone before they were told.
 func (d *Damping) askGone(key registry.ID) {
 	gone := slices.DeleteFunc(d.unasked(key), func(l unasked) bool { return !l.gone() })
 	if len(gone) == 0 {
@@ -193,7 +230,7 @@ func (d *Damping) askGone(key registry.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range gone {
-		l.restNow()
+		l.forgive()
 	}
 }
 

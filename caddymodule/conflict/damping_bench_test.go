@@ -36,7 +36,7 @@ func BenchmarkFlaps_Uncontested(b *testing.B) {
 	d, h := fullDamping(), newcomer(id("key"), "a")
 	b.ReportAllocs()
 	for b.Loop() {
-		d.Flaps(h, nobody, usual)
+		d.Flaps(h, false, nobody, usual)
 	}
 }
 
@@ -47,7 +47,7 @@ func BenchmarkFlaps_UncontestedParallel(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		h := newcomer(id("key"), "a")
 		for pb.Next() {
-			d.Flaps(h, nobody, usual)
+			d.Flaps(h, false, nobody, usual)
 		}
 	})
 }
@@ -57,7 +57,7 @@ func BenchmarkFlaps_AnotherClient(b *testing.B) {
 	d, h := fullDamping(), newcomer(numbered(1), "b")
 	b.ReportAllocs()
 	for b.Loop() {
-		d.Flaps(h, nobody, usual)
+		d.Flaps(h, false, nobody, usual)
 	}
 }
 
@@ -73,7 +73,7 @@ func BenchmarkFlaps_Contested(b *testing.B) {
 	h, holder := newcomer(last.Key, "a"), last.ID
 	b.ReportAllocs()
 	for b.Loop() {
-		d.Flaps(h, func(s registry.StreamID) bool { return s == holder }, usual)
+		d.Flaps(h, false, func(s registry.StreamID) bool { return s == holder }, usual)
 	}
 }
 

@@ -25,16 +25,14 @@ func TestDamping_KnowsAtMostSoManyLossesOfAKey(t *testing.T) {
 	})
 }
 
-func TestDamping_ReachesTheMostFlaps(t *testing.T) {
+func TestDamping_ReachesTheGreatestCount(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = conflict.MaxFlaps
-		for _, name := range []string{"a", "b", "c", "a", "b"} {
-			s.flap(name, time.Second)
+		s.rule.Count = conflict.MaxCount
+		for _, token := range []string{"a", "b", "c", "a", "b"} {
+			s.flap(token, time.Second)
 			pass(time.Second / 10)
 		}
-		s.requireRest(t)
-		_, _, parked := s.counts()
-		require.Equal(t, 4, parked)
+		s.requireRest(t, time.Minute, 5)
 	})
 }
 
@@ -58,37 +56,27 @@ func TestDamping_ForgetsWhatIsOfNoAccount(t *testing.T) {
 		for _, key := range []string{"a", "b", "c", "d"} {
 			lose(d, key)
 		}
-		pass(time.Minute)
+		pass(20 * time.Second)
 		lose(d, "e")
 		require.Equal(t, 3, d.Keys())
 		lose(d, "e")
 		require.Equal(t, 1, d.Keys())
 		require.Equal(t, 2, d.Losses(id("e")))
-		pass(time.Minute)
+		pass(20*time.Second - 1)
 		lose(d, "e")
-		require.Equal(t, 1, d.Losses(id("e")))
-	})
-}
-
-func TestDamping_ForgetsLossesAfterAMinute(t *testing.T) {
-	dampingInBubble(t, func(t *testing.T, _ *dampingSite) {
-		d := conflict.NewDamping()
-		lose(d, "a")
-		pass(time.Minute - 1)
-		lose(d, "a")
-		require.Equal(t, 2, d.Losses(id("a")))
+		require.Equal(t, 3, d.Losses(id("e")))
 		pass(1)
-		lose(d, "a")
-		require.Equal(t, 2, d.Losses(id("a")))
+		lose(d, "e")
+		require.Equal(t, 2, d.Losses(id("e")))
 	})
 }
 
-func TestDamping_RemembersFlapsForTheWindow(t *testing.T) {
+func TestDamping_RemembersTakeBacksForFiveHalfLives(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
 		s.open("a")
 		s.open("b")
 		s.open("a")
-		pass(2*time.Minute - 1)
+		pass(5*time.Minute - 1)
 		lose(s.Damping, "other")
 		require.Equal(t, 2, s.Keys())
 		pass(1)
@@ -106,7 +94,7 @@ func TestDamping_KeepsNoHolderAlive(t *testing.T) {
 			h := newcomer(key, "a")
 			holders = append(holders, weak.Make(h))
 			if last != nil {
-				require.False(t, d.Flaps(h, func(s registry.StreamID) bool { return s == last.ID }, usual))
+				require.False(t, d.Flaps(h, false, func(s registry.StreamID) bool { return s == last.ID }, usual))
 				d.Lost(lost(last, h, nil))
 			}
 			last = h

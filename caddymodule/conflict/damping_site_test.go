@@ -16,7 +16,10 @@ import (
 )
 
 // usual is the default rule.
-var usual = conflict.Rule{Flaps: 4, Window: 2 * time.Minute}
+var usual = conflict.Rule{Count: 4, HalfLife: time.Minute}
+
+// told is when a client is told to come back that lost its key.
+const told = time.Second
 
 // dampingSite guards one key in a synctest bubble, where newcomers supersede the oldest
 // holder.
@@ -27,19 +30,22 @@ type dampingSite struct {
 
 	mu      sync.Mutex
 	holders []*client
-	// opened, takeovers and parked count what became of newcomers.
+	// opened, takeovers and parked count what became of newcomers, and last is when
+	// the key was taken over last.
 	opened, takeovers, parked int
+	last                      time.Time
 	// free is closed when a holder goes.
 	free chan struct{}
 	// closing ends all pages.
 	closing chan struct{}
 	pages   sync.WaitGroup
+	began   time.Time
 }
 
 // client is an open stream.
 type client struct {
 	stream *registry.Holder
-	name   string
+	token  string
 	gone   atomic.Bool
 	// ended is closed when it is superseded.
 	ended chan struct{}
@@ -60,7 +66,7 @@ func dampingInBubble(t *testing.T, test func(t *testing.T, s *dampingSite)) {
 func newDampingSite() *dampingSite {
 	return &dampingSite{
 		Damping: conflict.NewDamping(), rule: usual, limit: 1,
-		free: make(chan struct{}), closing: make(chan struct{}),
+		free: make(chan struct{}), closing: make(chan struct{}), began: time.Now(),
 	}
 }
 
@@ -69,25 +75,48 @@ func (s *dampingSite) close() {
 	s.pages.Wait()
 }
 
-// open is a newcomer of the named client without a tombstone; nil: it is parked.
-func (s *dampingSite) open(name string) *client {
+// open is a newcomer of that token without a tombstone; nil: it is parked.
+func (s *dampingSite) open(token string) *client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.ask(newcomer(key, token), token, false)
+}
+
+// take is a newcomer that a person asks for.
+func (s *dampingSite) take(token string) *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ask(newcomer(key, token), token, true)
+}
+
+func (s *dampingSite) ask(h *registry.Holder, token string, take bool) *client {
 	s.opened++
-	c := &client{stream: newcomer(key, name), name: name, ended: make(chan struct{})}
-	if s.Flaps(c.stream, s.holds, s.rule) {
+	c := &client{stream: h, token: token, ended: make(chan struct{})}
+	full := len(s.holders) == s.limit
+	if s.Flaps(c.stream, take, s.holds, s.rule) && full {
 		s.parked++
 		return nil
 	}
 	s.holders = append(s.holders, c)
-	if len(s.holders) > s.limit {
+	if full {
 		s.takeovers++
+		s.last = time.Now()
 		loser := s.holders[0]
 		s.holders = s.holders[1:]
 		s.Lost(lost(loser.stream, c.stream, loser.gone.Load))
 		close(loser.ended)
 	}
 	return c
+}
+
+// show is a newcomer with a tombstone made then. It reports whether it is to stay
+// away: else the key is free.
+func (s *dampingSite) show(token string, made time.Time) bool {
+	s.mu.Lock()
+	full := len(s.holders) == s.limit
+	s.mu.Unlock()
+	s.Shown(newcomer(key, token), made)
+	return full
 }
 
 // holds is for Flaps, which is called with s.mu held.
@@ -117,25 +146,44 @@ func (s *dampingSite) counts() (opened, takeovers, parked int) {
 }
 
 // flap is a page that builds a new EventSource so long after each end.
-func (s *dampingSite) flap(name string, retry time.Duration) {
+func (s *dampingSite) flap(token string, after time.Duration) { s.live(token, -1, after) }
+
+// rebuild is a page whose EventSource shows its tombstone, and which builds a new one
+// so long after that was answered.
+func (s *dampingSite) rebuild(token string, after time.Duration) { s.live(token, told, after) }
+
+// live is a page that shows its tombstone so long after each end, never if that is
+// negative, and then builds a new EventSource.
+func (s *dampingSite) live(token string, show, after time.Duration) {
 	s.pages.Go(func() {
 		for {
 			s.mu.Lock()
 			end := s.free
 			s.mu.Unlock()
-			if c := s.open(name); c != nil {
+			c := s.open(token)
+			if c != nil {
 				end = c.ended
 			}
-			if !wait(s, end) || !s.sleep(retry) {
+			if !wait(s, end) {
+				return
+			}
+			if made := tombstone(); c != nil && show >= 0 {
+				if !s.sleep(show) {
+					return
+				}
+				s.show(token, made)
+			}
+			if !s.sleep(after) {
 				return
 			}
 		}
 	})
 }
 
-// behave is a page whose EventSource shows its tombstone so long after its end.
-func (s *dampingSite) behave(name string, after time.Duration) *client {
-	c := s.open(name)
+// behave is a page whose EventSource shows its tombstone so long after its end, and
+// stays away.
+func (s *dampingSite) behave(token string, after time.Duration) *client {
+	c := s.open(token)
 	if c == nil {
 		return nil
 	}
@@ -145,7 +193,7 @@ func (s *dampingSite) behave(name string, after time.Duration) *client {
 		}
 		made := tombstone()
 		if s.sleep(after) {
-			s.Rests(key, id(name), made)
+			s.show(token, made)
 		}
 	})
 	return c
@@ -172,24 +220,31 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// requireRest requires that nobody comes any more after a while.
-func (s *dampingSite) requireRest(t *testing.T) {
+// requireRest requires that nobody takes the key over any more after that time, and
+// that all pages but one wait.
+func (s *dampingSite) requireRest(t *testing.T, within time.Duration, pages int) {
 	t.Helper()
-	pass(10 * time.Minute)
-	before, _, _ := s.counts()
-	pass(time.Hour)
-	after, _, _ := s.counts()
-	require.Equal(t, before, after)
+	pass(20 * time.Minute)
+	_, _, parked := s.counts()
+	require.Equal(t, pages-s.limit, parked)
+	require.Less(t, s.last.Sub(s.began), within)
 }
 
-// newcomer returns a stream of the named client that asks for key.
-func newcomer(key registry.ID, name string) *registry.Holder {
-	return &registry.Holder{ID: registry.NewStreamID(), Key: key, Fingerprint: id(name)}
+// newcomer returns a stream of that token that asks for key. Its client changes its
+// client id, address and User-Agent each time.
+func newcomer(key registry.ID, token string) *registry.Holder {
+	stream := registry.NewStreamID()
+	return &registry.Holder{
+		ID: stream, Key: key, Token: id(token),
+		Client: id(stream.String()), Fingerprint: id(stream.String()), Addr: stream.String(),
+	}
 }
 
 // lost says that stream lost its key to by.
 func lost(stream, by *registry.Holder, gone func() bool) conflict.Loss {
-	return conflict.Loss{Stream: stream.ID, By: by.ID, Key: stream.Key, Fingerprint: stream.Fingerprint, Gone: gone}
+	return conflict.Loss{
+		Stream: stream.ID, By: by.ID, Key: stream.Key, Token: stream.Token, Subject: stream.Subject, Gone: gone,
+	}
 }
 
 func id(name string) registry.ID { return sha256.Sum256([]byte(name)) }

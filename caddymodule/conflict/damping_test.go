@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -14,34 +13,23 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// Besides the takeovers by pages that are opened, there is one per flap but the
-// last, which is parked.
+// Pages of one browser share a token; where the key has none, they need not.
+var somePages = [][]string{
+	{"a", "a"}, {"a", "a", "a"}, {"a", "b"}, {"a", "a", "b"}, {"a", "b", "c"},
+}
+
+// They never show a tombstone.
 func TestPagesThatFlap_ComeToRest(t *testing.T) {
-	for _, test := range []struct {
-		pages     []string
-		takeovers int
-	}{
-		{[]string{"a", "a"}, 4},
-		{[]string{"a", "b"}, 4},
-		{[]string{"a", "a", "a"}, 4}, // the third looks like the first that came back
-		{[]string{"a", "a", "b"}, 5},
-		{[]string{"a", "b", "c"}, 5},
-		{[]string{"a", "b", "c", "d"}, 6},
-	} {
-		for _, retry := range []time.Duration{200 * time.Millisecond, time.Second, 5 * time.Second, 30 * time.Second} {
-			for _, apart := range []time.Duration{retry / 4, retry / 2, retry + 1, 2 * time.Minute} {
-				t.Run(fmt.Sprintf("%s/%s/%s", test.pages, retry, apart), func(t *testing.T) {
+	for _, pages := range somePages {
+		for _, after := range []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second, 5 * time.Second} {
+			for _, apart := range []time.Duration{after / 4, after / 2, after + 1} {
+				t.Run(fmt.Sprintf("%s/%s/%s", pages, after, apart), func(t *testing.T) {
 					dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-						for _, name := range test.pages {
-							s.flap(name, retry)
+						for _, token := range pages {
+							s.flap(token, after)
 							pass(apart)
 						}
-						s.requireRest(t)
-						_, takeovers, parked := s.counts()
-						require.Equal(t, len(test.pages)-1, parked)
-						if len(test.pages) == 2 || apart < retry {
-							require.Equal(t, test.takeovers, takeovers)
-						}
+						s.requireRest(t, 40*time.Second, len(pages))
 					})
 				})
 			}
@@ -49,89 +37,127 @@ func TestPagesThatFlap_ComeToRest(t *testing.T) {
 	}
 }
 
-func TestPagesThatFlap_ComeToRestHoweverTheyRetry(t *testing.T) {
+// They wait for the answer to their tombstone first: htmx for half a second more,
+// others for one or two; a page in the background up to a second longer.
+func TestPagesThatRebuild_ComeToRest(t *testing.T) {
+	for _, pages := range somePages {
+		for _, after := range []time.Duration{0, 500 * time.Millisecond, time.Second, 2 * time.Second} {
+			for _, apart := range []time.Duration{after/4 + 1, after/2 + 2, told + after, 3 * time.Second} {
+				t.Run(fmt.Sprintf("%s/%s/%s", pages, after, apart), func(t *testing.T) {
+					dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+						for _, token := range pages {
+							s.rebuild(token, after)
+							pass(apart)
+						}
+						s.requireRest(t, 40*time.Second, len(pages))
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestPagesThatRebuild_TheRuleDecidesWhen(t *testing.T) {
+	rests := func(rule conflict.Rule) (after time.Duration) {
+		dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+			s.rule = rule
+			s.rebuild("a", time.Second)
+			pass(time.Second)
+			s.rebuild("a", time.Second)
+			s.requireRest(t, 5*time.Minute, 2)
+			after = s.last.Sub(s.began)
+		})
+		return after
+	}
+	two, four, ten := rests(conflict.Rule{Count: 2, HalfLife: time.Minute}), rests(usual), rests(conflict.Rule{Count: 10, HalfLife: time.Minute})
+	require.Less(t, two, four)
+	require.Less(t, four, ten)
+}
+
+func TestPages_ComeToRestHoweverTheyReturn(t *testing.T) {
+	type page struct {
+		Token        string
+		Start, After time.Duration
+		Shows        bool
+	}
+	drawn := rapid.Custom(func(t *rapid.T) page {
+		return page{
+			rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "token"),
+			time.Duration(rapid.IntRange(0, 5000).Draw(t, "start")) * time.Millisecond,
+			time.Duration(rapid.IntRange(200, 4000).Draw(t, "after")) * time.Millisecond,
+			rapid.Bool().Draw(t, "shows"),
+		}
+	})
 	rapid.Check(t, func(rt *rapid.T) {
 		limit := rapid.IntRange(1, 3).Draw(rt, "limit")
-		flaps := rapid.IntRange(1, 6).Draw(rt, "flaps")
-		type page struct {
-			Client       string
-			Start, Retry time.Duration
-		}
-		pages := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) page {
-			return page{
-				rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "client"),
-				time.Duration(rapid.IntRange(0, 5000).Draw(t, "start")) * time.Millisecond,
-				time.Duration(rapid.IntRange(200, 5000).Draw(t, "retry")) * time.Millisecond,
-			}
-		}), limit+1, limit+4).Draw(rt, "pages")
-		var takeovers, parked, late int
+		count := rapid.IntRange(1, 6).Draw(rt, "count")
+		pages := rapid.SliceOfN(drawn, limit+1, limit+4).Draw(rt, "pages")
+		var parked, late int
 		dampingInBubble(t, func(_ *testing.T, s *dampingSite) {
-			s.limit, s.rule.Flaps = limit, flaps
+			s.limit, s.rule.Count = limit, count
 			for _, p := range pages {
 				s.pages.Go(func() {
-					if s.sleep(p.Start) {
-						s.flap(p.Client, p.Retry)
+					switch {
+					case !s.sleep(p.Start):
+					case p.Shows:
+						s.rebuild(p.Token, p.After)
+					default:
+						s.flap(p.Token, p.After)
 					}
 				})
 			}
-			pass(time.Minute)
+			pass(3 * time.Minute)
 			before, _, _ := s.counts()
 			pass(time.Hour)
-			late, takeovers, parked = s.counts()
+			late, _, parked = s.counts()
 			late -= before
 		})
-		if most := len(pages) - limit + flaps - 1; takeovers > most || parked != len(pages)-limit || late > 0 {
-			rt.Fatalf("%d takeovers, at most %d expected; %d parked; %d came after a minute", takeovers, most, parked, late)
+		if parked != len(pages)-limit || late > 0 {
+			rt.Fatalf("%d parked; %d came after three minutes", parked, late)
 		}
 	})
 }
 
 // There are more of them than losses are known of a key.
-func TestPagesThatFlap_ComeToRestHoweverManyThereAre(t *testing.T) {
-	for _, pages := range []int{conflict.MaxLosses, 40, 200} {
-		t.Run(fmt.Sprint(pages), func(t *testing.T) {
-			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-				for i := range pages {
-					s.flap(fmt.Sprint(i), 2*time.Second)
-					pass(10 * time.Millisecond)
-				}
-				s.requireRest(t)
-				_, takeovers, parked := s.counts()
-				require.Equal(t, pages-1, parked)
-				require.Less(t, takeovers, 10*pages)
+func TestPages_ComeToRestHoweverManyThereAre(t *testing.T) {
+	for _, pages := range []int{20, conflict.MaxLosses, 2 * conflict.MaxLosses} {
+		for _, token := range []string{"a", ""} { // all of one token, or each of another
+			t.Run(fmt.Sprint(pages, token), func(t *testing.T) {
+				dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+					for i := range pages {
+						if token == "" {
+							s.flap(fmt.Sprint(i), 2*time.Second)
+						} else {
+							s.flap(token, 2*time.Second)
+						}
+						pass(10 * time.Millisecond)
+					}
+					s.requireRest(t, 5*time.Minute, pages)
+				})
 			})
-		})
+		}
 	}
 }
 
-// The streams between who lost the key and who holds it are forgotten first, as
-// their clients are at rest.
-func TestFlaps_AlsoWhereReloadsCameBetween(t *testing.T) {
+// Who flapped before comes to rest sooner.
+func TestPagesThatRebuild_AreRememberedOnceTheyWereParked(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 1
-		s.open("a")
-		for range 10 * conflict.MaxLosses {
-			s.open("b").gone.Store(true)
+		for range 2 {
+			s.rebuild("a", time.Second)
+			pass(time.Second)
 		}
-		require.Nil(t, s.open("a"))
+		pass(58 * time.Second)
+		_, takeovers, parked := s.counts()
+		require.Equal(t, 1, parked)
+		s.rebuild("a", time.Second) // a third one is opened
+		pass(30 * time.Second)
+		_, again, parked := s.counts()
+		require.Equal(t, 2, parked)
+		require.Equal(t, takeovers+1, again)
 	})
 }
 
-func TestFlaps_AlsoWhereReloadsCameBefore(t *testing.T) {
-	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 1
-		for range conflict.MaxLosses {
-			s.open("b").gone.Store(true)
-		}
-		s.open("a")
-		for range 3 {
-			s.open("b").gone.Store(true)
-		}
-		require.Nil(t, s.open("a"))
-	})
-}
-
-func TestPagesThatFlap_ParkedOneTakesOverFromWhoGoes(t *testing.T) {
+func TestParkedPage_TakesOverFromWhoGoes(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
 		s.flap("a", time.Second)
 		pass(time.Second / 2)
@@ -143,48 +169,104 @@ func TestPagesThatFlap_ParkedOneTakesOverFromWhoGoes(t *testing.T) {
 		before := s.holder()
 		s.leave(before) // its page is closed
 		pass(2 * time.Second)
-		require.NotEqual(t, before.name, s.holder().name)
+		require.NotEqual(t, before.token, s.holder().token)
 		_, after, _ := s.counts()
 		require.Equal(t, takeovers, after)
 	})
 }
 
-// Who holds the key now took it from nobody.
-func TestFlaps_NotWhereTheHolderTookAFreeKey(t *testing.T) {
+// Tabs show their tombstone a second after their end, as they are told. Clients that
+// go by a time of their own show it later.
+func TestTwelveTabsOpenedOneAfterTheOther_AreNeverParked(t *testing.T) {
+	for _, every := range []time.Duration{300 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 7 * time.Second, 10*time.Second - 1} {
+		for _, shows := range []time.Duration{0, told, 2900 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s/%s", every, shows), func(t *testing.T) {
+				dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+					pass(700 * time.Millisecond) // tombstones know whole seconds only
+					for range 12 {
+						require.NotNil(t, s.behave("a", shows))
+						pass(every)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Firefox, told nothing, returns after five seconds.
+func TestTwelveTabsOpenedOneAfterTheOther_AreNeverParkedInFirefoxTiming(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 1
-		s.open("a")
-		b := s.open("b")
-		require.Nil(t, s.open("a"))
-		s.leave(b)
-		c := s.open("c")
-		require.NotNil(t, c)
-		require.NotNil(t, s.open("a"))
-		require.Nil(t, s.open("c"))
+		for range 12 {
+			require.NotNil(t, s.behave("a", 5*time.Second))
+			pass(time.Second)
+		}
 	})
 }
 
-func TestFlaps_NotWhereTheKeyIsFree(t *testing.T) {
+// If nobody takes the key over for ten seconds, all tabs have proved to be at rest.
+func TestTabsOpenedInBursts_AreNeverParked(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 1
-		s.open("a")
-		s.leave(s.open("b"))
-		require.NotNil(t, s.open("a"))
+		for range 20 {
+			for range 12 {
+				require.NotNil(t, s.behave("a", told))
+				pass(time.Second)
+			}
+			pass(11 * time.Second)
+		}
 	})
 }
 
-func TestFlaps_AlsoWhereTheKeyWentOn(t *testing.T) {
+func TestTabsOpenedEveryTenSeconds_AreNeverParked(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 1
-		s.open("a")
-		s.open("b")
-		s.open("c")
-		s.open("d")
-		require.Nil(t, s.open("a"))
-		require.Nil(t, s.open("b"))
-		require.Nil(t, s.open("c"))
-		require.NotNil(t, s.open("d"))
+		for range 100 {
+			require.NotNil(t, s.behave("a", told))
+			pass(10 * time.Second)
+		}
 	})
+}
+
+func TestRestoredBrowser_IsNeverParked(t *testing.T) {
+	for _, takes := range []time.Duration{0, time.Second, 5 * time.Second, 20 * time.Second} {
+		t.Run(takes.String(), func(t *testing.T) {
+			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+				for range 100 {
+					require.NotNil(t, s.behave("a", told))
+					pass(takes / 100)
+				}
+				pass(time.Minute)
+				require.NotNil(t, s.behave("a", told))
+			})
+		})
+	}
+}
+
+func TestTwoDevicesUsedInTurn_AreNeverParked(t *testing.T) {
+	for name, test := range map[string]struct {
+		shows time.Duration
+		moves []time.Duration // one after the other, again and again
+	}{
+		"four times a minute":                       {told, []time.Duration{15 * time.Second}},
+		"four times a minute, without tombstones":   {-1, []time.Duration{15 * time.Second}},
+		"to and fro twice a minute":                 {told, []time.Duration{5 * time.Second, 25 * time.Second}},
+		"to and fro twice a minute, no tombstones":  {-1, []time.Duration{5 * time.Second, 25 * time.Second}},
+		"twice to and fro in a minute":              {told, []time.Duration{3 * time.Second, 3 * time.Second, 3 * time.Second, 51 * time.Second}},
+		"every ten seconds":                         {-1, []time.Duration{10 * time.Second}},
+		"three times in a row, without a tombstone": {-1, []time.Duration{4 * time.Second, 4 * time.Second, 4 * time.Second, 5 * time.Minute}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+				for i := range 100 {
+					token := fmt.Sprint(i % 2)
+					if test.shows < 0 {
+						require.NotNil(t, s.open(token), i)
+					} else {
+						require.NotNil(t, s.behave(token, test.shows), i)
+					}
+					pass(test.moves[i%len(test.moves)])
+				}
+			})
+		})
+	}
 }
 
 func TestReloads_AreNeverParked(t *testing.T) {
@@ -220,169 +302,297 @@ func TestReloads_AreNeverParkedThoughNoticedLate(t *testing.T) {
 	})
 }
 
-func TestTabsOpenedOneAfterTheOther_AreNeverParked(t *testing.T) {
-	for _, every := range []time.Duration{1500 * time.Millisecond, 2 * time.Second, 3 * time.Second, 10 * time.Second} {
-		for _, tombstoneAfter := range []time.Duration{0, 3 * time.Second, 5 * time.Second} {
-			t.Run(fmt.Sprintf("%s/%s", every, tombstoneAfter), func(t *testing.T) {
-				dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-					pass(700 * time.Millisecond) // tombstones know whole seconds only
-					for range 20 {
-						require.NotNil(t, s.behave("a", tombstoneAfter))
-						pass(every)
-					}
-				})
-			})
-		}
-	}
-}
-
-func TestTwoDevicesUsedInTurn_AreNeverParked(t *testing.T) {
-	for _, every := range []time.Duration{6 * time.Second, 10 * time.Second, 20 * time.Second} {
-		t.Run(every.String(), func(t *testing.T) {
+// What remains: nothing tells these from pages that rebuild.
+func TestWhatRemains(t *testing.T) {
+	for name, test := range map[string]struct {
+		every, shows time.Duration
+		tabs         int // that are not parked
+	}{
+		"tabs opened for longer than 20 seconds":   {2 * time.Second, told, 14},
+		"tabs that close when they are told":       {time.Second, -1, 7},
+		"devices that move each within 10 seconds": {8 * time.Second, told, 12},
+	} {
+		t.Run(name, func(t *testing.T) {
 			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-				for i := range 50 {
-					require.NotNil(t, s.behave(fmt.Sprint(i%2), 5*time.Second))
-					pass(every)
+				for i := range test.tabs {
+					if test.shows < 0 {
+						require.NotNil(t, s.open("a"), i)
+					} else {
+						require.NotNil(t, s.behave("a", test.shows), i)
+					}
+					pass(test.every)
 				}
+				require.Nil(t, s.open("a"))
 			})
 		})
 	}
 }
 
-// Nothing tells such devices from pages that flap.
-func TestTwoDevicesUsedInTurn_WithoutTombstonesTheFourthFlapIsParked(t *testing.T) {
-	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		for i := range 5 {
-			require.NotNil(t, s.open(fmt.Sprint(i%2)), i)
-			pass(20 * time.Second)
-		}
-		require.Nil(t, s.open("1"))
-		pass(39*time.Second - 1)
-		require.Nil(t, s.open("1"))
-		pass(1)
-		require.Nil(t, s.open("1"))
-		pass(time.Second) // a minute after it lost the key
-		require.NotNil(t, s.open("1"))
-	})
+// flapUntilParked has streams of one token take the key from each other once a second
+// until one is parked.
+func (s *dampingSite) flapUntilParked(t *testing.T) {
+	for opened := 0; s.open("a") != nil; opened++ {
+		require.Less(t, opened, 100)
+		pass(time.Second)
+	}
 }
 
-func TestTwoDevicesUsedInTurn_OnceAMinuteNobodyIsParked(t *testing.T) {
+func TestTakeBack_CountsAfterThreeSecondsUnlessItsTombstoneIsShown(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		for i := range 50 {
-			require.NotNil(t, s.open(fmt.Sprint(i%2)))
-			pass(time.Minute)
-		}
-	})
-}
-
-func TestFlaps_AreForgottenAfterTheWindow(t *testing.T) {
-	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule = conflict.Rule{Flaps: 2, Window: 10 * time.Second}
+		s.rule.Count = 2
 		s.open("a")
-		s.open("b")
-		for i := range 10 {
-			require.NotNil(t, s.open([]string{"a", "b"}[i%2]))
-			pass(10 * time.Second)
-		}
-		pass(-1 + 10*time.Second)
-		require.NotNil(t, s.open("a"))
-		pass(10*time.Second - 1)
-		require.Nil(t, s.open("b"))
+		s.open("a") // the first loss
+		s.open("a") // it is taken back
+		again, made := newcomer(key, "a"), tombstone()
+		pass(3*time.Second - 1)
+		require.False(t, s.Flaps(again, false, s.holds, s.rule))
+		pass(1)
+		require.True(t, s.Flaps(again, false, s.holds, s.rule), "two count by now")
+		s.show("a", made)
+		require.False(t, s.Flaps(again, false, s.holds, s.rule), "it was shown, late")
 	})
 }
 
-func TestFlaps_WindowLongerThanAMinute(t *testing.T) {
+func TestTakeBack_OnlyWithinTenSecondsOfItsLoss(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule = conflict.Rule{Flaps: 4, Window: 10 * time.Minute}
-		for i := range 5 {
-			require.NotNil(t, s.open(fmt.Sprint(i%2)), i)
-			pass(time.Minute - 1)
+		s.flapUntilParked(t)
+		require.Nil(t, s.open("a"))
+		pass(10*time.Second - 1 - time.Second)
+		require.Nil(t, s.open("a"))
+		pass(1)
+		require.NotNil(t, s.open("a"))
+	})
+}
+
+func TestCount_HalvesWithEachHalfLife(t *testing.T) {
+	for name, test := range map[string]struct {
+		halfLife, after time.Duration
+		parked          bool
+	}{
+		"within the first":  {time.Minute, 40 * time.Second, true},
+		"within the second": {time.Minute, 80 * time.Second, false},
+		"of a longer one":   {10 * time.Minute, 80 * time.Second, true},
+		"of a shorter one":  {20 * time.Second, 40 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+				s.rule = conflict.Rule{Count: 4, HalfLife: test.halfLife}
+				s.flapUntilParked(t)
+				pass(test.after)
+				require.NotNil(t, s.open("a"), "its loss is too long ago")
+				require.Equal(t, test.parked, s.open("a") == nil)
+			})
+		})
+	}
+}
+
+// Client ids and User-Agents change with each newcomer of this package's tests.
+func TestTakeBack_IsKnownByTokenOrSubject(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(h *registry.Holder, i int)
+		parked bool
+	}{
+		"one token":    {func(*registry.Holder, int) {}, true},
+		"no token":     {func(h *registry.Holder, _ int) { h.Token = registry.ID{} }, true},
+		"other tokens": {func(h *registry.Holder, i int) { h.Token = id(fmt.Sprint(i)) }, false},
+		"other tokens of one subject": {func(h *registry.Holder, i int) {
+			h.Token, h.Subject = id(fmt.Sprint(i)), id("ann")
+		}, true},
+		"a subject that is known late": {func(h *registry.Holder, i int) {
+			if i%2 == 0 {
+				h.Subject = id("ann")
+			}
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+				parked := false
+				for i := range 20 {
+					h := newcomer(key, "a")
+					test.change(h, i)
+					s.mu.Lock()
+					parked = parked || s.ask(h, "a", false) == nil
+					s.mu.Unlock()
+					pass(time.Second)
+				}
+				require.Equal(t, test.parked, parked)
+			})
+		})
+	}
+}
+
+// one parks from the first take-back on that counts.
+var one = conflict.Rule{Count: 1, HalfLife: time.Minute}
+
+// flapped returns a site whose next take-back of anybody is parked.
+func flapped(t *testing.T, s *dampingSite) {
+	s.rule = one
+	for range 3 {
+		s.open("x")
+	}
+	pass(3 * time.Second)
+	require.Nil(t, s.open("x"))
+}
+
+// Who holds the key now took it from nobody.
+func TestTakeBack_NotWhereTheHolderTookAFreeKey(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		flapped(t, s)
+		s.open("a")
+		b := s.open("b")
+		require.Nil(t, s.open("a"))
+		s.leave(b)
+		c := s.open("c")
+		require.NotNil(t, c)
+		require.NotNil(t, s.open("a"))
+		require.Nil(t, s.open("c"))
+	})
+}
+
+func TestTakeBack_AlsoWhereTheKeyWentOn(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		flapped(t, s)
+		for _, token := range []string{"a", "b", "c", "d"} {
+			require.NotNil(t, s.open(token))
 		}
-		require.Nil(t, s.open("1"))
+		require.Nil(t, s.open("a"))
+		require.Nil(t, s.open("b"))
+		require.Nil(t, s.open("c"))
+		require.NotNil(t, s.open("d"))
+	})
+}
+
+// The streams between who lost the key and who holds it are forgotten first, as
+// their clients had gone.
+func TestTakeBack_AlsoWhereReloadsCameBetween(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		flapped(t, s)
+		s.open("a")
+		for range 10 * conflict.MaxLosses {
+			s.open("b").gone.Store(true)
+		}
+		require.Nil(t, s.open("a"))
 	})
 }
 
 func TestFlaps_EachNewcomerIsJudgedByItsOwnRule(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
 		s.rule = conflict.Rule{}
-		for i := range 20 {
-			require.NotNil(t, s.open(fmt.Sprint(i%2)))
+		for range 20 {
+			require.NotNil(t, s.open("a"))
+			pass(time.Second)
 		}
-		s.rule = conflict.Rule{Flaps: 2, Window: time.Second}
-		require.NotNil(t, s.open("0"))
-		s.rule.Flaps = 3
-		require.NotNil(t, s.open("1"))
-		require.Nil(t, s.open("0"))
-		s.rule.Flaps = 5
-		require.NotNil(t, s.open("0"))
+		s.rule = one
+		require.Nil(t, s.open("a"))
+		s.rule.Count = 3
+		require.NotNil(t, s.open("a"))
 	})
 }
 
 func TestFlaps_AskedAgainAboutOneNewcomerCountsOnce(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.open("a")
-		s.open("a")
-		s.open("b")
-		asks := func(newcomer *registry.Holder) bool {
-			return s.Flaps(newcomer, s.holds, conflict.Rule{Flaps: 2, Window: time.Minute})
+		for range 3 {
+			s.open("a")
+		}
+		asks := func(h *registry.Holder) bool {
+			return s.Flaps(h, false, s.holds, conflict.Rule{Count: 2, HalfLife: time.Minute})
 		}
 		first, second := newcomer(key, "a"), newcomer(key, "a")
 		for range 5 { // early, and at the header
 			require.False(t, asks(first))
 		}
+		pass(3 * time.Second)
 		require.True(t, asks(second))
 		require.True(t, asks(first))
 	})
 }
 
-func TestFlaps_OneLossAccountsForOneFlap(t *testing.T) {
+func TestFlaps_OneLossAccountsForOneTakeBack(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 2
+		s.rule.Count = 2
 		s.open("a")
 		s.open("b")
 		for range 10 {
-			require.False(t, s.Flaps(newcomer(key, "a"), s.holds, s.rule))
+			require.False(t, s.Flaps(newcomer(key, "a"), false, s.holds, s.rule))
+			pass(500 * time.Millisecond)
 		}
 	})
 }
 
+// A person who asks for the stream gets it; a page that keeps saying so does not.
+func TestTake_ThreeTimesAMinute(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		s.flapUntilParked(t)
+		for range conflict.MaxTakes {
+			require.Nil(t, s.open("a"))
+			require.NotNil(t, s.take("a"))
+			pass(3 * time.Second)
+		}
+		require.Nil(t, s.take("a"))
+		h := newcomer(key, "a")
+		pass(52 * time.Second) // the first is a minute ago
+		require.NotNil(t, s.open("b"))
+		require.NotNil(t, s.open("b"))
+		h.Token = id("b")
+		for range 5 { // early, and at the header
+			require.False(t, s.Flaps(h, true, s.holds, one))
+		}
+	})
+}
+
+func TestTake_IsNoTakeBack(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		s.rule.Count = 2
+		s.open("a")
+		for range conflict.MaxTakes {
+			require.NotNil(t, s.take("a"))
+			pass(time.Second)
+		}
+		pass(3 * time.Second)
+		require.NotNil(t, s.open("a"), "it is the first")
+		require.Nil(t, s.open("a"))
+	})
+}
+
 // Some clients answer the 204 by asking again, for ever.
-func TestRests_ATombstoneShownForEverExcusesNoFlapping(t *testing.T) {
-	for _, retry := range []time.Duration{time.Second, 3 * time.Second} {
-		t.Run(retry.String(), func(t *testing.T) {
+func TestShown_ATombstoneShownForEverExcusesNoFlapping(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, 3 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
 			dampingInBubble(t, func(t *testing.T, s *dampingSite) {
 				s.behave("a", 0)
-				s.flap("a", retry)
+				s.flap("a", after)
 				pass(time.Second / 4)
 				made := tombstone()
 				s.pages.Go(func() {
 					for s.sleep(time.Second / 3) {
-						s.Rests(key, id("a"), made)
+						s.show("a", made)
 					}
 				})
-				pass(retry / 4)
-				s.flap("a", retry)
-				s.requireRest(t)
-				_, _, parked := s.counts()
-				require.Equal(t, 1, parked)
+				pass(after / 4)
+				s.flap("a", after)
+				s.requireRest(t, 40*time.Second, 2)
 			})
 		})
 	}
 }
 
-func TestRests_OfNothingKnownChangesNothing(t *testing.T) {
+func TestShown_OfNothingKnownChangesNothing(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
-		s.rule.Flaps = 1
-		s.Rests(key, id("a"), time.Now())
+		s.rule = one
+		s.show("a", time.Now())
 		s.open("a")
 		s.open("b")
-		s.Rests(id("other"), id("a"), time.Now())
-		s.Rests(key, id("b"), time.Now())
-		s.Rests(key, id("a"), time.Now().Add(-10*time.Second))
-		s.Rests(key, id("a"), time.Now().Add(10*time.Second))
-		require.Nil(t, s.open("a"))
-		s.Rests(key, id("a"), time.Time{})
 		require.NotNil(t, s.open("a"))
+		s.Shown(newcomer(id("other"), "a"), time.Now())
+		s.show("b", time.Now().Add(-10*time.Second))
+		s.show("a", time.Now().Add(-10*time.Second))
+		s.show("a", time.Now().Add(10*time.Second))
+		pass(3 * time.Second)
+		require.Nil(t, s.open("b"))
+		s.show("a", time.Time{})
+		require.Nil(t, s.open("b"))
+		s.show("b", time.Time{})
+		require.NotNil(t, s.open("b"))
 	})
 }
 
@@ -391,12 +601,12 @@ func TestDamping_ConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
-			name, held := fmt.Sprint(g%3), registry.StreamID{}
+			token, held := fmt.Sprint(g%3), registry.StreamID{}
 			for i := range 500 {
-				h := newcomer(id(fmt.Sprint(i%20)), name)
-				d.Flaps(h, func(s registry.StreamID) bool { return s == held }, usual)
-				d.Lost(lost(newcomer(h.Key, name), h, func() bool { return i%7 == 0 }))
-				d.Rests(h.Key, h.Fingerprint, tombstone())
+				h := newcomer(id(fmt.Sprint(i%20)), token)
+				d.Flaps(h, i%5 == 0, func(s registry.StreamID) bool { return s == held }, usual)
+				d.Lost(lost(newcomer(h.Key, token), h, func() bool { return i%7 == 0 }))
+				d.Shown(h, tombstone())
 				held = h.ID
 			}
 		})
@@ -405,81 +615,59 @@ func TestDamping_ConcurrentUse(t *testing.T) {
 	require.Equal(t, 10, d.Keys())
 }
 
-func TestFlaps_ABurstOfNewTabsIsNoFlapping(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := conflict.NewDamping()
-		rule := conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}
-		var holder *registry.Holder
-		holds := func(s registry.StreamID) bool { return holder != nil && s == holder.ID }
-		open := func() (parked bool) {
-			h := newcomer(key, "a")
-			if d.Flaps(h, holds, rule) {
-				return true
-			}
-			if holder != nil {
-				d.Lost(lost(holder, h, nil))
-			}
-			holder = h
-			return false
-		}
-		for range 100 {
-			require.False(t, open())
-			<-time.After(10 * time.Millisecond)
-		}
-		<-time.After(4 * time.Second)
-		require.True(t, open(), "nobody has come to rest")
-	})
-}
-
 // What is given from outside is called with no lock held: it may use the Damping.
 func TestDamping_AsksWithoutALock(t *testing.T) {
 	d := conflict.NewDamping()
 	asked := map[string]int{}
+	other := newcomer(id("other"), "a")
 	gone := func() bool {
 		asked["gone"]++
-		d.Rests(id("other"), id("a"), time.Time{})
-		d.Lost(lost(newcomer(id("other"), "a"), newcomer(id("other"), "b"), nil))
+		d.Shown(other, time.Time{})
+		d.Lost(lost(other, newcomer(id("other"), "b"), nil))
 		return false
 	}
 	holds := func(registry.StreamID) bool {
 		asked["holds"]++
-		d.Flaps(newcomer(id("other"), "a"), func(registry.StreamID) bool { return true }, usual)
+		d.Flaps(newcomer(id("other"), "a"), false, func(registry.StreamID) bool { return true }, usual)
 		return true
 	}
 	first, second := newcomer(key, "a"), newcomer(key, "b")
 	d.Lost(lost(first, second, gone))
-	require.True(t, d.Flaps(newcomer(key, "a"), holds, conflict.Rule{Flaps: 1, Window: time.Minute}))
-	d.Rests(key, id("b"), time.Time{})
-	d.Lost(lost(second, first, nil))
-	require.Equal(t, map[string]int{"gone": 3, "holds": 1}, asked)
+	require.False(t, d.Flaps(newcomer(key, "a"), false, holds, one))
+	d.Shown(second, time.Time{})
+	require.Equal(t, map[string]int{"gone": 2, "holds": 1}, asked)
 }
 
-// A client that had gone is put to rest also where it says so only once.
+// A client that had gone is known to have also where it says so only once.
 func TestDamping_GoneIsAskedUntilItSaysSo(t *testing.T) {
-	d, rule := conflict.NewDamping(), conflict.Rule{Flaps: 1, Window: time.Minute}
-	says, asked := false, 0
-	gone := func() bool {
-		asked++
-		return says
-	}
-	by := newcomer(key, "b")
-	d.Lost(lost(newcomer(key, "a"), by, gone))
-	holds := func(s registry.StreamID) bool { return s == by.ID }
-	require.True(t, d.Flaps(newcomer(key, "a"), holds, rule))
-	says = true
-	require.False(t, d.Flaps(newcomer(key, "a"), holds, rule))
-	require.False(t, d.Flaps(newcomer(key, "a"), holds, rule))
-	require.Equal(t, 2, asked)
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		says, asked := false, 0
+		gone := func() bool {
+			asked++
+			return says
+		}
+		by := newcomer(key, "b")
+		s.Lost(lost(newcomer(key, "a"), by, gone))
+		holds := func(s registry.StreamID) bool { return s == by.ID }
+		h := newcomer(key, "a")
+		require.False(t, s.Flaps(h, false, holds, one))
+		pass(3 * time.Second)
+		require.True(t, s.Flaps(h, false, holds, one))
+		says = true
+		require.False(t, s.Flaps(h, false, holds, one))
+		require.False(t, s.Flaps(h, false, holds, one))
+		require.Equal(t, 3, asked)
+	})
 }
 
-// As long as no client of the newcomer's fingerprint lost the key, nobody is asked.
+// As long as no client of the newcomer's token lost the key, nobody is asked.
 func TestFlaps_AsksNobodyAboutANewcomerOfAnotherClient(t *testing.T) {
 	d := conflict.NewDamping()
 	d.Lost(lost(newcomer(key, "a"), newcomer(key, "b"), func() bool {
 		t.Error("asked whether the client had gone")
 		return false
 	}))
-	require.False(t, d.Flaps(newcomer(key, "c"), func(registry.StreamID) bool {
+	require.False(t, d.Flaps(newcomer(key, "c"), false, func(registry.StreamID) bool {
 		t.Error("asked who holds the key")
 		return true
 	}, usual))

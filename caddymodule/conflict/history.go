@@ -1,6 +1,7 @@
 package conflict
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -10,32 +11,89 @@ import (
 // history is who lost one key to whom lately. It is guarded by the lock of the
 // Damping that has it.
 type history struct {
-	// losses has the latest last.
+	// losses are those of the last excuseTime, the latest last.
 	losses []*loss
-	// keep is how long flaps are remembered: the longest window asked for.
+	// counted are the take-backs whose losses are older and did count.
+	counted []takeBack
+	// shown counts the losses whose tombstones were shown since the key was at rest.
+	shown int
+	// keep is how long a take-back is remembered: for the longest half-life asked for.
 	keep time.Duration
-	// since is when the first of the flaps came that have not been at rest all at
-	// once since.
-	since time.Time
+	// parked says that a newcomer was to be parked since the key was at rest: that
+	// nobody loses it is no sign of pages at rest then.
+	parked bool
+	// takes are the newcomers of the last minute that a person asked for.
+	takes []takeBack
 }
 
-// loss is a Loss that may yet cause a flap. Its Gone is nil where it was not given,
+// takeBack is that a newcomer took the key back.
+type takeBack struct {
+	by registry.StreamID
+	at time.Time
+	// shown says that the tombstone was shown of the loss that caused it.
+	shown bool
+}
+
+// loss is a Loss that may cause a take-back. Its Gone is nil where it was not given,
 // or has nothing to tell any more; its By becomes whom the key went to then when the
 // loss of the one that took it is forgotten.
 type loss struct {
 	Loss
 	at time.Time
-	// rests says that the client that lost stays away, or had gone before.
-	rests bool
-	// flap is the newcomer that this loss seems to have caused, and flapTime when it
+	// shown says that its tombstone was shown.
+	shown bool
+	// forgiven says that it counts no more: its client had gone before it was told, or
+	// came to rest.
+	forgiven bool
+	// gone says that its client had gone: it causes no take-back.
+	gone bool
+	// back is the newcomer that this loss seems to have caused, and backTime when it
 	// was first asked about; zero: none.
-	flap     registry.StreamID
-	flapTime time.Time
+	back     registry.StreamID
+	backTime time.Time
+}
+
+// advance brings h up to date before anything else happens to the key.
+func (h *history) advance(now time.Time) {
+	if h.atRest(now) {
+		h.rest()
+	}
+	h.losses = slices.DeleteFunc(h.losses, func(l *loss) bool {
+		if now.Sub(l.at) < excuseTime {
+			return false
+		}
+		if l.caused() && !l.forgiven {
+			h.counted = append(h.counted, takeBack{by: l.back, at: l.backTime, shown: l.shown})
+		}
+		return true
+	})
+	h.counted = slices.DeleteFunc(h.counted, func(b takeBack) bool { return now.Sub(b.at) >= h.keep })
+	if more := len(h.counted) - 2*MaxCount; more > 0 {
+		h.counted = slices.Delete(h.counted, 0, more)
+	}
+}
+
+// atRest reports whether nobody has lost the key for so long that pages which build a
+// new EventSource would have come back.
+func (h *history) atRest(now time.Time) bool {
+	return len(h.losses) == 0 || now.Sub(h.losses[len(h.losses)-1].at) >= takeBackTime
+}
+
+// rest forgets the losses whose tombstones were shown: the clients stayed away.
+func (h *history) rest() {
+	if h.parked {
+		h.parked = false // once they have flapped, their count has to fall
+		return
+	}
+	for _, l := range h.losses {
+		l.forgiven = l.forgiven || l.shown
+	}
+	h.counted = slices.DeleteFunc(h.counted, func(b takeBack) bool { return b.shown })
+	h.shown = 0
 }
 
 // add notes l, the latest loss.
 func (h *history) add(l *loss) {
-	h.losses = slices.DeleteFunc(h.losses, func(old *loss) bool { return old.over(l.at, h.keep) })
 	if len(h.losses) == maxLosses {
 		h.makeRoom()
 	}
@@ -54,43 +112,42 @@ func (h *history) makeRoom() {
 	}
 }
 
-// leastUseful returns the index of the oldest loss that causes no flap, or that
-// caused one too many to matter, else of the latest one that caused none yet. Were
-// it the oldest of these, whose client comes back first, many pages could take
-// turns unnoticed.
+// leastUseful returns the index of a loss that counts no more, else of the latest one
+// that was shown or caused no take-back: the older ones are to count first.
 func (h *history) leastUseful() int {
-	if i := slices.IndexFunc(h.losses, func(l *loss) bool { return l.rests }); i >= 0 {
-		return i
-	}
-	oldest, latest, flaps := 0, 0, 0
-	for i, l := range slices.Backward(h.losses) {
-		if !l.flapped() {
-			latest = max(latest, i)
-		} else {
-			oldest = i
-			flaps++
+	latest, latestShown, shown := len(h.losses)-1, 0, 0
+	for i, l := range h.losses {
+		switch {
+		case l.forgiven:
+			return i
+		case l.shown:
+			latestShown = i
+			shown++
+		case !l.caused():
+			latest = i
 		}
 	}
-	if flaps > MaxFlaps {
-		return oldest
+	if shown > maxLosses/2 {
+		return latestShown
 	}
 	return latest
 }
 
-// rest puts the oldest loss of fingerprint to rest that a tombstone made then can be
-// about.
-func (h *history) rest(fingerprint registry.ID, made time.Time) {
+// show notes that a tombstone of the client was shown, made then: that is the oldest
+// loss that it can be about.
+func (h *history) show(client *registry.Holder, made time.Time) {
 	for _, l := range h.losses {
-		if l.Fingerprint == fingerprint && !l.rests && l.told(made) {
-			l.restNow()
+		if l.of(client) && !l.shown && !l.gone && l.told(made) {
+			l.shown, l.Gone = true, nil
+			h.shown++
 			return
 		}
 	}
 }
 
-// suspects reports whether a newcomer of fingerprint may flap, whoever holds the key.
-func (h *history) suspects(fingerprint registry.ID, now time.Time) bool {
-	return slices.ContainsFunc(h.losses, func(l *loss) bool { return l.suspect(fingerprint, now) })
+// suspects reports whether newcomer takes the key back, whoever holds it.
+func (h *history) suspects(newcomer *registry.Holder, now time.Time) bool {
+	return slices.ContainsFunc(h.losses, func(l *loss) bool { return l.suspect(newcomer, now) })
 }
 
 // takers returns, once each, who took the key.
@@ -104,67 +161,83 @@ func (h *history) takers() []registry.StreamID {
 	return out
 }
 
-// flap reports whether newcomer flaps while held hold the key, and holds that
-// against the loss that seems to have caused it. If there is none, the newcomer is
-// one of several that one loss caused, and counts no more.
-func (h *history) flap(newcomer *registry.Holder, held []registry.StreamID, now time.Time) bool {
-	flaps, cause := h.cause(newcomer.Fingerprint, held, now)
-	if cause == nil {
-		return flaps
-	}
-	known := func(l *loss) bool { return l.flapped() && l.flap == newcomer.ID }
-	if !slices.ContainsFunc(h.losses, known) {
-		cause.flap, cause.flapTime = newcomer.ID, now
-	}
-	return true
-}
-
-// cause reports whether a newcomer of fingerprint flaps while held hold the key, and
-// returns the oldest of the losses that may have caused it and no other flap yet.
-func (h *history) cause(fingerprint registry.ID, held []registry.StreamID, now time.Time) (flaps bool, oldest *loss) {
+// cause reports whether newcomer takes the key back while held hold it, and returns
+// the oldest of the losses that may have caused that and no other take-back yet; nil:
+// the newcomer is one of several that one loss caused, and counts no more.
+func (h *history) cause(newcomer *registry.Holder, held []registry.StreamID, now time.Time) (isBack bool, oldest *loss) {
 	// way are the streams through which the key came to those who hold it, and these
 	// themselves. What a stream lost, it took before.
-	way := append(make([]registry.StreamID, 0, 2*maxLosses), held...)
+	way := make(map[registry.StreamID]bool, len(held)+len(h.losses))
+	for _, id := range held {
+		way[id] = true
+	}
 	for _, l := range slices.Backward(h.losses) {
-		if !slices.Contains(way, l.By) {
+		if !way[l.By] {
 			continue
 		}
-		way = append(way, l.Stream)
-		if l.suspect(fingerprint, now) {
-			flaps = true
-			if !l.flapped() {
+		way[l.Stream] = true
+		if l.suspect(newcomer, now) {
+			isBack = true
+			if !l.caused() {
 				oldest = l
 			}
 		}
 	}
-	return flaps, oldest
+	return isBack, oldest
 }
 
-// flaps counts the flaps within window whose cause is not at rest.
-func (h *history) flaps(now time.Time, window time.Duration) int {
-	n := 0
+// hold holds the newcomer's take-back against its cause, unless it is known already.
+func (h *history) hold(newcomer registry.StreamID, cause *loss, now time.Time) {
+	known := func(l *loss) bool { return l.caused() && l.back == newcomer }
+	if cause != nil && !slices.ContainsFunc(h.losses, known) {
+		cause.back, cause.backTime = newcomer, now
+	}
+}
+
+// take reports whether the newcomer may have the key since a person asked for it.
+func (h *history) take(newcomer registry.StreamID, now time.Time) bool {
+	h.takes = slices.DeleteFunc(h.takes, func(t takeBack) bool { return now.Sub(t.at) >= minute })
+	if slices.ContainsFunc(h.takes, func(t takeBack) bool { return t.by == newcomer }) {
+		return true // it was asked about before
+	}
+	if len(h.takes) == MaxTakes {
+		return false
+	}
+	h.takes = append(h.takes, takeBack{by: newcomer, at: now})
+	return true
+}
+
+// count is that of the take-backs. Each counts half as much with each half-life.
+func (h *history) count(now time.Time, halfLife time.Duration) (n float64) {
+	weight := func(at time.Time) float64 { return math.Exp2(-float64(now.Sub(at) / halfLife)) }
 	for _, l := range h.losses {
-		if l.flapped() && now.Sub(l.flapTime) < window && !l.rests {
-			n++
+		if l.caused() && l.counts(now) {
+			n += weight(l.backTime)
+		}
+	}
+	for _, b := range h.counted {
+		if !b.shown || h.shown > excused {
+			n += weight(b.at)
 		}
 	}
 	return n
 }
 
-// suspect reports whether l may cause a newcomer of fingerprint to flap.
-func (l *loss) suspect(fingerprint registry.ID, now time.Time) bool {
-	return l.Fingerprint == fingerprint && now.Sub(l.at) < minute && !l.rests
+// counts reports whether l counts, which is younger than excuseTime.
+func (l *loss) counts(now time.Time) bool {
+	return !l.forgiven && !l.shown && now.Sub(l.at) >= showTime
 }
 
-// flapped reports whether l seems to have caused a flap.
-func (l *loss) flapped() bool { return !l.flapTime.IsZero() }
-
-// over reports whether l is of no account any more.
-func (l *loss) over(now time.Time, keep time.Duration) bool {
-	return now.Sub(l.at) >= minute && (!l.flapped() || now.Sub(l.flapTime) >= keep)
+// suspect reports whether l may cause newcomer to take the key back.
+func (l *loss) suspect(newcomer *registry.Holder, now time.Time) bool {
+	return !l.gone && l.of(newcomer) && now.Sub(l.at) < takeBackTime
 }
 
-func (l *loss) restNow() { l.rests, l.Gone = true, nil }
+// caused reports whether l seems to have caused a take-back.
+func (l *loss) caused() bool { return !l.backTime.IsZero() }
+
+// forgive notes that the client of l had gone.
+func (l *loss) forgive() { l.gone, l.forgiven, l.Gone = true, true, nil }
 
 // told reports whether a tombstone made then, in whole seconds, can be the one
 // of l.

@@ -86,7 +86,7 @@ func TestPage_ShowsTheCodeItRuns(t *testing.T) {
 	require.Len(t, shown, 2)
 	code := html.UnescapeString(regexp.MustCompile(`<[^>]+>`).ReplaceAllString(shown[1], ""))
 	indented := "  " + strings.ReplaceAll(code, "\n", "\n  ")
-	require.Contains(t, script, "function connect() {\n"+indented+"\n  return source;\n}")
+	require.Contains(t, script, "function connect(url) {\n"+indented+"\n  return source;\n}")
 }
 
 func TestPage_NeverClosesItsEventSource(t *testing.T) {
@@ -94,7 +94,7 @@ func TestPage_NeverClosesItsEventSource(t *testing.T) {
 	_, script := v.get("/demo.js")
 	require.NotRegexp(t, `\.close\b`, script)
 	require.Equal(t, 1, strings.Count(script, "new EventSource"))
-	require.Equal(t, 1, strings.Count(script, "= connect()"))
+	require.Equal(t, 1, strings.Count(script, "= connect(url)"))
 }
 
 func TestPage_HasWhatItsScriptLooksFor(t *testing.T) {

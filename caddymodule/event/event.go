@@ -47,8 +47,8 @@ type Superseded struct {
 	Newcomer Who
 }
 
-// Lost is that a stream of this process was superseded. It is told before the
-// stream's client is.
+// Lost is that a stream of this process lost its key to a newcomer. It is told before
+// the stream's client is.
 type Lost struct {
 	Loser *registry.Holder
 	// To is the stream that took the key.
@@ -68,12 +68,18 @@ type Rejected struct {
 // Damped is that a newcomer is parked because it flaps.
 type Damped struct{ Newcomer Who }
 
-// Entombed is that a client showed the tombstone of an ended stream, which was
-// made at the given time: it stays away.
+// Shown is that a client showed the tombstone of its key, which was made at the given
+// time. Whether it stays away is not yet known.
+type Shown struct {
+	Client *registry.Holder
+	Made   time.Time
+}
+
+// Entombed is that a client was told to stay away that showed the tombstone of an
+// ended stream.
 type Entombed struct {
 	Client Who
 	Reason reason.Reason
-	Made   time.Time
 }
 
 // Ended is that the guard ended a stream.
@@ -100,6 +106,7 @@ func (Superseded) isEvent() {}
 func (Lost) isEvent()       {}
 func (Rejected) isEvent()   {}
 func (Damped) isEvent()     {}
+func (Shown) isEvent()      {}
 func (Entombed) isEvent()   {}
 func (Ended) isEvent()      {}
 func (LoggedOut) isEvent()  {}

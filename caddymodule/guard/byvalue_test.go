@@ -42,7 +42,8 @@ func victimsWritten(vs []registry.Victim) []registry.Victim {
 func (r byValue) Admit(ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID) ([]registry.Admission, error) {
 	sent := make([]registry.Ask, len(asks))
 	for i, a := range asks {
-		sent[i] = registry.Ask{Holder: written(a.Holder), Rule: a.Rule}
+		sent[i] = a
+		sent[i].Holder = written(a.Holder)
 	}
 	admissions, err := r.Registry.Admit(ctx, phase, consent, sent, leaving)
 	for i := range admissions {

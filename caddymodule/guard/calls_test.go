@@ -72,6 +72,18 @@ func TestCalls_OfTheRegistryPerFlow(t *testing.T) {
 	json := answering(http.StatusOK, "application/json", "{}")
 	newcomer := func(s *site) { require.Equal(t, hello, s.open(token("ann")).text()) }
 	takeover := func(s *site) { newcomer(s); newcomer(s) }
+	back := func(after time.Duration, edits ...func(*client)) func(*site) {
+		return func(s *site) {
+			id := s.entombedClient(token("ann"))
+			if after > 0 {
+				s.leaveAll()
+				s.pass(after)
+			}
+			calls := s.guards[0].Zone.Registry.(diary).calls
+			*calls = nil
+			s.open(append(edits, token("ann"), field("Last-Event-ID", id))...)
+		}
+	}
 	notStream := func(edits ...func(*client)) func(*site) {
 		return func(s *site) {
 			s.backend.answer = json
@@ -89,6 +101,10 @@ func TestCalls_OfTheRegistryPerFlow(t *testing.T) {
 		"a takeover at the header":         {takeover, []string{"header", "header"}, []func(*Config){onlyAtHeader}},
 		"a verified token":                 {func(s *site) { s.open(token("sub=ann")) }, []string{"early", "header"}, []func(*Config){verifying}},
 		"a refused newcomer":               {func(s *site) { newcomer(s); s.open(token("ann")) }, []string{"early", "header", "early"}, []func(*Config){rejecting}},
+		"a tombstone of a full key":        {back(0), []string{"early"}, nil},
+		"one, nobody asks for a stream":    {back(0, notAsking), []string{"early"}, nil},
+		"one, decided at the header":       {back(0), []string{"early"}, []func(*Config){onlyAtHeader}},
+		"a tombstone of a free key":        {back(time.Minute), []string{"early", "header"}, nil},
 		"no stream":                        {notStream(notAsking), nil, nil},
 		"no stream, asked for one":         {notStream(), []string{"early"}, nil},
 		"no stream, with a verified token": {notStream(notAsking), nil, []func(*Config){verifying}},

@@ -185,8 +185,15 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 			return q, q.guard.unreachable(err)
 		case q == nil:
 			return nil, nil
-		case a.Outcome == registry.Denied:
-			return q, q.guard.unverifiable(errLoggedOut)
+		case a.Outcome == registry.Entombed && !a.Until.IsZero():
+			if f := q.await(a.Until, a.Taken); f != nil {
+				return q, f
+			}
+			tries-- // nobody was probed
+			continue
+		case a.Outcome != registry.Rejected:
+			f := q.refused(a.Outcome)
+			return q, f
 		}
 		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
@@ -194,6 +201,18 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 		}
 	}
 	return nil, nil
+}
+
+// refused is the answer to a newcomer with that outcome, which probing does not change.
+func (q *request) refused(o registry.Outcome) *refusal {
+	switch o {
+	case registry.Entombed:
+		return q.stayAway(q.back.shown)
+	case registry.Damped:
+		return q.parked()
+	default: // Denied
+		return q.guard.unverifiable(errLoggedOut)
+	}
 }
 
 // ask asks the registries of those who ask. It returns the first who is not
@@ -252,7 +271,7 @@ func byZone(asking []*request) (groups [][]*request) {
 func questions(group []*request) []registry.Ask {
 	asks := make([]registry.Ask, len(group))
 	for i, q := range group {
-		asks[i] = registry.Ask{Holder: q.holder, Rule: q.rule()}
+		asks[i] = q.question()
 	}
 	return asks
 }

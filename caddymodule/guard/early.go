@@ -40,6 +40,10 @@ func admitEarly(q *request) *refusal {
 	if !q.decidesEarly() {
 		return nil
 	}
+	if q.back.asked {
+		q.awaitDeparture(q.back.departed)
+		return nil
+	}
 	for tries := 0; ; tries++ {
 		a, err := q.askEarly(q.consent())
 		if err != nil {
@@ -48,12 +52,10 @@ func admitEarly(q *request) *refusal {
 		switch a.Outcome {
 		case registry.Admitted:
 			q.tellSuperseded(a.Ends)
-			if a.Departed != nil {
-				q.guard.awaitDeparture(q.r.Context(), a.Departed)
-			}
+			q.awaitDeparture(a.Departed)
 			return nil
-		case registry.Denied:
-			return q.guard.unverifiable(errLoggedOut)
+		case registry.Denied, registry.Damped:
+			return q.refused(a.Outcome)
 		case registry.Undecided:
 			return nil // decided at the header
 		}
@@ -71,8 +73,7 @@ func admitEarly(q *request) *refusal {
 // askEarly asks the registry what would become of the newcomer, and has it end
 // whom the consent allows.
 func (q *request) askEarly(c registry.Consent) (registry.Admission, error) {
-	ask := []registry.Ask{{Holder: q.holder, Rule: q.rule()}}
-	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, ask, nil)
+	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, []registry.Ask{q.question()}, nil)
 	if err != nil {
 		return registry.Admission{}, err
 	}
@@ -110,6 +111,14 @@ func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
 		}
 	}
 	return nil // decided at the header
+}
+
+// awaitDeparture waits until what the newcomer is to wait for has gone; nil: there is
+// nothing.
+func (q *request) awaitDeparture(departed <-chan struct{}) {
+	if departed != nil {
+		q.guard.awaitDeparture(q.r.Context(), departed)
+	}
 }
 
 // awaitDeparture waits until upstream requests are gone, or EndTimeout is over.

@@ -9,6 +9,7 @@ package guard
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -163,6 +164,10 @@ type Env interface {
 	Publish(own func(name string) string)
 	// Path is the path that the client asked for, before any rewrite.
 	Path() string
+	// Original is the URL that the client asked for, before any rewrite, as handlers
+	// find it; nil: that is not known. The guard removes from its query what is meant
+	// for guards.
+	Original() *url.URL
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// Connection is the client's connection.
@@ -175,7 +180,8 @@ type Next func(http.ResponseWriter, *http.Request) error
 // Serve takes r through the guard. It panics with http.ErrAbortHandler where the
 // response is to be aborted.
 func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env) error {
-	r = takeTombstones(r)
+	original := env.Original()
+	r = takeWish(takeTombstones(r, original), original)
 	governed, logout := identity.Governed(r, len(g.Key) > 0), g.logoutOf(r)
 	if !governed && logout == nil && g.Verifier == nil {
 		return next(w, r)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -32,6 +33,7 @@ func (e fakeEnv) Expand(template string, own func(string) string) string {
 }
 func (fakeEnv) Publish(func(string) string)   {}
 func (e fakeEnv) Path() string                { return e.r.URL.Path }
+func (fakeEnv) Original() *url.URL            { return nil }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 
@@ -185,7 +187,7 @@ func TestTombstones_AreTakenOutOfTheRequest(t *testing.T) {
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/?"+given, nil)
 		r.Header["Last-Event-Id"] = []string{id, "41"}
-		taken := takeTombstones(r)
+		taken := takeTombstones(r, nil)
 		assert.Equal(t, want, r.URL.RawQuery)
 		assert.Equal(t, []string{"41"}, r.Header["Last-Event-Id"])
 		assert.Contains(t, tombstones(taken), id)

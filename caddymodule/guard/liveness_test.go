@@ -201,7 +201,7 @@ func TestFlap_PagesThatFightComeToRest(t *testing.T) {
 				}
 				require.Equal(t, hello, loser.now.text(), "the other page is gone, so it has the stream within two seconds")
 			}, all(tended, func(g *Config) {
-				g.Flap, g.Takeover = conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second}, test.takeover
+				g.Flap, g.Takeover = conflict.Rule{Count: 4, HalfLife: time.Minute}, test.takeover
 			}))
 		})
 	}
@@ -215,14 +215,14 @@ func TestFlap_ReloadsAreNone(t *testing.T) {
 			c.leave()
 			s.pass(500 * time.Millisecond)
 		}
-	}, all(tended, func(g *Config) { g.Flap = conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
+	}, all(tended, func(g *Config) { g.Flap = conflict.Rule{Count: 4, HalfLife: time.Minute} }))
 }
 
 // EventSource reconnects after 3 s, shows its tombstone, and rests.
 func TestFlap_TabsThatAreOpenedOneAfterTheOtherAreNone(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		var tabs []*client
-		for i := range 15 {
+		for i := range 12 {
 			c := s.open(token("ann"))
 			require.Equal(t, hello, c.text(), i)
 			tabs = append(tabs, c)
@@ -234,7 +234,7 @@ func TestFlap_TabsThatAreOpenedOneAfterTheOtherAreNone(t *testing.T) {
 			}
 			s.pass(time.Second)
 		}
-	}, all(tended, func(g *Config) { g.Flap = conflict.Rule{Flaps: 4, Window: 2 * time.Minute, Settle: 4 * time.Second} }))
+	}, all(tended, func(g *Config) { g.Flap = conflict.Rule{Count: 4, HalfLife: time.Minute} }))
 }
 
 func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {

@@ -243,7 +243,7 @@ func (s *site) heldKey(i int) string {
 
 // withBetween takes a request through the two guards, with a handler between them.
 func (s *site) withBetween(c *client, between func(w http.ResponseWriter, r *http.Request, inner Next) error) error {
-	env := func(r *http.Request) Env { return &aroundRequest{c, r, r.URL.Path} }
+	env := func(r *http.Request) Env { return &aroundRequest{c, r, r.URL.Path, nil} }
 	return s.guards[outer].Serve(c, c.r, func(w http.ResponseWriter, r *http.Request) error {
 		return between(w, r, func(w http.ResponseWriter, r *http.Request) error {
 			return s.guards[inner].Serve(w, r, func(w http.ResponseWriter, _ *http.Request) error {

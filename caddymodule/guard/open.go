@@ -95,10 +95,14 @@ func noticeOf(q *request) func(dst []byte, e registry.Ending, lastEventID string
 		if !m.Event() {
 			return appendRetry(dst, after)
 		}
+		id := q.entomb(e.Reason)
+		if m.Return == reason.AtOnce && id == "" {
+			after = 0 // there is nothing to show
+		}
 		return q.guard.appendNotice(dst, stream.Notice{
 			Reason:      e.Reason,
 			Message:     messages[e.Reason],
-			Tombstone:   q.entomb(e.Reason),
+			Tombstone:   id,
 			Retry:       after,
 			LastEventID: lastEventID,
 		})
@@ -138,6 +142,8 @@ func (g *Guard) returnAfter(r reason.Return) time.Duration {
 		}
 	case reason.Later:
 		return g.Retry
+	case reason.AtOnce:
+		return reason.AtOnceIs
 	case reason.Untold:
 	}
 	return 0

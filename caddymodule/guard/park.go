@@ -26,8 +26,26 @@ const (
 func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	g := q.guard
 	q.waits = true
+	if q.back.flaps && q.holder.Tab {
+		// It waits for its own other stream too, which it would replace: that is what
+		// it flaps with.
+		waiting := *q.holder // others may look at that one
+		waiting.Tab = false
+		q.holder = &waiting
+	}
 	waiter, err := g.Zone.Registry.Wait(q.r.Context(), registry.Ask{Holder: q.holder, Rule: q.rule()})
+	var free <-chan struct{}
+	if err == nil {
+		free = waiter.Free()
+	}
+	if !q.holdUp(free) {
+		if err == nil {
+			waiter.Stop()
+		}
+		return true
+	}
 	if err != nil {
+		g.Zone.Returns.Left(q.holder, g.Retry)
 		if !errors.Is(err, registry.ErrManyWaiters) {
 			g.Logger.Error("a newcomer cannot wait: asking the registry", g.zoneField(), zap.Error(err))
 		}
@@ -54,8 +72,36 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	if g.Zone.IsDraining() {
 		parked.Stream().End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
-	if parked.Wait().Cut {
+	sum := parked.Wait()
+	if parked.Stream().ClientLeft() {
+		g.Zone.Returns.Left(q.holder, g.Retry)
+	}
+	if sum.Cut {
 		panic(http.ErrAbortHandler)
+	}
+	return true
+}
+
+// mostHeldUp bounds how long a newcomer is held up.
+const mostHeldUp = 10 * time.Second
+
+// holdUp holds a newcomer that is back long before it was to come, without an answer,
+// until then, or until the key is free: some clients ask again at once, whatever they
+// are told. It reports false if its client has left meanwhile.
+func (q *request) holdUp(free <-chan struct{}) bool {
+	early := min(q.guard.Zone.Returns.Early(q.holder), mostHeldUp)
+	if early == 0 {
+		return true
+	}
+	timer := time.NewTimer(early)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-free:
+	case <-q.guard.Zone.DrainBegan(): // and it is told so
+	case <-q.r.Context().Done():
+		q.guard.Zone.Returns.Left(q.holder, q.guard.Retry)
+		return false
 	}
 	return true
 }

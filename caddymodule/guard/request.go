@@ -22,6 +22,8 @@ type request struct {
 
 	arrival arrival // while the request may yet become a stream
 
+	back returning // what is known of a client that was here before
+
 	governed bool    // its answer may be a stream that counts
 	asks     bool    // for a stream
 	waits    bool    // parked
@@ -30,6 +32,18 @@ type request struct {
 	entry    headerSnapshot // as the header was on entry
 	response stream.Response
 	verdict  verdict
+}
+
+// returning is what is known of a client that was here before.
+type returning struct {
+	// shown is the tombstone of the key that the registry was told of; nil: none.
+	shown *shownTombstone
+	// asked says that the registry has let it in before the upstream was asked, since
+	// the key was free, and departed is what there is to wait for.
+	asked    bool
+	departed <-chan struct{}
+	// flaps says that it takes the key back again and again.
+	flaps bool
 }
 
 type requestKey struct{}
@@ -77,6 +91,10 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 		// Go's transport would ask for gzip by itself if the field were absent,
 		// and in compressed streams events cannot be told apart.
 		q.r.Header.Set("Accept-Encoding", "identity")
+	} else if q.governed {
+		if f := q.through(whoeverAsks); f != nil {
+			return f
+		}
 	}
 	q.entry.take(w.Header())
 	q.response.Init(w, q.r, q, &q.guard.Stream)

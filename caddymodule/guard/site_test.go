@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -147,7 +148,7 @@ func (s *site) send(edits ...func(*client)) *client {
 	for _, g := range slices.Backward(s.guards) {
 		next = func(next Next) Next {
 			return func(w http.ResponseWriter, r *http.Request) error {
-				return g.Serve(w, r, next, &aroundRequest{c, r, r.URL.Path})
+				return g.Serve(w, r, next, &aroundRequest{c, r, r.URL.Path, c.original})
 			}
 		}(next)
 	}
@@ -174,6 +175,8 @@ type aroundRequest struct {
 	c    *client
 	r    *http.Request
 	path string
+	// original is the URL that the server received; nil: it is not known.
+	original *url.URL
 }
 
 var placeholders = regexp.MustCompile(`\{([^}]*)\}`)
@@ -193,6 +196,7 @@ func (e *aroundRequest) Expand(template string, own func(string) string) string 
 
 func (e *aroundRequest) Publish(own func(string) string) { e.c.published = own }
 func (e *aroundRequest) Path() string                    { return e.path }
+func (e *aroundRequest) Original() *url.URL              { return e.original }
 func (e *aroundRequest) ClientIP() string                { return e.c.addr }
 func (*aroundRequest) Connection() stream.Connection     { return stream.Connection{} }
 
@@ -200,6 +204,7 @@ func (*aroundRequest) Connection() stream.Connection     { return stream.Connect
 type client struct {
 	r         *http.Request
 	addr      string
+	original  *url.URL
 	leave     context.CancelFunc
 	published func(string) string // the placeholders that handlers see
 

@@ -3,12 +3,14 @@ package guard
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
 
 // step is one question that is asked of a request. It returns why the request does
@@ -17,11 +19,16 @@ type step func(*request) *refusal
 
 // beforeForward is asked of a request that asks for a stream, before the upstream
 // sees it, as far as the request alone tells.
-var beforeForward = []step{draining, entombed, identified, keyed, damped, admitEarly}
+var beforeForward = []step{draining, staysLoggedOut, entombed, identified, keyed, damped, admitEarly}
 
 // atHeader is asked once the upstream has answered with a stream. Those who pass
-// then ask their registries, all guards of the request at once (see chain).
-var atHeader = []step{identifiedAtHeader, keyedAtHeader, entombed, draining, damped}
+// then ask their registries, all guards of the request at once (see chain). The
+// registries also answer who shows a tombstone of a full key.
+var atHeader = []step{staysLoggedOut, identifiedAtHeader, keyedAtHeader, draining, damped}
+
+// whoeverAsks is asked of a request that does not ask for a stream, before the
+// upstream sees it.
+var whoeverAsks = []step{staysLoggedOut, entombed}
 
 // at goes through steps for an answer with that header.
 func (q *request) at(header http.Header, steps []step) *refusal {
@@ -109,35 +116,111 @@ func keyedAtHeader(q *request) *refusal {
 	return nil
 }
 
-// entombed turns away a client that was told to stay away and comes back: it shows
-// the tombstone of this very token, or, where the key is known, of this very key.
-func entombed(q *request) *refusal {
-	if q.verdict.judged && !q.tracked() && q.verdict.coveredBy == nil {
-		return nil // an untracked stream was never ended for another's sake
-	}
-	t, shown := q.tombstone()
-	if !shown {
+// staysLoggedOut turns away a client that shows the tombstone of this very token, as
+// long as the token is denied.
+func staysLoggedOut(q *request) *refusal {
+	if len(tombstones(q.r)) == 0 {
 		return nil
 	}
-	q.tell(event.Entombed{Client: q.self(), Reason: t.reason, Made: t.made})
+	q.identify()
+	t := q.shown(tombstone.Token)
+	if t == nil || !q.denied() {
+		return nil
+	}
+	return q.stayAway(t)
+}
+
+// entombed turns away a client that was told to stay away, and comes back while the
+// key is full, before the upstream sees it. If a place of the key came free lately,
+// the request is held until that is clear. A key that is free is anybody's: then the
+// client is a newcomer without a tombstone, and admitEarly need not ask again.
+func entombed(q *request) *refusal {
+	if len(tombstones(q.r)) == 0 {
+		return nil
+	}
+	q.identify()
+	if !q.keyed() && q.guard.KeyFromRequest {
+		q.findKey()
+	}
+	if !q.tracked() {
+		return nil
+	}
+	t := q.shown(tombstone.Key)
+	if t == nil {
+		return nil
+	}
+	for {
+		a, err := q.askEarly(registry.Consent{})
+		switch {
+		case err != nil:
+			return q.guard.unreachable(err)
+		case a.Outcome != registry.Entombed:
+			q.back.asked, q.back.departed = a.Outcome == registry.Admitted, a.Departed
+			return nil
+		case a.Until.IsZero():
+			return q.stayAway(t)
+		}
+		if f := q.await(a.Until, a.Taken); f != nil {
+			return f
+		}
+	}
+}
+
+// await holds the request, without an answer, until then, or until taken is closed.
+// It returns what it is told if it leaves, or the server stops, meanwhile.
+func (q *request) await(until time.Time, taken <-chan struct{}) *refusal {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-taken:
+	case <-q.guard.Zone.DrainBegan():
+		return draining(q)
+	case <-q.r.Context().Done():
+		return stayAway() // nobody hears it, and the upstream is not asked
+	}
+	return nil
+}
+
+// stayAway is the answer to a client that shows t.
+func (q *request) stayAway(t *shownTombstone) *refusal {
+	q.tell(event.Entombed{Client: q.self(), Reason: t.reason})
 	return stayAway()
 }
 
-// damped parks a client that takes the key back from who superseded it, again and
-// again.
+// damped finds out whether a client takes the key back again and again from who
+// superseded it. The registry then has it end nobody.
 func damped(q *request) *refusal {
 	g := q.guard
-	if !q.tracked() || g.Flap.Flaps == 0 || q.rule().Policy != registry.Supersede {
+	q.back.flaps = false
+	if !q.tracked() || g.Flap.Count == 0 || q.rule().Policy != registry.Supersede || q.shown(tombstone.Key) != nil {
 		return nil
 	}
-	if !q.verdict.judged && !q.decidesEarly() {
-		return nil
+	if q.verdict.judged || q.decidesEarly() {
+		q.back.flaps = g.Zone.Damping.Flaps(q.holder, q.takes(), g.Zone.Streams.Holds, g.Flap)
 	}
-	if !g.Zone.Damping.Flaps(q.holder, g.Zone.Streams.Holds, g.Flap) {
-		return nil
-	}
+	return nil
+}
+
+// parked parks the newcomer, which flaps.
+func (q *request) parked() *refusal {
 	q.tell(event.Damped{Newcomer: q.self()})
 	return parked()
+}
+
+// question is what the registry is asked of the newcomer.
+func (q *request) question() registry.Ask {
+	ask := registry.Ask{Holder: q.holder, Rule: q.rule(), Damped: q.back.flaps}
+	t := q.shown(tombstone.Key)
+	if t == nil {
+		return ask
+	}
+	ask.Tombstone = &t.made
+	if q.back.shown == nil {
+		q.back.shown = t
+		q.tell(event.Shown{Client: q.holder, Made: t.made})
+	}
+	return ask
 }
 
 // unreachable is the answer where the registry gives none.

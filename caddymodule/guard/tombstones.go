@@ -14,32 +14,15 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
 
-// lastEventIDParam is where polyfills put the id, which cannot set headers.
-const lastEventIDParam = "lastEventId"
-
 type tombstonesKey struct{}
 
 // takeTombstones removes everything that looks like a tombstone from r, valid
 // or not, so that no upstream ever sees one, and keeps it in the context: a
-// guard further inside may be the one it is for.
-func takeTombstones(r *http.Request) *http.Request {
-	var found []string
-	if ids := r.Header["Last-Event-Id"]; len(ids) > 0 {
-		kept := ids[:0:0]
-		for _, id := range ids {
-			if tombstone.Has(id) {
-				found = append(found, id)
-			} else {
-				kept = append(kept, id)
-			}
-		}
-		if len(kept) == 0 {
-			delete(r.Header, "Last-Event-Id")
-		} else {
-			r.Header["Last-Event-Id"] = kept
-		}
-	}
-	found = append(found, takeFromQuery(r.URL)...)
+// guard further inside may be the one it is for. In the query, any name will do:
+// clients call the last event id differently.
+func takeTombstones(r *http.Request, original *url.URL) *http.Request {
+	found := takeFromHeader(r.Header)
+	found = append(found, takeFromQuery(r, original, tombstoneIn)...)
 	if len(found) == 0 {
 		return r
 	}
@@ -47,31 +30,33 @@ func takeTombstones(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), tombstonesKey{}, found))
 }
 
-// takeFromQuery removes tombstones from u's query and leaves the rest of it as
-// it was spelled.
-func takeFromQuery(u *url.URL) (found []string) {
-	for pair := range strings.SplitSeq(u.RawQuery, "&") {
-		if id := tombstoneIn(pair); id != "" {
-			found = append(found, id)
-		}
-	}
-	if len(found) == 0 {
+// takeFromHeader removes tombstones from the Last-Event-ID fields.
+func takeFromHeader(h http.Header) (found []string) {
+	ids := h["Last-Event-Id"]
+	if len(ids) == 0 {
 		return nil
 	}
-	var kept []string
-	for pair := range strings.SplitSeq(u.RawQuery, "&") {
-		if tombstoneIn(pair) == "" {
-			kept = append(kept, pair)
+	kept := ids[:0:0]
+	for _, id := range ids {
+		if tombstone.Has(id) {
+			found = append(found, id)
+		} else {
+			kept = append(kept, id)
 		}
 	}
-	u.RawQuery = strings.Join(kept, "&")
+	if len(kept) == 0 {
+		delete(h, "Last-Event-Id")
+	} else {
+		h["Last-Event-Id"] = kept
+	}
 	return found
 }
 
-// tombstoneIn returns the tombstone that a query's pair is, empty if it is none.
+// tombstoneIn returns the tombstone that the value of a query's pair is, empty if it
+// is none.
 func tombstoneIn(pair string) string {
-	name, value, _ := strings.Cut(pair, "=")
-	if name, err := url.QueryUnescape(name); err != nil || name != lastEventIDParam {
+	_, value, _ := strings.Cut(pair, "=")
+	if len(value) < len(tombstone.Prefix) || value[0] != tombstone.Prefix[0] && value[0] != '%' {
 		return ""
 	}
 	id, err := url.QueryUnescape(value)
@@ -92,40 +77,47 @@ type shownTombstone struct {
 	made   time.Time
 }
 
-// tombstone looks for a tombstone that keeps the client away.
-func (s *sender) tombstone() (t shownTombstone, shown bool) {
+// shown looks for the latest good tombstone of that kind that was made for the
+// sender's key, or token; nil: there is none.
+func (s *sender) shown(kind tombstone.Kind) (latest *shownTombstone) {
 	ids := tombstones(s.r)
 	if len(ids) == 0 {
-		return t, false
+		return nil
 	}
 	signer, err := s.guard.Signer(s.r.Context())
 	if err != nil {
 		s.guard.Logger.Error("tombstones cannot be verified: an ended client that comes back is treated as new",
 			s.guard.zoneField(), zap.Error(err))
-		return t, false
+		return nil
 	}
 	for _, id := range ids {
 		t, err := signer.Verify(id, time.Now())
-		if err != nil {
+		switch {
+		case err != nil:
 			s.guard.Logger.Debug("tombstone not accepted", s.guard.zoneField(), zap.Error(err))
-			continue
-		}
-		if s.bound(t) {
-			return shownTombstone{reason.Reason(t.Reason), t.Time}, true
+		case s.bound(t, kind) && (latest == nil || t.Time.After(latest.made)):
+			latest = &shownTombstone{reason.Reason(t.Reason), t.Time}
 		}
 	}
-	return t, false
+	return latest
 }
 
-func (s *sender) bound(t tombstone.Tombstone) bool {
-	zone := s.guard.Zone.Name
-	return s.keyed() && t.Binds(tombstone.Key, zone, s.holder.Key) ||
-		!s.holder.Token.IsZero() && t.Binds(tombstone.Token, zone, s.holder.Token)
+// bound reports whether t is of that kind, and for the sender.
+func (s *sender) bound(t tombstone.Tombstone, kind tombstone.Kind) bool {
+	subject := s.holder.Key
+	if kind == tombstone.Token {
+		subject = s.holder.Token
+	}
+	return !subject.IsZero() && t.Binds(kind, s.guard.Zone.Name, subject)
 }
 
 // entomb signs the id that an ended stream carries away; empty where the
-// client may come back.
+// client may come back. A tab that replaces its own stream keeps nobody away: a
+// browser may freeze a page with its stream, and restore it when the user goes back.
 func (s *sender) entomb(r reason.Reason) string {
+	if r == reason.Replaced && s.holder.Tab {
+		return ""
+	}
 	var kind tombstone.Kind
 	var subject registry.ID
 	switch r.Meaning().Tombstone {

@@ -59,7 +59,13 @@ const (
 	Drained
 	// Later: after the time that the guard's retry option gives.
 	Later
+	// AtOnce: after AtOnceIs, to show the tombstone, whatever time the application
+	// had set. Where there is none to show, the client is told nothing.
+	AtOnce
 )
+
+// AtOnceIs is when AtOnce is.
+const AtOnceIs = time.Second
 
 // SoonAtMost is the longest time that Soon means.
 const SoonAtMost = 2 * time.Second
@@ -95,16 +101,16 @@ var meanings = []struct {
 	meaning Meaning
 }{
 	{Superseded, Meaning{
-		Code: "DUPLICATED_CONNECTION", Tombstone: Key,
+		Code: "DUPLICATED_CONNECTION", Tombstone: Key, Return: AtOnce,
 		Message: "A newer connection took over this stream. This one has ended.",
 		Why:     "a newer stream took the key",
-		Back:    "by a new page load or a new `EventSource`, not by itself",
+		Back:    "by a new page load, by a new `EventSource`, or when the key is free",
 	}},
 	{Replaced, Meaning{
-		Code: "DUPLICATED_CONNECTION", Tombstone: Key,
+		Code: "DUPLICATED_CONNECTION", Tombstone: Key, Return: AtOnce,
 		Message: "This client opened a newer connection. This one has ended.",
 		Why:     "the same client id opened a newer stream",
-		Back:    "by a new page load or a new `EventSource`, not by itself",
+		Back:    "as above; a `tab` comes back by itself: it gets no tombstone",
 	}},
 	{Parked, Meaning{
 		Code: "DUPLICATED_CONNECTION", Cut: true,
@@ -119,7 +125,7 @@ var meanings = []struct {
 		Back:    "yes, after `retry`; parked, at once when the key is free",
 	}},
 	{Logout, Meaning{
-		Code: "LOGGED_OUT", Tombstone: Token,
+		Code: "LOGGED_OUT", Tombstone: Token, Return: AtOnce,
 		Message: "The user logged out. This stream has ended.",
 		Why:     "the user logged out",
 		Back:    "after a new login; its tombstone is that of the token",

@@ -24,7 +24,7 @@ func TestMeaning_OfEveryReason(t *testing.T) {
 		require.Equal(t, m.Event(), m.Message != "", "%s: an event has a message", r)
 		if m.Tombstone != reason.Nobody {
 			require.True(t, m.Event(), "%s: a tombstone is the id of an event", r)
-			require.Equal(t, reason.Untold, m.Return, "%s: who is to stay away is not told to come back", r)
+			require.Equal(t, reason.AtOnce, m.Return, "%s: the tombstone is to be shown soon", r)
 			require.False(t, m.Cut, "%s: who is to stay away gets a response that is finished", r)
 		}
 	}

@@ -166,7 +166,19 @@ type Rule struct {
 type Ask struct {
 	Holder *Holder
 	Rule   Rule
+	// Tombstone is when the key's tombstone was made that the newcomer shows; nil:
+	// it shows none. Such a newcomer gets a key that is free, and ends nobody: while
+	// the key is full, and for FreeLately after, it is Entombed.
+	Tombstone *time.Time
+	// Damped says that the newcomer flaps: it gets a key that is free, and ends
+	// nobody.
+	Damped bool
 }
+
+// FreeLately is how long after a place of its key came free a newcomer that shows a
+// tombstone is held up. The client that had the place may be back by then: a page
+// that is loaded again, or a newcomer whose upstream has yet to answer.
+const FreeLately = 3 * time.Second
 
 // Phase is how far a request is when its guards ask.
 type Phase uint8
@@ -208,8 +220,14 @@ const (
 	Admitted
 	// Rejected: the key is full and the rule protects its holders.
 	Rejected
-	// Denied: a denial names the newcomer. It goes before Rejected.
+	// Denied: a denial names the newcomer. It goes before Rejected and Damped.
 	Denied
+	// Entombed: the newcomer shows a tombstone, and the key is full: the rule would
+	// refuse it, or end somebody for it. It goes before Denied. With a limit of 0 no
+	// key is full.
+	Entombed
+	// Damped: the newcomer flaps, and the rule would end somebody for it.
+	Damped
 )
 
 // Admission is the answer to an Ask.
@@ -226,6 +244,11 @@ type Admission struct {
 	// the longest silent first as far as that is known; MostSuspects at most. Probe
 	// them and ask again.
 	Suspects []StreamID
+	// Until is set where Entombed, if the key is not full but was less than FreeLately
+	// ago, as far as the places that came free since tell: the newcomer is to ask again then, or when Taken is closed,
+	// since somebody has got a place. Taken is a hint.
+	Until time.Time
+	Taken <-chan struct{}
 	// Place is the newcomer's place, where Admitted and not Early.
 	Place Place
 	// Departed is closed once the upstream requests are gone of Ends, and of those

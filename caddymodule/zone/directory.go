@@ -93,14 +93,14 @@ func (d *Directory) Holds(id registry.StreamID) bool {
 	return s != nil && s.Holds()
 }
 
-// End implements registry.Node. A stream that was superseded is told to the
-// observers first.
+// End implements registry.Node. A stream that loses its key to a newcomer is told to
+// the observers first.
 func (d *Directory) End(id registry.StreamID, e registry.Ending) {
 	s := d.find(id)
 	if s == nil {
 		return
 	}
-	if e.Reason == reason.Superseded {
+	if e.Reason == reason.Superseded || e.Reason == reason.Replaced {
 		told := time.Now()
 		d.observers.Tell(event.Lost{Loser: s.Holder(), To: e.For, Gone: func() bool {
 			// A zombie has not closed its connection, but never acknowledges what it

@@ -107,14 +107,16 @@ func TestDirectory_EndsAStreamByItsID(t *testing.T) {
 
 func TestDirectory_TellsWhoLostTheKeyToWhom(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
-		g, by := h.open("a"), registry.NewStreamID()
-		h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Superseded, For: by})
-		<-g.done
-		require.Len(t, h.told, 1)
-		lost := h.told[0].(event.Lost)
-		require.Same(t, &g.holder, lost.Loser)
-		require.Equal(t, by, lost.To)
-		require.False(t, lost.Gone(), "its client was told")
+		for i, why := range []reason.Reason{reason.Superseded, reason.Replaced} {
+			g, by := h.open("a"), registry.NewStreamID()
+			h.Streams.End(g.holder.ID, registry.Ending{Reason: why, For: by})
+			<-g.done
+			require.Len(t, h.told, i+1)
+			lost := h.told[i].(event.Lost)
+			require.Same(t, &g.holder, lost.Loser)
+			require.Equal(t, by, lost.To)
+			require.False(t, lost.Gone(), "its client was told")
+		}
 	})
 }
 

@@ -42,6 +42,9 @@ func (z *Zone) IsDraining() bool {
 	}
 }
 
+// DrainBegan is closed when no more streams are admitted.
+func (z *Zone) DrainBegan() <-chan struct{} { return z.draining.began }
+
 // DrainReturn is when a client is to come back that is turned away, or ended, by
 // the drain: a random part of its window, so that not all come back at once. The
 // zone must be draining.

@@ -34,6 +34,8 @@ type Zone struct {
 	Recent RecentTokens
 	// Damping knows who takes keys back again and again.
 	Damping *conflict.Damping
+	// Returns knows who was parked, left, and is to come back later.
+	Returns *conflict.Returns
 	// Audit counts what happens to contested keys.
 	Audit *conflict.Audit
 	// Wheel looks after the streams.
@@ -49,6 +51,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zon
 	z := &Zone{
 		Name:    name,
 		Damping: conflict.NewDamping(),
+		Returns: conflict.NewReturns(),
 		Audit:   conflict.NewAudit(),
 		Wheel:   wheel.New(),
 	}
@@ -102,7 +105,7 @@ func (z *Zone) Close() error {
 }
 
 // Damper is the observer that has flap damping know of those who lose a key, and
-// of those who stay away.
+// of those who show their tombstone.
 func (z *Zone) Damper() event.Observer { return damper{z.Damping} }
 
 type damper struct{ damping *conflict.Damping }
@@ -112,15 +115,14 @@ func (d damper) Observe(e event.Event) {
 	switch e := e.(type) {
 	case event.Lost:
 		d.damping.Lost(conflict.Loss{
-			Stream:      e.Loser.ID,
-			By:          e.To,
-			Key:         e.Loser.Key,
-			Fingerprint: e.Loser.Fingerprint,
-			Gone:        e.Gone,
+			Stream:  e.Loser.ID,
+			By:      e.To,
+			Key:     e.Loser.Key,
+			Token:   e.Loser.Token,
+			Subject: e.Loser.Subject,
+			Gone:    e.Gone,
 		})
-	case event.Entombed:
-		if h := e.Client.Holder; !h.Key.IsZero() {
-			d.damping.Rests(h.Key, h.Fingerprint, e.Made)
-		}
+	case event.Shown:
+		d.damping.Shown(e.Client, e.Made)
 	}
 }

@@ -1,8 +1,8 @@
 "use strict";
 
 // The whole client. The page shows these lines, and a test keeps the two alike.
-function connect() {
-  const source = new EventSource("/events");
+function connect(url) {
+  const source = new EventSource(url);
   source.onopen = opened;
   source.onerror = failed;
   source.addEventListener("tick", ticked);
@@ -69,11 +69,12 @@ function failed(e) {
   if (tab.state === "closed") askBackend(tab.ending);
 }
 
-// start makes the EventSource, at first and for "Use here". The one before it,
-// if any, is left alone: it comes to rest, and is listened to no longer.
-function start() {
+// start makes the EventSource, at first and for "Use here", where the guard is told
+// that a person asks for it. The one before it, if any, is left alone: it comes to
+// rest, and is listened to no longer.
+function start(url) {
   Object.assign(tab, { state: "connecting", stream: "", errors: [], ending: null, released: null });
-  tab.source = window.__source = connect();
+  tab.source = window.__source = connect(url);
   draw();
 }
 
@@ -358,7 +359,7 @@ if (tab.number > 1) say($("second"), "Open another tab");
 $("use-here").onclick = () => {
   if (tab.tokenless) return location.reload(); // the page brings the cookie
   tab.takenBack = Boolean(tab.ending);
-  start();
+  start("/events?sse_guard=take");
   $("status").focus(); // the button is gone now
 };
 $("beside").hidden = false; // only where there is room, and a script
@@ -372,4 +373,4 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden && tab.state !== "live") askBackend(tab.ending);
 });
 
-start();
+start("/events");

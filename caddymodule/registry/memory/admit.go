@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -19,18 +20,22 @@ type call struct {
 	answers []registry.Admission
 }
 
-// judged is a newcomer that is admitted as far as it alone is concerned, and at
-// whose cost.
+// judged is a newcomer, and what becomes of it as far as it alone is concerned.
 type judged struct {
 	newcomer
+	// cost is who makes room for it, where it is Admitted.
 	cost
+	outcome registry.Outcome
+	// until and taken are those of a registry.Admission that is Entombed.
+	until time.Time
+	taken <-chan struct{}
 }
 
 // Admit answers for all guards of one request: all are admitted, or none. Its error
 // is registry.ErrNoKey or nil.
 //
-// A denial is looked for before a full key: Denied goes before Rejected. An Early
-// question ends no holder that is Nested: a guard further inside may yet refuse
+// A denial is looked for before a full key: Denied goes before Rejected and Damped,
+// but not before Entombed. An Early question ends no holder that is Nested: a guard further inside may yet refuse
 // the newcomer. Where two asks are for the same key, they do not count against each
 // other.
 func (r *Registry) Admit(
@@ -61,17 +66,19 @@ func (r *Registry) Admit(
 // decide fills the answers, but for the suspects of the ask that is Rejected: it
 // returns its index, negative if there is none, and who may be suspected.
 func (c *call) decide() (int, suspects) {
-	if c.phase == registry.Early && c.deny() {
-		return -1, nil
-	}
 	var room [1]judged // spares an allocation: most requests have one guard
 	js, refused := c.judge(room[:0])
 	switch {
-	case refused != nil && c.deny():
+	case refused != nil && refused.outcome == registry.Entombed:
+		c.answers[len(js)] = registry.Admission{Outcome: registry.Entombed, Until: refused.until, Taken: refused.taken}
+	case (refused != nil || c.phase == registry.Early) && c.deny():
 	case refused != nil:
 		a := &c.answers[len(js)]
-		a.Outcome, a.Holders = registry.Rejected, refused.someHolders()
-		return len(js), refused.suspects()
+		a.Outcome = refused.outcome
+		if a.Outcome == registry.Rejected {
+			a.Holders = refused.someHolders()
+			return len(js), refused.suspects()
+		}
 	case c.phase == registry.Early:
 		c.makeWay(js)
 	default:
@@ -93,18 +100,17 @@ func (c *call) deny() bool {
 }
 
 // judge adds the newcomers to js until one of them is not admitted, which it
-// returns. It changes nothing.
-func (c *call) judge(js []judged) ([]judged, *newcomer) {
+// returns. It changes nothing that others see.
+func (c *call) judge(js []judged) ([]judged, *judged) {
 	gone := c.leaving
 	for i := range c.asks {
 		h := c.asks[i].Holder
 		js = append(js, judged{newcomer: c.in.shard(h.Key).newcomer(h, termsOf(c.asks[i].Rule), gone)})
 		j := &js[i]
-		if !j.admitted() {
-			refused := j.newcomer // js stays on the stack
+		if j.judge(c.in, &c.asks[i]); j.outcome != registry.Admitted {
+			refused := *j // js stays on the stack
 			return js[:i], &refused
 		}
-		j.cost = j.newcomer.cost()
 		if i == len(c.asks)-1 {
 			break
 		}
@@ -114,6 +120,37 @@ func (c *call) judge(js []judged) ([]judged, *newcomer) {
 		}
 	}
 	return js, nil
+}
+
+// judge finds out what becomes of the newcomer.
+func (j *judged) judge(in *Registry, ask *registry.Ask) {
+	j.outcome = registry.Admitted
+	admitted := j.admitted()
+	if admitted {
+		j.cost = j.newcomer.cost()
+	}
+	full := j.terms.limit() > 0 && (!admitted || len(j.ends) > 0)
+	switch {
+	case ask.Tombstone != nil && full:
+		j.outcome = registry.Entombed
+	case ask.Tombstone != nil:
+		j.holdUp(in)
+	case !admitted:
+		j.outcome = registry.Rejected
+	case ask.Damped && full:
+		j.outcome = registry.Damped
+	}
+}
+
+// holdUp has the newcomer, which shows a tombstone, ask again if its key was full
+// until lately.
+func (j *judged) holdUp(in *Registry) {
+	freed := &in.shard(j.holder.Key).freed
+	latest, places := freed.lately(j.holder.Key, in.now())
+	if latest == nil || j.occupied()+places < j.terms.limit() || j.terms.limit() == 0 {
+		return
+	}
+	j.outcome, j.until, j.taken = registry.Entombed, latest.until(), freed.await(latest)
 }
 
 // makeWay answers an Early question: it ends whom the newcomers may end.

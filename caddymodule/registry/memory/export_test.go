@@ -62,8 +62,11 @@ func (r *Registry) DenialTimes() []time.Time {
 // SetMaxDenials changes how many denials are kept.
 func (r *Registry) SetMaxDenials(n int) { r.denials.max = n }
 
-// SetNow changes where the time for denials comes from.
-func (r *Registry) SetNow(now func() time.Time) { r.denials.now = now }
+// SetNow changes where the time comes from for denials, and for keys that came free.
+func (r *Registry) SetNow(now func() time.Time) { r.denials.now, r.now = now, now }
+
+// MostFreed is how many keys that came free a shard remembers.
+const MostFreed = mostFreed
 
 // Waiting returns how many ask for the stream's departure.
 func Waiting(p registry.Place) int {
@@ -87,3 +90,15 @@ func entryOf(p registry.Place) *entry {
 
 // ManyHolders is how many holders with one ID are looked through for a page.
 const ManyHolders = manyHolders
+
+// Awaited returns how many keys that came free somebody waits for.
+func (r *Registry) Awaited() int {
+	n := 0
+	for i := range r.keys {
+		sh := &r.keys[i]
+		sh.mu.Lock()
+		n += sh.freed.awaited
+		sh.mu.Unlock()
+	}
+	return n
+}

@@ -144,6 +144,18 @@ func (n *newcomer) admitted() bool {
 	}
 }
 
+// occupied counts the places that are taken, of what the limit counts.
+func (n *newcomer) occupied() int {
+	switch {
+	case n.slot == nil:
+		return 0
+	case n.terms.clients:
+		return n.slot.taking
+	default:
+		return n.slot.holders + n.slot.keeping + n.slot.reservations
+	}
+}
+
 // takesPlace tells whether the newcomer, if admitted, takes a further place.
 func (n *newcomer) takesPlace() bool {
 	if len(n.back) > 0 {

@@ -16,6 +16,7 @@ import (
 	"context"
 	"io"
 	"math/bits"
+	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -31,6 +32,8 @@ type Registry struct {
 	subjects index
 	denials  denials
 	kept     keptPlaces
+	// now tells the time by which places came free lately.
+	now func() time.Time
 }
 
 // shards is how many parts each index has. IDs are hashes, so their first byte
@@ -39,7 +42,7 @@ const shards = 64
 
 // New returns an empty registry of streams that node has. It is to be closed.
 func New(node registry.Node) *Registry {
-	r := &Registry{node: node}
+	r := &Registry{node: node, now: time.Now}
 	for i := range r.keys {
 		r.keys[i].slots = make(map[registry.ID]*slot)
 		r.keys[i].claims = make(map[pair]*claim)

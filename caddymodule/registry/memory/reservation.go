@@ -52,7 +52,7 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 	// other.
 	sh.hold(e)
 	if e.in.denials.name(e.holder) {
-		sh.drop(e)
+		sh.giveBack(e)
 		return nil, registry.ErrDenied
 	}
 	sh.pay(c)

@@ -24,6 +24,8 @@ type shard struct {
 	commits uint64
 	// holders counts the held and kept places.
 	holders int
+	// freed has the keys of which a place came free lately.
+	freed freed
 }
 
 // pair names the streams of one client under one key.
@@ -66,6 +68,10 @@ func (sh *shard) hold(e *entry) {
 	e.age = sh.commits
 	e.state = held
 	sh.holders++
+
+	if sh.freed.awaited > 0 {
+		sh.freed.took(e.holder.Key, e.in.now())
+	}
 
 	sl, c := e.slot, e.claim
 	sl.reservations--
@@ -122,6 +128,14 @@ func (sh *shard) giveUp(entries []*entry) {
 
 // drop takes away the place of e, reserved, held or kept, and tells a waiter.
 func (sh *shard) drop(e *entry) {
+	if e.state != reserved {
+		sh.freed.add(e.holder.Key, e.in.now())
+	}
+	sh.giveBack(e)
+}
+
+// giveBack is drop of a place that nobody took for a held one.
+func (sh *shard) giveBack(e *entry) {
 	sl := e.slot
 	sh.remove(e)
 	sl.tell(1)

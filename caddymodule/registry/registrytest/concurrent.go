@@ -145,7 +145,7 @@ func (s *schedule) churn(rnd *rand.Rand, name string) {
 	var mine []*arrival
 	for i := range 60 {
 		h := s.holder(rnd, fmt.Sprintf("%s.%d", name, i))
-		switch rnd.IntN(12) {
+		switch rnd.IntN(14) {
 		case 0:
 			s.logOut(pick(rnd, []registry.Selector{
 				{Token: h.Token}, {Client: h.Client}, {Key: h.Key}, {Subject: h.Subject}, {All: true, Token: h.Token},
@@ -165,6 +165,14 @@ func (s *schedule) churn(rnd *rand.Rand, name string) {
 		case 5, 6:
 			if len(mine) > 0 {
 				pick(rnd, mine).leave(rnd)
+			}
+		case 7:
+			if a := s.show(s.t, registry.Header, h, s.rule); a.Place != nil {
+				mine = append(mine, &arrival{holder: h, place: a.Place})
+			}
+		case 8:
+			if a := s.damped(s.t, registry.Header, h, s.rule); a.Place != nil {
+				mine = append(mine, &arrival{holder: h, place: a.Place})
 			}
 		default:
 			s.admitSomehow(rnd, h, &mine)

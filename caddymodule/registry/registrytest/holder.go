@@ -121,6 +121,10 @@ func requireSound(t require.TestingT, phase registry.Phase, a registry.Admission
 		require.Empty(t, a.Ends)
 		require.Nil(t, a.Departed)
 	}
+	require.Equal(t, a.Until.IsZero(), a.Taken == nil)
+	if a.Outcome != registry.Entombed {
+		require.Nil(t, a.Taken)
+	}
 	if a.Outcome != registry.Rejected {
 		require.Empty(t, a.Holders)
 		require.Empty(t, a.Suspects)

@@ -10,7 +10,8 @@ import (
 )
 
 // model is a registry as it is described, not as one is built: slices of places,
-// searched from end to end. It keeps no time but that of denials.
+// searched from end to end. It keeps no time but that of denials, and of the keys
+// that came free.
 type model struct {
 	reserved []*modelPlace
 	held     []*modelPlace // the oldest first
@@ -21,6 +22,9 @@ type model struct {
 	// departing are the streams that have left and not departed.
 	departing []*registry.Holder
 	departed  map[registry.StreamID]bool
+	// freed has the times by now when places of each key came free.
+	freed map[registry.ID][]time.Time
+	now   func() time.Time
 }
 
 type modelPlace struct {
@@ -44,8 +48,10 @@ type modelDenial struct {
 	given bool
 }
 
-func newModel() *model {
+func newModel(now func() time.Time) *model {
 	return &model{
+		freed:    make(map[registry.ID][]time.Time),
+		now:      now,
 		endings:  make(map[registry.StreamID][]registry.Ending),
 		departed: make(map[registry.StreamID]bool),
 	}
@@ -268,7 +274,9 @@ func (v view) firstToGo(left, kept []*registry.Holder) any {
 // modelAnswer is what becomes of an ask.
 type modelAnswer struct {
 	outcome registry.Outcome
-	ends    []registry.Victim
+	// held says that an Entombed newcomer is to ask again.
+	held bool
+	ends []registry.Victim
 	// yields are the kept places given up.
 	yields []*registry.Holder
 	place  *modelPlace
@@ -300,25 +308,68 @@ func (m *model) admit(
 // to be admitted.
 func (m *model) decide(asks []registry.Ask, leaving []registry.StreamID, now time.Time) (out []modelAnswer, all bool) {
 	out = make([]modelAnswer, len(asks))
-	for i, a := range asks {
-		if m.denied(a.Holder, now) {
-			out[i].outcome = registry.Denied
-			return out, false
-		}
-	}
 	gone := slices.Clone(leaving)
+	refused := -1
 	for i, a := range asks {
-		v := m.view(a.Holder, a.Rule, gone)
-		if !v.admitted() {
-			out[i].outcome = registry.Rejected
-			return out, false
+		m.decideOne(a, gone, now, &out[i])
+		if out[i].outcome != registry.Admitted {
+			refused = i
+			break
 		}
-		out[i].ends, out[i].yields = v.victims()
 		for _, victim := range out[i].ends {
 			gone = append(gone, victim.Holder.ID)
 		}
 	}
-	return out, true
+	if refused >= 0 && out[refused].outcome == registry.Entombed {
+		clear(out[:refused])
+		return out, false
+	}
+	for i, a := range asks {
+		if m.denied(a.Holder, now) {
+			clear(out)
+			out[i].outcome = registry.Denied
+			return out, false
+		}
+	}
+	clear(out[:max(refused, 0)])
+	if refused < 0 {
+		for i := range out {
+			out[i].outcome = registry.Undecided // until it is done
+		}
+	}
+	return out, refused < 0
+}
+
+// decideOne finds out what becomes of one newcomer.
+func (m *model) decideOne(a registry.Ask, gone []registry.StreamID, now time.Time, out *modelAnswer) {
+	v := m.view(a.Holder, a.Rule, gone)
+	admitted := v.admitted()
+	if admitted {
+		out.ends, out.yields = v.victims()
+	}
+	full := a.Rule.Limit > 0 && (!admitted || len(out.ends) > 0)
+	lately := 0
+	for _, freed := range m.freed[a.Holder.Key] {
+		if now.Before(freed.Add(registry.FreeLately)) {
+			lately++
+		}
+	}
+	there := append(v.present(), v.back...)
+	occupied := len(there)
+	if a.Rule.Unit == registry.Clients {
+		occupied = len(clientsOf(there))
+	}
+	out.held = !full && a.Rule.Limit > 0 && a.Tombstone != nil && lately > 0 && occupied+lately >= a.Rule.Limit
+	switch {
+	case a.Tombstone != nil && full, out.held:
+		out.outcome = registry.Entombed
+	case !admitted:
+		out.outcome = registry.Rejected
+	case a.Damped && full:
+		out.outcome = registry.Damped
+	default:
+		out.outcome = registry.Admitted
+	}
 }
 
 // makeWay ends whom the newcomers of an Early question may end, or nobody.
@@ -414,13 +465,16 @@ func (m *model) leave(p *modelPlace, keep registry.Keep) {
 
 // drop takes the place of h away, if it has one.
 func (m *model) drop(h *registry.Holder) {
-	n := len(m.reserved) + len(m.held) + len(m.kept)
+	n, standing := len(m.reserved)+len(m.held)+len(m.kept), len(m.held)+len(m.kept)
 	theirs := func(p *modelPlace) bool { return p.holder == h }
 	m.reserved = slices.DeleteFunc(m.reserved, theirs)
 	m.held = slices.DeleteFunc(m.held, theirs)
 	m.kept = slices.DeleteFunc(m.kept, theirs)
 	if len(m.reserved)+len(m.held)+len(m.kept) == n {
 		return
+	}
+	if len(m.held)+len(m.kept) < standing {
+		m.freed[h.Key] = append(m.freed[h.Key], m.now())
 	}
 	if !m.departed[h.ID] {
 		m.departing = append(m.departing, h)

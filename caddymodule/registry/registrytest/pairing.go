@@ -79,7 +79,8 @@ func testModel(t *testing.T, open Open) {
 }
 
 func newPairing(s site) *pairing {
-	p := &pairing{site: s, model: newModel(), now: time.Now().Truncate(time.Second), most: math.MaxInt}
+	p := &pairing{site: s, now: time.Now().Truncate(time.Second), most: math.MaxInt}
+	p.model = newModel(func() time.Time { return p.now })
 	if b, ok := s.Registry.(Bounded); ok {
 		p.most = fewDenials
 		b.SetMaxDenials(fewDenials)
@@ -147,7 +148,13 @@ func drawRule(t *rapid.T) registry.Rule {
 func (p *pairing) drawAsks(t *rapid.T, n int) []registry.Ask {
 	asks := make([]registry.Ask, n)
 	for i := range asks {
-		asks[i] = registry.Ask{Holder: p.drawHolder(t), Rule: drawRule(t)}
+		asks[i] = registry.Ask{
+			Holder: p.drawHolder(t), Rule: drawRule(t),
+			Damped: rapid.IntRange(0, 4).Draw(t, "damped") == 0,
+		}
+		if rapid.IntRange(0, 4).Draw(t, "tombstone") == 0 {
+			asks[i].Tombstone = &p.now
+		}
 		if i > 0 {
 			asks[i].Holder.ID = asks[0].Holder.ID.Nth(i)
 		}
@@ -190,6 +197,7 @@ func (p *pairing) admit(
 		require.Equal(t, w.outcome, got[i].Outcome, "of ask %d", i)
 		require.Equal(t, told(w.ends), told(got[i].Ends))
 		requireSound(t, phase, got[i])
+		require.Equal(t, w.outcome == registry.Entombed && w.held, got[i].Taken != nil, "of ask %d", i)
 		switch {
 		case w.outcome == registry.Rejected:
 			p.requireRejection(t, asks[i].Holder, got[i])
@@ -357,7 +365,9 @@ func (p *pairing) drawDenial(t *rapid.T) registry.Denial {
 	return d
 }
 
-func (p *pairing) later(t *rapid.T) { p.now = p.now.Add(drawMinutes(t, 1, 20)) }
+func (p *pairing) later(t *rapid.T) {
+	p.now = p.now.Add(rapid.SampledFrom([]time.Duration{registry.FreeLately - 1, drawMinutes(t, 1, 20)}).Draw(t, "later"))
+}
 
 func drawMinutes(t *rapid.T, least, most int) time.Duration {
 	return time.Duration(rapid.IntRange(least, most).Draw(t, "minutes")) * time.Minute

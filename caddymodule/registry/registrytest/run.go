@@ -9,7 +9,7 @@
 //
 // The suite sees more where the registry lets it. A registry that is Sized is asked
 // whether anything is left behind; the time of one that is Clocked passes as the
-// suite says, so that it sees denials forgotten; one that is Bounded is made to
+// suite says, so that it sees denials forgotten and keys free for long; one that is Bounded is made to
 // forget them for want of room. Such methods may well exist in tests only.
 package registrytest
 
@@ -31,7 +31,8 @@ type Open func(t testing.TB, node registry.Node) registry.Registry
 // all streams have left and departed, and all waiters have stopped.
 type Sized interface{ Size() int }
 
-// Clocked is a registry that takes the time for denials from now.
+// Clocked is a registry that takes the time from now: for denials, and for keys of
+// which a place came free lately.
 type Clocked interface{ SetNow(now func() time.Time) }
 
 // Bounded is a registry that keeps so many denials at most.
@@ -47,6 +48,8 @@ func Run(t *testing.T, open Open) {
 		{"Phases", testPhases},
 		{"Asks", testAsks},
 		{"Rejected", testRejected},
+		{"Tombstones", testTombstones},
+		{"Damped", testDamped},
 		{"Leave", testLeave},
 		{"Kept", testKept},
 		{"Departures", testDepartures},
