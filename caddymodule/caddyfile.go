@@ -36,6 +36,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    token          header|query|cookie <name>  # repeatable
 //	    client         header|query|cookie <name> [device|tab]  # repeatable
 //	    key            <part...>
+//	    methods        any|<name...>
 //	    missing_key    pass|deny
 //	    limit          <n> [streams|clients]
 //	    policy         supersede|reject
@@ -173,6 +174,11 @@ func parseClient(h *Handler, args []string) error {
 
 func parseKey(h *Handler, args []string) error {
 	h.Key = args
+	return nil
+}
+
+func parseMethods(h *Handler, args []string) error {
+	h.Methods = args
 	return nil
 }
 

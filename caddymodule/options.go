@@ -74,8 +74,13 @@ var options = []option[*Handler]{
 	},
 	{
 		name: "key", syntax: "<part...>", defDoc: "token, host and path as the client sent it",
-		doc:   "What may be held only so often; placeholders. With a key set, streams of any method are governed.",
+		doc:   "What may be held only so often; placeholders.",
 		parse: parseKey, validate: (*Handler).validateKey,
+	},
+	{
+		name: "methods", syntax: "any|<name...>", defDoc: "all but `POST`, `PUT`, `PATCH` and `DELETE`",
+		doc:   "The methods of the requests that count. Streams of others pass untracked.",
+		parse: parseMethods, validate: (*Handler).validateMethods,
 	},
 	word(option[*Handler]{
 		name: "missing_key", def: missingKeyPass, defDoc: "`pass`; `deny` where the key has a claim of the token",

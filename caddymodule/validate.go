@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -91,6 +93,23 @@ func (h *Handler) validateKey() error {
 		}
 	}
 	return h.validateKeyPlaceholders()
+}
+
+// methodName is a token of RFC 9110 section 5.6.2.
+var methodName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func (h *Handler) validateMethods() error {
+	for _, name := range h.Methods {
+		switch {
+		case name == identity.AnyMethod && len(h.Methods) > 1:
+			return fmt.Errorf("methods: %q stands alone, got %q; write: methods any, or the names of methods", name, strings.Join(h.Methods, " "))
+		case !methodName.MatchString(name):
+			return fmt.Errorf("methods: %q is not allowed; it is any, or the name of a method, such as GET or POST", name)
+		case strings.EqualFold(name, http.MethodHead):
+			return fmt.Errorf("methods: %q is not allowed: its answer has no body, and so is no stream; name another method, such as GET", name)
+		}
+	}
+	return nil
 }
 
 func (h *Handler) validateLimit() error {

@@ -96,8 +96,14 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 	if q.logout != nil && q.logout.Success(status) {
 		q.logOut(q.logout)
 	}
-	if !q.governed || !isStream(status, header) {
+	if !isStream(status, header) {
 		return stream.Pass
+	}
+	if !q.governed {
+		q.identify()
+		q.open(stream.Terms{Untracked: true})
+		q.guard.passUncounted(q.r.Method)
+		return stream.Admit
 	}
 	if !q.verdict.judged {
 		c.judge(q, header)

@@ -2,31 +2,55 @@ package guard
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// decideEarly decides about a request that asks for a stream before the
-// upstream sees it, as far as the request alone allows. It returns nil if the
-// request may go on.
+// decideEarly decides about a request before the upstream sees it, as far as the
+// request alone allows. It returns nil if the request may go on.
+//
+// One that accepts other types besides mostly gets those, and is to be answered as
+// the upstream would: of it only the token is demanded that it would need for a
+// stream.
 //
 // A page of another origin reads only what CORS allows, and takes anything else
 // for final: the temporary refusals that it is to come back after wait for the
 // header, where the upstream's CORS fields are known.
 func (q *request) decideEarly() *refusal {
-	f := q.through(beforeForward)
+	var f *refusal
+	switch {
+	case q.asks:
+		f = q.through(beforeForward)
+	case q.names:
+		f = tokenDemanded(q)
+	}
 	if f != nil && f.temporary && f.header == nil && q.crossOrigin() {
 		return nil
 	}
 	return f
 }
 
+// tokenDemanded demands a good token, where one is required, of a request that may
+// yet get something else than a stream.
+func tokenDemanded(q *request) *refusal {
+	g := q.guard
+	if !g.RequireToken && (g.Verifier == nil || g.Optional) {
+		return nil
+	}
+	if f := identified(q); f != nil && f.status == http.StatusUnauthorized {
+		return f
+	}
+	return nil
+}
+
 // decidesEarly reports whether the guard may decide about the key before the
-// upstream has answered.
+// upstream has answered. Not for a request that is not all there: its client may
+// never finish it, so that it has ended another's stream for nothing.
 func (q *request) decidesEarly() bool {
-	return q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
+	return q.bodiless && q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
 }
 
 // admitEarly has the registry end older streams before the upstream sees the

@@ -44,6 +44,8 @@ type Config struct {
 	OnExpiry OnExpiry
 	// Logouts describes the requests that log out.
 	Logouts []Logout
+	// Methods names the methods of the requests that count.
+	Methods identity.Methods
 	// Key lists the key's parts, with placeholders. Empty: token, host, path.
 	Key []string
 	// KeyFromRequest says that Key needs nothing of the response.
@@ -88,7 +90,8 @@ type Guard struct {
 	Config
 	observers event.Observers
 
-	warnEncoded sync.Once
+	warnEncoded   sync.Once
+	tellUncounted sync.Once
 }
 
 // New returns a guard as c says.
@@ -173,13 +176,13 @@ type Next func(http.ResponseWriter, *http.Request) error
 // response is to be aborted.
 func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env) error {
 	r = takeTombstones(r)
-	governed, logout := identity.Governed(r, len(g.Key) > 0), g.logoutOf(r)
-	if !governed && logout == nil && g.Verifier == nil {
+	head := r.Method == http.MethodHead // its answer has no body
+	if head && g.Verifier == nil {
 		return next(w, r)
 	}
-	q := newRequest(g, r, env, governed, logout)
+	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), g.logoutOf(r))
 	ctx := context.WithValue(r.Context(), requestKey{}, q)
-	if !governed && logout == nil {
+	if head {
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
 	defer q.leaveArrivals()

@@ -7,9 +7,17 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
-// isStream reports whether an answer with that status and header is a stream.
+// isStream reports whether an answer with that status and header is a stream: any
+// success that has a body. No request here is a HEAD.
 func isStream(status int, header http.Header) bool {
-	return status == http.StatusOK && identity.IsEventStream(header)
+	success := status >= 200 && status < 300
+	return success && status != http.StatusNoContent && status != http.StatusResetContent && identity.IsEventStream(header)
+}
+
+// isBodiless reports whether nothing of the request is yet to arrive. A client that
+// expects a 100 Continue may never send what it announces.
+func isBodiless(r *http.Request) bool {
+	return r.ContentLength == 0 && len(r.Header["Expect"]) == 0
 }
 
 // headerSnapshot is a header as it once was. Those that servers begin a response

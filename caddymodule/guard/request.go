@@ -23,7 +23,9 @@ type request struct {
 	arrival arrival // while the request may yet become a stream
 
 	governed bool    // its answer may be a stream that counts
-	asks     bool    // for a stream
+	names    bool    // a stream among what it accepts
+	asks     bool    // for a stream, and nothing else
+	bodiless bool    // all of it has arrived
 	waits    bool    // parked
 	logout   *Logout // what it logs out, if anything
 
@@ -38,15 +40,17 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 	q := &request{
 		sender:   sender{guard: g, r: r, env: env},
 		governed: governed,
-		asks:     governed && identity.AsksForStream(r),
 		logout:   logout,
+	}
+	if governed && r.Method != http.MethodOptions && r.Method != http.MethodTrace && identity.AcceptsStream(r) {
+		q.names, q.asks, q.bodiless = true, identity.AsksForStream(r), isBodiless(r)
 	}
 	q.link.join(q)
 	q.credentials = g.Identity.Find(r)
 	// A key that needs only the request is computed on entry, so that a rewrite
 	// further inside does not change it. The default key is of what no rewrite
 	// changes.
-	if q.asks || logout != nil || g.Verifier != nil {
+	if q.names || logout != nil || g.Verifier != nil {
 		q.identify()
 		if g.KeyFromRequest {
 			q.findKey()
@@ -70,10 +74,10 @@ func (q *request) identify() {
 // the response. A refusal is to be answered in place of forwarding.
 func (q *request) enter(w http.ResponseWriter) *refusal {
 	q.arrive()
-	if q.asks {
-		if f := q.decideEarly(); f != nil {
-			return f
-		}
+	if f := q.decideEarly(); f != nil {
+		return f
+	}
+	if q.names {
 		// Go's transport would ask for gzip by itself if the field were absent,
 		// and in compressed streams events cannot be told apart.
 		q.r.Header.Set("Accept-Encoding", "identity")
@@ -120,7 +124,9 @@ func (q *request) rule() registry.Rule {
 
 // tracked reports whether the stream is to hold a key: it has one, and no guard
 // further out holds the same one for it.
-func (q *request) tracked() bool { return q.keyed() && !q.anonymous() && q.verdict.coveredBy == nil }
+func (q *request) tracked() bool {
+	return q.governed && q.keyed() && !q.anonymous() && q.verdict.coveredBy == nil
+}
 
 // arrival is the request's place among those that may become streams. Others ask
 // it who that is, so what it points to is not changed while it is there.
