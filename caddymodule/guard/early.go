@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
@@ -16,9 +17,10 @@ import (
 // the upstream would: of it only the token is demanded that it would need for a
 // stream.
 //
-// A page of another origin reads only what CORS allows, and takes anything else
-// for final: the temporary refusals that it is to come back after wait for the
-// header, where the upstream's CORS fields are known.
+// A page of another origin reads only what CORS allows, and asks again and again
+// where it cannot: while nobody knows the fields with which the upstream lets it,
+// refusals wait for the header. But a request that does something is not let
+// through for that without the token that it needs.
 func (q *request) decideEarly() *refusal {
 	var f *refusal
 	switch {
@@ -27,10 +29,10 @@ func (q *request) decideEarly() *refusal {
 	case q.names:
 		f = tokenDemanded(q)
 	}
-	if f != nil && f.temporary && f.header == nil && q.crossOrigin() {
-		return nil
+	if f == nil || q.readable || f.status == http.StatusUnauthorized && !isSafe(q.r.Method) {
+		return f
 	}
-	return f
+	return nil
 }
 
 // tokenDemanded demands a good token, where one is required, of a request that may
@@ -118,20 +120,9 @@ func (q *request) consent() registry.Consent {
 // here. Backends often keep one emitter per user, and the newcomer's would
 // replace the holder's.
 func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
-	for _, h := range holders {
-		if h.Token != q.holder.Token && !q.verified() {
-			continue
-		}
-		f := rejected()
-		if !q.crossOrigin() {
-			return f
-		}
-		// A page of another origin reads the refusal only with the fields that
-		// the upstream would allow it with; the holder's response had them.
-		if h.Origin == q.r.Header.Get("Origin") {
-			f.header = h.CORS.Clone()
-			return f
-		}
+	authorised := func(h *registry.Holder) bool { return h.Token == q.holder.Token || q.verified() }
+	if q.readable && slices.ContainsFunc(holders, authorised) {
+		return rejected()
 	}
 	return nil // decided at the header
 }

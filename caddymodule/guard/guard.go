@@ -89,6 +89,7 @@ type Config struct {
 type Guard struct {
 	Config
 	observers event.Observers
+	cors      *corsMemory
 
 	warnEncoded   sync.Once
 	tellUncounted sync.Once
@@ -96,7 +97,7 @@ type Guard struct {
 
 // New returns a guard as c says.
 func New(c Config) *Guard {
-	g := &Guard{Config: c}
+	g := &Guard{Config: c, cors: newCORSMemory()}
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
@@ -187,6 +188,7 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	}
 	defer q.leaveArrivals()
 	if f := q.enter(w); f != nil {
+		q.letRead(w.Header())
 		return f.answer(q, w)
 	}
 	sum, err := q.response.Relay(ctx, next)

@@ -14,6 +14,17 @@ func isStream(status int, header http.Header) bool {
 	return success && status != http.StatusNoContent && status != http.StatusResetContent && identity.IsEventStream(header)
 }
 
+// isSafe reports whether a request of the method asks for something, and does
+// nothing (RFC 9110 section 9.2.1).
+func isSafe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	default:
+		return false
+	}
+}
+
 // isBodiless reports whether nothing of the request is yet to arrive. A client that
 // expects a 100 Continue may never send what it announces.
 func isBodiless(r *http.Request) bool {

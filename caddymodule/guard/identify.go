@@ -18,7 +18,10 @@ import (
 type sender struct {
 	guard *Guard
 	r     *http.Request // as the guard received it
-	env   Env
+	// origin is that of the page that asks; empty: no page does, or the site's own,
+	// which need not say so.
+	origin string
+	env    Env
 
 	// credentials are what the request presented on entry.
 	credentials identity.Credentials

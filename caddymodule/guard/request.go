@@ -26,6 +26,7 @@ type request struct {
 	names    bool    // a stream among what it accepts
 	asks     bool    // for a stream, and nothing else
 	bodiless bool    // all of it has arrived
+	readable bool    // its page could read a refusal before the upstream has answered
 	waits    bool    // parked
 	logout   *Logout // what it logs out, if anything
 
@@ -38,7 +39,7 @@ type requestKey struct{}
 
 func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logout) *request {
 	q := &request{
-		sender:   sender{guard: g, r: r, env: env},
+		sender:   sender{guard: g, r: r, env: env, origin: r.Header.Get("Origin")},
 		governed: governed,
 		logout:   logout,
 	}
@@ -74,6 +75,9 @@ func (q *request) identify() {
 // the response. A refusal is to be answered in place of forwarding.
 func (q *request) enter(w http.ResponseWriter) *refusal {
 	q.arrive()
+	if q.names {
+		q.readable = q.canRead(w.Header())
+	}
 	if f := q.decideEarly(); f != nil {
 		return f
 	}
@@ -104,6 +108,7 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 	}
 	if f := q.verdict.refusal; f != nil && !sum.Left {
 		q.entry.restore(w.Header())
+		q.letRead(w.Header())
 		return f.answer(q, w)
 	}
 	return err

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"errors"
-	"net/http"
 
 	"go.uber.org/zap"
 
@@ -23,10 +22,9 @@ var beforeForward = []step{draining, entombed, identified, keyed, damped, admitE
 // then ask their registries, all guards of the request at once (see chain).
 var atHeader = []step{identifiedAtHeader, keyedAtHeader, entombed, draining, damped}
 
-// at goes through steps for an answer with that header.
-func (q *request) at(header http.Header, steps []step) *refusal {
+// at goes through steps once the upstream has answered.
+func (q *request) at(steps []step) *refusal {
 	q.identify()
-	q.noteOrigin(header)
 	return q.through(steps)
 }
 
