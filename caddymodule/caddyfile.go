@@ -41,6 +41,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    limit          <n> [streams|clients]
 //	    policy         supersede|reject
 //	    takeover       auto|response|request
+//	    retry_refused  <status...>|off
 //	    require_token
 //	    on_reject      event|park|status
 //	    retry          <duration>
@@ -191,6 +192,21 @@ func parseLimit(h *Handler, args []string) error {
 	if len(args) == 2 {
 		h.LimitUnit = registry.Unit(args[1])
 		return oneOf("limit", h.LimitUnit, registry.Streams, registry.Clients)
+	}
+	return nil
+}
+
+func parseRetryRefused(h *Handler, args []string) error {
+	h.RetryRefused = []int{}
+	if len(args) == 1 && args[0] == "off" {
+		return nil
+	}
+	for _, given := range args {
+		status, err := strconv.Atoi(given)
+		if err != nil {
+			return fmt.Errorf("retry_refused: %q is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", given)
+		}
+		h.RetryRefused = append(h.RetryRefused, status)
 	}
 	return nil
 }

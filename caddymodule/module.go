@@ -109,6 +109,14 @@ type Handler struct {
 	// refuses has cost the older stream all the same. Default: `auto`.
 	Takeover guard.Takeover `json:"takeover,omitempty"`
 
+	// The statuses with which the backend may refuse a newcomer since it still counts
+	// a stream that has just ended, as it does for some milliseconds. A GET without a
+	// body that ended an older stream, or waited for one of its own client to be
+	// gone, and that is refused so, without `Retry-After`, is sent again after 20,
+	// 40, 80, 160 and 320 milliseconds, until the backend has it or `end_timeout` is
+	// over. An empty list turns it off. Default: `409`.
+	RetryRefused []int `json:"retry_refused,omitzero"`
+
 	// Refuse streams without a token with 401, which stops `EventSource` from
 	// asking again. Default: off.
 	RequireToken bool `json:"require_token,omitempty"`
@@ -287,6 +295,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		DenyMissing:    h.MissingKey == missingKeyDeny,
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
 		Takeover:       h.Takeover,
+		RetryRefused:   h.RetryRefused,
 		RequireToken:   h.RequireToken,
 		Logouts:        logouts,
 		Probe:          time.Duration(*h.Probe),

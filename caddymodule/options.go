@@ -100,6 +100,11 @@ var options = []option[*Handler]{
 		name: "takeover", def: "auto",
 		doc: "Decide before the backend is asked where the same token holds the key, or always when it has answered; `request` (needs `jwt`) also ends another token of the same user before the backend is asked.",
 	}, func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
+	{
+		name: "retry_refused", syntax: "<status...>|off", def: "409",
+		doc:   "A backend that refuses a newcomer so, since it still counts a stream that has just ended, is asked again, for `end_timeout` at most.",
+		parse: parseRetryRefused, validate: (*Handler).validateRetryRefused, fill: fillRetryRefused,
+	},
 	toggle(option[*Handler]{
 		name: "require_token", defDoc: "off",
 		doc: "Streams without a token get 401.",

@@ -122,6 +122,15 @@ func (h *Handler) validateLimit() error {
 	return oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients)
 }
 
+func (h *Handler) validateRetryRefused() error {
+	for _, status := range h.RetryRefused {
+		if status < 400 || status > 599 {
+			return fmt.Errorf("retry_refused: %d is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", status)
+		}
+	}
+	return nil
+}
+
 func (h *Handler) validateMaxEventSize() error {
 	if h.MaxEventSize < 1 || h.MaxEventSize > math.MaxInt32 {
 		return fmt.Errorf("max_event_size: %d is not allowed; it is 1 byte to less than 2 GiB", h.MaxEventSize)

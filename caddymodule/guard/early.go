@@ -74,6 +74,7 @@ func admitEarly(q *request) *refusal {
 		switch a.Outcome {
 		case registry.Admitted:
 			q.tellSuperseded(a.Ends)
+			q.takesOver = len(a.Ends) > 0 || a.Departed != nil
 			if a.Departed != nil {
 				q.guard.awaitDeparture(q.r.Context(), a.Departed)
 			}

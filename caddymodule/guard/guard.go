@@ -56,6 +56,9 @@ type Config struct {
 	Rule registry.Rule
 	// Takeover says when to decide.
 	Takeover Takeover
+	// RetryRefused are the statuses with which the upstream may refuse a newcomer since
+	// it still counts a stream that is gone.
+	RetryRefused []int
 	// RequireToken refuses requests without a token.
 	RequireToken bool
 	// Probe is how long a holder has to prove that it lives before a newcomer is
@@ -164,6 +167,9 @@ type Env interface {
 	Publish(own func(name string) string)
 	// Path is the path that the client asked for, before any rewrite.
 	Path() string
+	// Snapshot notes what the server keeps of the request while handlers work on it,
+	// and returns what puts that back, any number of times.
+	Snapshot() (restore func())
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// Connection is the client's connection.
@@ -190,6 +196,9 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	if f := q.enter(w); f != nil {
 		q.letRead(w.Header())
 		return f.answer(q, w)
+	}
+	if q.asksAgain() {
+		next = q.again(next)
 	}
 	sum, err := q.response.Relay(ctx, next)
 	return q.conclude(w, sum, err)

@@ -22,13 +22,16 @@ type request struct {
 
 	arrival arrival // while the request may yet become a stream
 
-	governed bool    // its answer may be a stream that counts
-	names    bool    // a stream among what it accepts
-	asks     bool    // for a stream, and nothing else
-	bodiless bool    // all of it has arrived
-	readable bool    // its page could read a refusal before the upstream has answered
-	waits    bool    // parked
-	logout   *Logout // what it logs out, if anything
+	governed bool // its answer may be a stream that counts
+	names    bool // a stream among what it accepts
+	asks     bool // for a stream, and nothing else
+	bodiless bool // all of it has arrived
+	readable bool // its page could read a refusal before the upstream has answered
+	waits    bool // parked
+	// takesOver says that it ended, or waited for, streams whose requests are gone by
+	// now, as far as the guard knows.
+	takesOver bool
+	logout    *Logout // what it logs out, if anything
 
 	entry    headerSnapshot // as the header was on entry
 	response stream.Response
