@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -103,6 +105,68 @@ func TestAsks_ARequestThatIsNeverCompleteEndsNobody(t *testing.T) {
 			conn.Close()
 		})
 	}
+}
+
+// TestAsks_ARequestOverHTTP3IsKnownToBeComplete though it does not say so, and one
+// that is not ends nobody.
+func TestAsks_ARequestOverHTTP3IsKnownToBeComplete(t *testing.T) {
+	var mu sync.Mutex // guards diary
+	var diary []string
+	note := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		diary = append(diary, what)
+	}
+	read := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(diary)
+	}
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(r.Header.Get("X-Name") + " in")
+		defer func() { note(r.Header.Get("X-Name") + " out") }()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: a"+string(body)+"\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(backend.Close)
+	server := harness.StartCaddyTLS(t, "sse_guard\nreverse_proxy "+backend.URL)
+	client := harness.NewClient(t, harness.HTTP3)
+	alice := harness.WithBearer("alice")
+	named := func(name string) harness.RequestOption { return harness.WithHeader("X-Name", name) }
+	older := client.Open(t, server.URL, alice, named("older"))
+	older.Next(t)
+	newer := client.Open(t, server.URL, alice, named("newer"))
+	newer.Next(t)
+	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	require.Eventually(t, func() bool { return len(read()) == 3 }, harness.Patience, time.Millisecond)
+	assert.Equal(t, []string{"older in", "older out", "newer in"}, read(), "it was decided before the backend was asked")
+
+	body, rest := io.Pipe()
+	leave, _ := client.StartRequest(t, server.URL, alice, named("open"), func(r *http.Request) { r.Body, r.ContentLength = body, -1 })
+	_, err := rest.Write([]byte("b"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return slices.Contains(read(), "open in") }, harness.Patience, time.Millisecond)
+	requireStays(t, newer, server.URL)
+	require.NoError(t, rest.Close())
+	harness.RequireEnded(t, newer, harness.Duplicated, "superseded")
+	leave()
+
+	// One whose body does not even begin.
+	holder := client.Open(t, server.URL, alice, named("holder"))
+	holder.Next(t)
+	silent, end := io.Pipe()
+	leave, _ = client.StartRequest(t, server.URL, alice, named("silent"), func(r *http.Request) { r.Body, r.ContentLength = silent, -1 })
+	require.Eventually(t, func() bool { return slices.Contains(read(), "silent in") }, harness.Patience, time.Millisecond)
+	requireStays(t, holder, server.URL)
+	leave()
+	end.Close()
+	require.Eventually(t, func() bool { return slices.Contains(read(), "silent out") }, harness.Patience, time.Millisecond)
 }
 
 // TestAsks_WhatIsNoStreamEndsNobody: an uptime probe, or a backend that has nothing

@@ -76,11 +76,13 @@ func (a *again) serve(r *http.Request) error {
 		if !refused {
 			return err
 		}
-		if r.Context().Err() != nil {
+		select {
+		case <-r.Context().Done():
 			a.request.response.WriteHeader(http.StatusConflict) // for the log: the client left
 			return nil
+		default:
+			a.reset(r)
 		}
-		a.reset(r)
 	}
 }
 

@@ -169,7 +169,7 @@ func (f *corsFields) addTo(header http.Header) {
 	}
 	for _, value := range f[varyField] {
 		if !slices.Contains(header["Vary"], value) {
-			header["Vary"] = append(header["Vary"][:len(header["Vary"]):len(header["Vary"])], value)
+			header["Vary"] = append(slices.Clip(header["Vary"]), value)
 		}
 	}
 }

@@ -192,7 +192,7 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	if head {
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
-	defer q.leaveArrivals()
+	defer q.leave()
 	if f := q.enter(w); f != nil {
 		q.letRead(w.Header())
 		return f.answer(q, w)

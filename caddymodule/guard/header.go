@@ -25,12 +25,6 @@ func isSafe(method string) bool {
 	}
 }
 
-// isBodiless reports whether nothing of the request is yet to arrive. A client that
-// expects a 100 Continue may never send what it announces.
-func isBodiless(r *http.Request) bool {
-	return r.ContentLength == 0 && len(r.Header["Expect"]) == 0
-}
-
 // headerSnapshot is a header as it once was. Those that servers begin a response
 // with are small, and kept without allocating.
 type headerSnapshot struct {

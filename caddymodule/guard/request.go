@@ -33,6 +33,7 @@ type request struct {
 	takesOver bool
 	logout    *Logout // what it logs out, if anything
 
+	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry
 	response stream.Response
 	verdict  verdict
@@ -78,6 +79,9 @@ func (q *request) identify() {
 // the response. A refusal is to be answered in place of forwarding.
 func (q *request) enter(w http.ResponseWriter) *refusal {
 	q.arrive()
+	if q.asks && isOpenEnded(q.r) && q.guard.Takeover != TakeoverResponse {
+		q.awaitBody()
+	}
 	if q.names {
 		q.readable = q.canRead(w.Header())
 	}
@@ -170,6 +174,12 @@ func (q *request) arrive() {
 		q.arrival.holder = q.holder
 	}
 	q.guard.Zone.Arrivals.Enter(&q.arrival.place, &q.arrival)
+}
+
+// leave lets go of what the request holds until its end.
+func (q *request) leave() {
+	q.leaveArrivals()
+	q.ahead.stop()
 }
 
 func (q *request) leaveArrivals() { q.guard.Zone.Arrivals.Leave(&q.arrival.place) }
