@@ -42,20 +42,20 @@ type again struct {
 
 // asksAgain reports whether the upstream is to be asked again if it refuses. A guard
 // further out that does so for the whole request does it for this one too.
-func (q *request) asksAgain() bool {
+func asksAgain(q *request) bool {
 	if !q.takesOver || q.r.Method != http.MethodGet || len(q.guard.RetryRefused) == 0 {
 		return false
 	}
 	for o := q.outer; o != nil; o = o.outer {
-		if o.asksAgain() {
+		if asksAgain(o) {
 			return false
 		}
 	}
 	return true
 }
 
-// again returns next so that it asks again.
-func (q *request) again(next Next) Next {
+// askingAgain returns next so that it asks again.
+func askingAgain(q *request, next Next) Next {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		a := &again{
 			request: q,

@@ -192,13 +192,16 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	if head {
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
-	defer q.leave()
+	defer func() {
+		q.leaveArrivals()
+		q.ahead.stop()
+	}()
 	if f := q.enter(w); f != nil {
 		q.letRead(w.Header())
 		return f.answer(q, w)
 	}
-	if q.asksAgain() {
-		next = q.again(next)
+	if asksAgain(q) {
+		next = askingAgain(q, next)
 	}
 	sum, err := q.response.Relay(ctx, next)
 	return q.conclude(w, sum, err)

@@ -25,7 +25,7 @@ func isOpenEnded(r *http.Request) bool {
 
 // awaitBody finds out whether an open-ended request has a body. If it has one, or
 // that is not known in time, what follows is left for the handlers to read.
-func (q *request) awaitBody() {
+func awaitBody(q *request) {
 	ahead := readAhead(q.r.Body)
 	if ahead.isEmpty(q.r.Context().Done()) {
 		q.bodiless = true

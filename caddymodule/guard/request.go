@@ -80,7 +80,7 @@ func (q *request) identify() {
 func (q *request) enter(w http.ResponseWriter) *refusal {
 	q.arrive()
 	if q.asks && isOpenEnded(q.r) && q.guard.Takeover != TakeoverResponse {
-		q.awaitBody()
+		awaitBody(q)
 	}
 	if q.names {
 		q.readable = q.canRead(w.Header())
@@ -174,12 +174,6 @@ func (q *request) arrive() {
 		q.arrival.holder = q.holder
 	}
 	q.guard.Zone.Arrivals.Enter(&q.arrival.place, &q.arrival)
-}
-
-// leave lets go of what the request holds until its end.
-func (q *request) leave() {
-	q.leaveArrivals()
-	q.ahead.stop()
 }
 
 func (q *request) leaveArrivals() { q.guard.Zone.Arrivals.Leave(&q.arrival.place) }
