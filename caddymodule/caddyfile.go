@@ -36,10 +36,12 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    token          header|query|cookie <name>  # repeatable
 //	    client         header|query|cookie <name> [device|tab]  # repeatable
 //	    key            <part...>
+//	    methods        any|<name...>
 //	    missing_key    pass|deny
 //	    limit          <n> [streams|clients]
 //	    policy         supersede|reject
 //	    takeover       auto|response|request
+//	    retry_refused  <status...>|off
 //	    require_token
 //	    on_reject      event|park|status
 //	    retry          <duration>
@@ -180,6 +182,11 @@ func parseKey(h *Handler, args []string) error {
 	return nil
 }
 
+func parseMethods(h *Handler, args []string) error {
+	h.Methods = args
+	return nil
+}
+
 func parseLimit(h *Handler, args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 0 {
@@ -189,6 +196,21 @@ func parseLimit(h *Handler, args []string) error {
 	if len(args) == 2 {
 		h.LimitUnit = registry.Unit(args[1])
 		return oneOf("limit", h.LimitUnit, registry.Streams, registry.Clients)
+	}
+	return nil
+}
+
+func parseRetryRefused(h *Handler, args []string) error {
+	h.RetryRefused = []int{}
+	if len(args) == 1 && args[0] == "off" {
+		return nil
+	}
+	for _, given := range args {
+		status, err := strconv.Atoi(given)
+		if err != nil {
+			return fmt.Errorf("retry_refused: %q is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", given)
+		}
+		h.RetryRefused = append(h.RetryRefused, status)
 	}
 	return nil
 }

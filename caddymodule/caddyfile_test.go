@@ -59,6 +59,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"key, many parts":       {`key {sse_guard.token} orders "{http.vars.a} x"`, `{"key":["{sse_guard.token}","orders","{http.vars.a} x"]}`},
 	"missing_key pass":      {`missing_key pass`, `{"missing_key":"pass"}`},
 	"missing_key deny":      {`missing_key deny`, `{"missing_key":"deny"}`},
+	"methods":               {`methods GET post`, `{"methods":["GET","post"]}`},
+	"methods any":           {`methods any`, `{"methods":["any"]}`},
 	"limit":                 {`limit 3`, `{"limit":3}`},
 	"limit 0":               {`limit 0`, `{"limit":0}`},
 	"limit in streams":      {`limit 2 streams`, `{"limit":2,"limit_unit":"streams"}`},
@@ -93,6 +95,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"drain, rate":           {`drain 20s 500`, `{"drain":{"window":20000000000,"rate":500}}`},
 	"shared_account off":    {`shared_account off`, `{"shared_account":{"addresses":0}}`},
 	"takeover response":     {`takeover response`, `{"takeover":"response"}`},
+	"retry_refused":         {`retry_refused 409 429`, `{"retry_refused":[409,429]}`},
+	"retry_refused off":     {`retry_refused off`, `{"retry_refused":[]}`},
 	"require_token":         {`require_token`, `{"require_token":true}`},
 	"on_reject event":       {`on_reject event`, `{"on_reject":"event"}`},
 	"on_reject park":        {`on_reject park`, `{"on_reject":"park"}`},
@@ -205,6 +209,7 @@ func TestDefaults(t *testing.T) {
 		"limit_unit": "streams",
 		"policy": "supersede",
 		"takeover": "auto",
+		"retry_refused": [409],
 		"on_expiry": "renew",
 		"heartbeat": 15000000000,
 		"dead_after": 30000000000,
@@ -300,7 +305,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, secret, shared_account, stall_after, takeover, token, zone"
+	const options = "client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -346,10 +351,17 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"wrong limit unit":  {`limit 1 users`, []string{"Caddyfile:3", "limit", `"users"`, "streams, clients"}},
 		"wrong case":        {`policy Reject`, []string{"Caddyfile:3", "policy", `"Reject"`, "supersede, reject"}},
 
-		"negative limit":   {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
-		"limit no number":  {`limit one`, []string{"Caddyfile:3", "limit", `"one"`, "a number"}},
-		"limit a fraction": {`limit 1.5`, []string{"Caddyfile:3", "limit", `"1.5"`, "a number"}},
-		"limit too large":  {`limit 99999999999999999999`, []string{"Caddyfile:3", "limit", `"99999999999999999999"`, "a number"}},
+		"methods: any, and one":     {`methods any POST`, []string{"Caddyfile:3", "methods", `"any POST"`, "stands alone"}},
+		"methods: no name":          {`methods "GET POST"`, []string{"Caddyfile:3", "methods", `"GET POST"`, "any, or the name of a method"}},
+		"methods: HEAD":             {`methods GET head`, []string{"Caddyfile:3", "methods", `"head"`, "no body"}},
+		"methods: any, late":        {`methods POST any`, []string{"Caddyfile:3", "methods", `"POST any"`, "stands alone"}},
+		"negative limit":            {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
+		"retry_refused: no status":  {`retry_refused 409 conflict`, []string{"Caddyfile:3", "retry_refused", `"conflict"`, "400 to 599", "or off"}},
+		"retry_refused: a success":  {`retry_refused 204`, []string{"Caddyfile:3", "retry_refused", "204", "400 to 599"}},
+		"retry_refused: off and on": {`retry_refused off 409`, []string{"Caddyfile:3", "retry_refused", `"off"`, "400 to 599"}},
+		"limit no number":           {`limit one`, []string{"Caddyfile:3", "limit", `"one"`, "a number"}},
+		"limit a fraction":          {`limit 1.5`, []string{"Caddyfile:3", "limit", `"1.5"`, "a number"}},
+		"limit too large":           {`limit 99999999999999999999`, []string{"Caddyfile:3", "limit", `"99999999999999999999"`, "a number"}},
 
 		"bad retry":            {`retry soon`, []string{"Caddyfile:3", "retry", `"soon"`, "a duration of at least 1ms"}},
 		"retry without a unit": {`retry 5`, []string{"Caddyfile:3", "retry", `"5"`, "such as 500ms or 5s"}},

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -61,6 +62,24 @@ func (e *environment) Path() string {
 func (e *environment) Original() *url.URL {
 	orig, _ := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	return orig.URL
+}
+
+// routeGroups is where Caddy notes which groups of routes have had their match: of
+// handle blocks that exclude each other, only the first serves a request.
+const routeGroups = caddy.CtxKey("route_group")
+
+// Snapshot implements guard.Env. Placeholders stay as they are: handlers set theirs
+// anew.
+func (e *environment) Snapshot() (restore func()) {
+	vars, _ := e.r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	groups, _ := e.r.Context().Value(routeGroups).(map[string]struct{})
+	varsBefore, groupsBefore := maps.Clone(vars), maps.Clone(groups)
+	return func() {
+		clear(vars)
+		maps.Copy(vars, varsBefore)
+		clear(groups)
+		maps.Copy(groups, groupsBefore)
+	}
 }
 
 // ClientIP implements guard.Env.

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -62,6 +63,32 @@ func TestPath_IsWhatTheClientAskedFor(t *testing.T) {
 
 	bare := &environment{r: httptest.NewRequest(http.MethodGet, "/bare", nil)}
 	require.Equal(t, "/bare", bare.Path(), "outside of Caddy's server there is only one")
+}
+
+// Else the second of two tries would pass handle blocks by, and see the first one's
+// variables.
+func TestSnapshot_PutsBackWhatHandlersNote(t *testing.T) {
+	e := around(t, "/")
+	var served []string
+	next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		served = append(served, fmt.Sprint(caddyhttp.GetVar(r.Context(), "hops")))
+		caddyhttp.SetVar(r.Context(), "hops", 1)
+		return nil
+	})
+	group := caddyhttp.RouteList{{Group: "handle"}}
+	group[0].Handlers = []caddyhttp.MiddlewareHandler{caddyhttp.VarsMiddleware{"met": "yes"}}
+	require.NoError(t, group.ProvisionHandlers(caddy.Context{Context: t.Context()}, nil))
+	restore := e.Snapshot()
+	for range 3 {
+		require.NoError(t, group.Compile(next).ServeHTTP(httptest.NewRecorder(), e.r))
+		require.Equal(t, "yes", caddyhttp.GetVar(e.r.Context(), "met"), "the group is served each time")
+		restore()
+		require.Nil(t, caddyhttp.GetVar(e.r.Context(), "met"))
+	}
+	require.Equal(t, []string{"<nil>", "<nil>", "<nil>"}, served)
+
+	bare := &environment{r: httptest.NewRequest(http.MethodGet, "/", nil)}
+	bare.Snapshot()() // outside of Caddy's server there is nothing
 }
 
 func TestClientIP_ConsidersTrustedProxies(t *testing.T) {

@@ -33,8 +33,8 @@ func init() {
 // ones that were superseded with an event, and keeps them from coming back by
 // themselves. Everything else passes through untouched.
 //
-// With no option set, the newest GET stream of a token on a host and path
-// wins, and the older one gets a `DUPLICATED_CONNECTION` event and ends.
+// With no option set, the newest stream of a token on a host and path wins,
+// unless it answers a POST, PUT, PATCH or DELETE, and the older one gets a `DUPLICATED_CONNECTION` event and ends.
 //
 // The guard stops a stranger's request from ending a stream only as far as the
 // backend verifies the very credential that the key is made of.
@@ -71,10 +71,15 @@ type Handler struct {
 	// The parts of what may be held only so often, with placeholders.
 	// `{sse_guard.token}` and `{sse_guard.client}` are hashes of what was
 	// found. A part may come from the backend's response header
-	// (`{http.reverse_proxy.header.X-User}`). With a key set, streams of any
-	// method are governed, else only GET.
+	// (`{http.reverse_proxy.header.X-User}`).
 	// Default: token, host and path as the client sent it.
 	Key []string `json:"key,omitempty"`
+
+	// The methods of the requests that count, in any case; `any` alone stands for
+	// all. A stream of another method passes untracked. LLM gateways, whose
+	// streams answer a POST, write `any` or `POST`.
+	// Default: all but `POST`, `PUT`, `PATCH` and `DELETE`.
+	Methods identity.Methods `json:"methods,omitempty"`
 
 	// What to do with a stream when a key part is empty: `pass` it untracked,
 	// or `deny` it with 403. Default: `pass`; `deny` where the key has a claim of
@@ -102,6 +107,14 @@ type Handler struct {
 	// because of the older one; it needs `jwt`. A newcomer that the backend then
 	// refuses has cost the older stream all the same. Default: `auto`.
 	Takeover guard.Takeover `json:"takeover,omitempty"`
+
+	// The statuses with which the backend may refuse a newcomer since it still counts
+	// a stream that has just ended, as it does for some milliseconds. A GET without a
+	// body that ended an older stream, or waited for one of its own client to be
+	// gone, and that is refused so, without `Retry-After`, is sent again after 20,
+	// 40, 80, 160 and 320 milliseconds, until the backend has it or `end_timeout` is
+	// over. An empty list turns it off. Default: `409`.
+	RetryRefused []int `json:"retry_refused,omitzero"`
 
 	// Refuse streams without a token with 401, which stops `EventSource` from
 	// asking again. Default: off.
@@ -309,11 +322,13 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	config := guard.Config{
 		Zone:           h.zone.Zone,
 		Identity:       extractor,
+		Methods:        h.Methods,
 		Key:            h.Key,
 		KeyFromRequest: h.keyFromRequest(),
 		DenyMissing:    h.MissingKey == missingKeyDeny,
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
 		Takeover:       h.Takeover,
+		RetryRefused:   h.RetryRefused,
 		RequireToken:   h.RequireToken,
 		Logouts:        logouts,
 		Probe:          time.Duration(*h.Probe),

@@ -74,8 +74,13 @@ var options = []option[*Handler]{
 	},
 	{
 		name: "key", syntax: "<part...>", defDoc: "token, host and path as the client sent it",
-		doc:   "What may be held only so often; placeholders. With a key set, streams of any method are governed.",
+		doc:   "What may be held only so often; placeholders.",
 		parse: parseKey, validate: (*Handler).validateKey,
+	},
+	{
+		name: "methods", syntax: "any|<name...>", defDoc: "all but `POST`, `PUT`, `PATCH` and `DELETE`",
+		doc:   "The methods of the requests that count. Streams of others pass untracked.",
+		parse: parseMethods, validate: (*Handler).validateMethods,
 	},
 	word(option[*Handler]{
 		name: "missing_key", def: missingKeyPass, defDoc: "`pass`; `deny` where the key has a claim of the token",
@@ -95,6 +100,11 @@ var options = []option[*Handler]{
 		name: "takeover", def: "auto",
 		doc: "Decide before the backend is asked where the same token holds the key, or a verified one is to be rejected; or always when it has answered; `request` (needs `jwt`) also ends another token of the same user before the backend is asked. Only a request that asks for a stream (`Accept: text/event-stream`, as `EventSource` does) is decided before.",
 	}, func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
+	{
+		name: "retry_refused", syntax: "<status...>|off", def: "409",
+		doc:   "A backend that refuses a newcomer so, since it still counts a stream that has just ended, is asked again, for `end_timeout` at most.",
+		parse: parseRetryRefused, validate: (*Handler).validateRetryRefused, fill: fillRetryRefused,
+	},
 	toggle(option[*Handler]{
 		name: "require_token", defDoc: "off",
 		doc: "Streams without a token get 401.",

@@ -125,6 +125,12 @@ func fillMissingKey(h, defaults *Handler) {
 	setDefault(&h.MissingKey, defaults.MissingKey)
 }
 
+func fillRetryRefused(h, defaults *Handler) {
+	if h.RetryRefused == nil { // an empty list turns it off
+		h.RetryRefused = defaults.RetryRefused
+	}
+}
+
 func fillLimit(h, defaults *Handler) {
 	setDefault(&h.Limit, defaults.Limit)
 	setDefault(&h.LimitUnit, defaults.LimitUnit)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -93,6 +95,23 @@ func (h *Handler) validateKey() error {
 	return h.validateKeyPlaceholders()
 }
 
+// methodName is a token of RFC 9110 section 5.6.2.
+var methodName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func (h *Handler) validateMethods() error {
+	for _, name := range h.Methods {
+		switch {
+		case name == identity.AnyMethod && len(h.Methods) > 1:
+			return fmt.Errorf("methods: %q stands alone, got %q; write: methods any, or the names of methods", name, strings.Join(h.Methods, " "))
+		case !methodName.MatchString(name):
+			return fmt.Errorf("methods: %q is not allowed; it is any, or the name of a method, such as GET or POST", name)
+		case strings.EqualFold(name, http.MethodHead):
+			return fmt.Errorf("methods: %q is not allowed: its answer has no body, and so is no stream; name another method, such as GET", name)
+		}
+	}
+	return nil
+}
+
 func (h *Handler) validateLimit() error {
 	if *h.Limit < 0 {
 		return fmt.Errorf("limit: %d is not allowed; it is 0 (track only) or more", *h.Limit)
@@ -101,6 +120,15 @@ func (h *Handler) validateLimit() error {
 		return nil // not given, and its default is not set yet
 	}
 	return oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients)
+}
+
+func (h *Handler) validateRetryRefused() error {
+	for _, status := range h.RetryRefused {
+		if status < 400 || status > 599 {
+			return fmt.Errorf("retry_refused: %d is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", status)
+		}
+	}
+	return nil
 }
 
 func (h *Handler) validateMaxEventSize() error {

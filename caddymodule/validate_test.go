@@ -20,6 +20,8 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"takeover":                  {`{"takeover": "never"}`, []string{"takeover", `"never"`, "auto, response, request"}},
 		"on_reject":                 {`{"on_reject": "drop"}`, []string{"on_reject", `"drop"`, "event, park, status"}},
 		"missing_key":               {`{"missing_key": "ignore"}`, []string{"missing_key", `"ignore"`, "pass, deny"}},
+		"methods":                   {`{"methods": ["GE T"]}`, []string{"methods", `"GE T"`, "the name of a method"}},
+		"retry_refused":             {`{"retry_refused": [409, 600]}`, []string{"retry_refused", "600", "400 to 599"}},
 		"limit":                     {`{"limit": -1}`, []string{"limit", "-1", "0 (track only) or more"}},
 		"limit_unit":                {`{"limit_unit": "users"}`, []string{"limit_unit", `"users"`, "streams, clients"}},
 		"retry":                     {`{"retry": -1}`, []string{"retry", "-1ns", "at least 0s"}},

@@ -45,37 +45,6 @@ func TestPassThrough(t *testing.T) {
 	assert.Equal(t, "https://app.example", preflight.Header.Get("Access-Control-Allow-Origin"))
 }
 
-// TestPost_IsGovernedOnlyWithAKey: an API key may run two completions at once.
-func TestPost_IsGovernedOnlyWithAKey(t *testing.T) {
-	app := harness.StartFastAPI(t)
-	server := harness.StartCaddy(t, `
-		handle_path /free/* {
-			sse_guard
-			reverse_proxy `+app.URL+`
-		}
-		handle_path /one/* {
-			sse_guard {
-				key {sse_guard.token}
-			}
-			reverse_proxy `+app.URL+`
-		}`)
-	client := harness.NewClient(t, harness.HTTP1)
-	chat := func(path string) *harness.Stream {
-		s := client.Open(t, server.URL+path, harness.WithPost("{}"), harness.WithBearer("key"))
-		s.Next(t)
-		return s
-	}
-	one, two := chat("/free/chat?n=10"), chat("/free/chat?n=10")
-	for _, s := range []*harness.Stream{one, two} {
-		events := s.Rest(t)
-		assert.Equal(t, "[DONE]", events[len(events)-1].Data)
-		assert.True(t, s.Wait(t).Clean())
-	}
-	older := chat("/one/chat?n=0")
-	chat("/one/chat?n=0")
-	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
-}
-
 // TestEarlyHintsAndTrailers pass.
 func TestEarlyHintsAndTrailers(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -283,12 +283,12 @@ func TestVerified_WhatIsNoStreamPasses(t *testing.T) {
 	}
 }
 
-// TestVerified_OfEveryMethodWithAKey: an answer to a POST is a stream like any
+// TestVerified_OfEveryMethodThatCounts: an answer to a POST is a stream like any
 // other then.
-func TestVerified_OfEveryMethodWithAKey(t *testing.T) {
+func TestVerified_OfEveryMethodThatCounts(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	i := harness.NewIssuer(t, "HS256")
-	server := harness.StartCaddy(t, harness.VerifyingSite(app, i.KeyOption(t), harness.ByUser))
+	server := harness.StartCaddy(t, harness.VerifyingSite(app, i.KeyOption(t), harness.ByUser, "methods any"))
 	client := harness.NewClient(t, harness.HTTP1)
 	chat := func(token string, options ...harness.RequestOption) *harness.Stream {
 		return client.Open(t, server.URL+"/chat?n=0", append(options, harness.WithPost("{}"), harness.WithBearer(token))...)

@@ -94,14 +94,21 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 	if c.answering {
 		return stream.Pass
 	}
+	q.noteCORS(status, header)
 	if q.logout != nil && q.logout.Success(status) {
 		q.logOut(q.logout)
 	}
-	if !q.governed || !isStream(status, header) {
+	if !isStream(status, header) {
 		return stream.Pass
 	}
+	if !q.governed {
+		q.identify()
+		q.open(stream.Terms{Untracked: true})
+		q.guard.passUncounted(q.r.Method)
+		return stream.Admit
+	}
 	if !q.verdict.judged {
-		c.judge(q, header)
+		c.judge(q)
 	}
 	switch {
 	case c.refused != nil:
@@ -115,14 +122,14 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 
 // judge decides for from, whose upstream answers with a stream, and all guards
 // further out.
-func (c *chain) judge(from *request, header http.Header) {
+func (c *chain) judge(from *request) {
 	var asking []*request
 	for q := from; q != nil; q = q.outer {
 		if !q.governed || q.verdict.judged {
 			continue
 		}
 		q.verdict.judged = true
-		if f := q.at(header, atHeader); f != nil {
+		if f := q.at(atHeader); f != nil {
 			c.refuse(q, f)
 			return
 		}

@@ -2,31 +2,57 @@ package guard
 
 import (
 	"context"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// decideEarly decides about a request that asks for a stream before the
-// upstream sees it, as far as the request alone allows. It returns nil if the
-// request may go on.
+// decideEarly decides about a request before the upstream sees it, as far as the
+// request alone allows. It returns nil if the request may go on.
 //
-// A page of another origin reads only what CORS allows, and takes anything else
-// for final: the temporary refusals that it is to come back after wait for the
-// header, where the upstream's CORS fields are known.
+// One that accepts other types besides mostly gets those, and is to be answered as
+// the upstream would: of it only the token is demanded that it would need for a
+// stream.
+//
+// A page of another origin reads only what CORS allows, and asks again and again
+// where it cannot: while nobody knows the fields with which the upstream lets it,
+// refusals wait for the header. But a request that does something is not let
+// through for that without the token that it needs.
 func (q *request) decideEarly() *refusal {
-	f := q.through(beforeForward)
-	if f != nil && f.temporary && f.header == nil && q.crossOrigin() {
+	var f *refusal
+	switch {
+	case q.asks:
+		f = q.through(beforeForward)
+	case q.names:
+		f = tokenDemanded(q)
+	}
+	if f == nil || q.readable || f.status == http.StatusUnauthorized && !isSafe(q.r.Method) {
+		return f
+	}
+	return nil
+}
+
+// tokenDemanded demands a good token, where one is required, of a request that may
+// yet get something else than a stream.
+func tokenDemanded(q *request) *refusal {
+	g := q.guard
+	if !g.RequireToken && (g.Verifier == nil || g.Optional) {
 		return nil
 	}
-	return f
+	if f := identified(q); f != nil && f.status == http.StatusUnauthorized {
+		return f
+	}
+	return nil
 }
 
 // decidesEarly reports whether the guard may decide about the key before the
-// upstream has answered.
+// upstream has answered. Not for a request that is not all there: its client may
+// never finish it, so that it has ended another's stream for nothing.
 func (q *request) decidesEarly() bool {
-	return q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
+	return q.bodiless && q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
 }
 
 // admitEarly has the registry end older streams before the upstream sees the
@@ -41,6 +67,7 @@ func admitEarly(q *request) *refusal {
 		return nil
 	}
 	if q.back.asked {
+		q.takesOver = q.back.departed != nil
 		q.awaitDeparture(q.back.departed)
 		return nil
 	}
@@ -52,6 +79,7 @@ func admitEarly(q *request) *refusal {
 		switch a.Outcome {
 		case registry.Admitted:
 			q.tellSuperseded(a.Ends)
+			q.takesOver = len(a.Ends) > 0 || a.Departed != nil
 			q.awaitDeparture(a.Departed)
 			return nil
 		case registry.Denied, registry.Damped:
@@ -95,20 +123,9 @@ func (q *request) consent() registry.Consent {
 // here. Backends often keep one emitter per user, and the newcomer's would
 // replace the holder's.
 func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
-	for _, h := range holders {
-		if h.Token != q.holder.Token && !q.verified() {
-			continue
-		}
-		f := rejected()
-		if !q.crossOrigin() {
-			return f
-		}
-		// A page of another origin reads the refusal only with the fields that
-		// the upstream would allow it with; the holder's response had them.
-		if h.Origin == q.holder.Origin {
-			f.header = h.CORS.Clone()
-			return f
-		}
+	authorised := func(h *registry.Holder) bool { return h.Token == q.holder.Token || q.verified() }
+	if q.readable && slices.ContainsFunc(holders, authorised) {
+		return rejected()
 	}
 	return nil // decided at the header
 }

@@ -45,6 +45,8 @@ type Config struct {
 	OnExpiry OnExpiry
 	// Logouts describes the requests that log out.
 	Logouts []Logout
+	// Methods names the methods of the requests that count.
+	Methods identity.Methods
 	// Key lists the key's parts, with placeholders. Empty: token, host, path.
 	Key []string
 	// KeyFromRequest says that Key needs nothing of the response.
@@ -55,6 +57,9 @@ type Config struct {
 	Rule registry.Rule
 	// Takeover says when to decide.
 	Takeover Takeover
+	// RetryRefused are the statuses with which the upstream may refuse a newcomer since
+	// it still counts a stream that is gone.
+	RetryRefused []int
 	// RequireToken refuses requests without a token.
 	RequireToken bool
 	// Probe is how long a holder has to prove that it lives before a newcomer is
@@ -91,13 +96,15 @@ type Config struct {
 type Guard struct {
 	Config
 	observers event.Observers
+	cors      *corsMemory
 
-	warnEncoded sync.Once
+	warnEncoded   sync.Once
+	tellUncounted sync.Once
 }
 
 // New returns a guard as c says.
 func New(c Config) *Guard {
-	g := &Guard{Config: c}
+	g := &Guard{Config: c, cors: newCORSMemory()}
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
@@ -168,6 +175,9 @@ type Env interface {
 	// find it; nil: that is not known. The guard removes from its query what is meant
 	// for guards.
 	Original() *url.URL
+	// Snapshot notes what the server keeps of the request while handlers work on it,
+	// and returns what puts that back, any number of times.
+	Snapshot() (restore func())
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// Connection is the client's connection.
@@ -182,18 +192,25 @@ type Next func(http.ResponseWriter, *http.Request) error
 func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env) error {
 	original := env.Original()
 	r = takeWish(takeTombstones(r, original), original)
-	governed, logout := identity.Governed(r, len(g.Key) > 0), g.logoutOf(r)
-	if !governed && logout == nil && g.Verifier == nil {
+	head := r.Method == http.MethodHead // its answer has no body
+	if head && g.Verifier == nil {
 		return next(w, r)
 	}
-	q := newRequest(g, r, env, governed, logout)
+	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), g.logoutOf(r))
 	ctx := context.WithValue(r.Context(), requestKey{}, q)
-	if !governed && logout == nil {
+	if head {
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
-	defer q.leaveArrivals()
+	defer func() {
+		q.leaveArrivals()
+		q.ahead.stop()
+	}()
 	if f := q.enter(w); f != nil {
+		q.letRead(w.Header())
 		return f.answer(q, w)
+	}
+	if asksAgain(q) {
+		next = askingAgain(q, next)
 	}
 	sum, err := q.response.Relay(ctx, next)
 	return q.conclude(w, sum, err)

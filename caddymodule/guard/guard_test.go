@@ -34,6 +34,7 @@ func (e fakeEnv) Expand(template string, own func(string) string) string {
 func (fakeEnv) Publish(func(string) string)   {}
 func (e fakeEnv) Path() string                { return e.r.URL.Path }
 func (fakeEnv) Original() *url.URL            { return nil }
+func (fakeEnv) Snapshot() func()              { return func() {} }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 

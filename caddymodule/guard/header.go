@@ -7,9 +7,22 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
-// isStream reports whether an answer with that status and header is a stream.
+// isStream reports whether an answer with that status and header is a stream: any
+// success that has a body. No request here is a HEAD.
 func isStream(status int, header http.Header) bool {
-	return status == http.StatusOK && identity.IsEventStream(header)
+	success := status >= 200 && status < 300
+	return success && status != http.StatusNoContent && status != http.StatusResetContent && identity.IsEventStream(header)
+}
+
+// isSafe reports whether a request of the method asks for something, and does
+// nothing (RFC 9110 section 9.2.1).
+func isSafe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	default:
+		return false
+	}
 }
 
 // headerSnapshot is a header as it once was. Those that servers begin a response

@@ -18,7 +18,10 @@ import (
 type sender struct {
 	guard *Guard
 	r     *http.Request // as the guard received it
-	env   Env
+	// origin is that of the page that asks; empty: no page does, or the site's own,
+	// which need not say so.
+	origin string
+	env    Env
 
 	// credentials are what the request presented on entry.
 	credentials identity.Credentials
@@ -36,7 +39,7 @@ type sender struct {
 // identify finds out who asks, as far as the request alone tells. With wait, it
 // waits for keys that tokens are verified with.
 func (s *sender) identify(id registry.StreamID, wait bool) {
-	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP(), Origin: s.r.Header.Get("Origin")}
+	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP()}
 	var token identity.Token
 	token, s.tokenErr = s.credentials.Token()
 	s.holder.Token = registry.ID(token.Hash)

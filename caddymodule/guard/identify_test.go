@@ -237,22 +237,6 @@ func TestKey_HoldsTokenHostAndPath(t *testing.T) {
 	})
 }
 
-// An explicit key governs streams of any method, as LLM gateways use them.
-func TestKey_ThatIsExplicitGovernsPosts(t *testing.T) {
-	post := both(token("ann"), method(http.MethodPost))
-	atSite(t, func(t *testing.T, s *site) {
-		first, second := s.open(post), s.open(post)
-		require.True(t, first.over())
-		require.False(t, second.over())
-	}, keyedBy("{sse_guard.token}"))
-	atSite(t, func(t *testing.T, s *site) {
-		first, second := s.open(post), s.open(post)
-		require.False(t, first.over())
-		require.False(t, second.over())
-		require.Zero(t, s.holders(0))
-	})
-}
-
 func TestPlaceholders_AreOfferedToTheHandlersBehind(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		c := s.open(token("ann"), field("X-Client-Id", "phone"))

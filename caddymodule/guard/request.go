@@ -24,11 +24,18 @@ type request struct {
 
 	back returning // what is known of a client that was here before
 
-	governed bool    // its answer may be a stream that counts
-	asks     bool    // for a stream
-	waits    bool    // parked
-	logout   *Logout // what it logs out, if anything
+	governed bool // its answer may be a stream that counts
+	names    bool // a stream among what it accepts
+	asks     bool // for a stream, and nothing else
+	bodiless bool // all of it has arrived
+	readable bool // its page could read a refusal before the upstream has answered
+	waits    bool // parked
+	// takesOver says that it ended, or waited for, streams whose requests are gone by
+	// now, as far as the guard knows.
+	takesOver bool
+	logout    *Logout // what it logs out, if anything
 
+	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry
 	response stream.Response
 	verdict  verdict
@@ -50,17 +57,19 @@ type requestKey struct{}
 
 func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logout) *request {
 	q := &request{
-		sender:   sender{guard: g, r: r, env: env},
+		sender:   sender{guard: g, r: r, env: env, origin: r.Header.Get("Origin")},
 		governed: governed,
-		asks:     governed && identity.AsksForStream(r),
 		logout:   logout,
+	}
+	if governed && r.Method != http.MethodOptions && r.Method != http.MethodTrace && identity.AcceptsStream(r) {
+		q.names, q.asks, q.bodiless = true, identity.AsksForStream(r), isBodiless(r)
 	}
 	q.link.join(q)
 	q.credentials = g.Identity.Find(r)
 	// A key that needs only the request is computed on entry, so that a rewrite
 	// further inside does not change it. The default key is of what no rewrite
 	// changes.
-	if q.asks || logout != nil || g.Verifier != nil {
+	if q.names || logout != nil || g.Verifier != nil {
 		q.identify()
 		if g.KeyFromRequest {
 			q.findKey()
@@ -84,14 +93,21 @@ func (q *request) identify() {
 // the response. A refusal is to be answered in place of forwarding.
 func (q *request) enter(w http.ResponseWriter) *refusal {
 	q.arrive()
-	if q.asks {
-		if f := q.decideEarly(); f != nil {
-			return f
-		}
+	if q.asks && isOpenEnded(q.r) && q.guard.Takeover != TakeoverResponse {
+		awaitBody(q)
+	}
+	if q.names {
+		q.readable = q.canRead(w.Header())
+	}
+	if f := q.decideEarly(); f != nil {
+		return f
+	}
+	if q.names {
 		// Go's transport would ask for gzip by itself if the field were absent,
 		// and in compressed streams events cannot be told apart.
 		q.r.Header.Set("Accept-Encoding", "identity")
-	} else if q.governed {
+	}
+	if q.governed && !q.asks {
 		if f := q.through(whoeverAsks); f != nil {
 			return f
 		}
@@ -118,6 +134,7 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 	}
 	if f := q.verdict.refusal; f != nil && !sum.Left && !sum.Passed {
 		q.entry.restore(w.Header())
+		q.letRead(w.Header())
 		return f.answer(q, w)
 	}
 	return err
@@ -138,7 +155,9 @@ func (q *request) rule() registry.Rule {
 
 // tracked reports whether the stream is to hold a key: it has one, and no guard
 // further out holds the same one for it.
-func (q *request) tracked() bool { return q.keyed() && !q.anonymous() && q.verdict.coveredBy == nil }
+func (q *request) tracked() bool {
+	return q.governed && q.keyed() && !q.anonymous() && q.verdict.coveredBy == nil
+}
 
 // arrival is the request's place among those that may become streams. Others ask
 // it who that is, so what it points to is not changed while it is there.

@@ -71,6 +71,7 @@ func plainConfig(t testing.TB, logger *zap.Logger) Config {
 		KeyFromRequest: true,
 		Rule:           registry.Rule{Policy: registry.Supersede, Limit: 1, Unit: registry.Streams},
 		Takeover:       TakeoverAuto,
+		RetryRefused:   []int{http.StatusConflict},
 		OnReject:       RejectEvent,
 		Retry:          5 * time.Second,
 		Stream:         stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 20, Wheel: z.Wheel},
@@ -197,8 +198,12 @@ func (e *aroundRequest) Expand(template string, own func(string) string) string 
 func (e *aroundRequest) Publish(own func(string) string) { e.c.published = own }
 func (e *aroundRequest) Path() string                    { return e.path }
 func (e *aroundRequest) Original() *url.URL              { return e.original }
-func (e *aroundRequest) ClientIP() string                { return e.c.addr }
-func (*aroundRequest) Connection() stream.Connection     { return stream.Connection{} }
+func (e *aroundRequest) Snapshot() func() {
+	kept := e.c.kept
+	return func() { e.c.kept = kept }
+}
+func (e *aroundRequest) ClientIP() string            { return e.c.addr }
+func (*aroundRequest) Connection() stream.Connection { return stream.Connection{} }
 
 // client is a request, and the writer of its response.
 type client struct {
@@ -207,6 +212,7 @@ type client struct {
 	original  *url.URL
 	leave     context.CancelFunc
 	published func(string) string // the placeholders that handlers see
+	kept      int                 // what the server keeps of the request
 
 	header http.Header
 	done   chan struct{}

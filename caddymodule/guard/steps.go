@@ -2,7 +2,6 @@ package guard
 
 import (
 	"errors"
-	"net/http"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,10 +29,9 @@ var atHeader = []step{staysLoggedOut, identifiedAtHeader, keyedAtHeader, drainin
 // upstream sees it.
 var whoeverAsks = []step{staysLoggedOut, entombed}
 
-// at goes through steps for an answer with that header.
-func (q *request) at(header http.Header, steps []step) *refusal {
+// at goes through steps once the upstream has answered.
+func (q *request) at(steps []step) *refusal {
 	q.identify()
-	q.noteCORS(header)
 	return q.through(steps)
 }
 

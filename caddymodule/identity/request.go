@@ -8,54 +8,54 @@ import (
 // eventStream is the media type of WHATWG HTML 9.2.4.
 const eventStream = "text/event-stream"
 
-// Governed reports whether the guard looks after r: a GET, or with anyMethod
-// any request that can have a streamed answer.
-//
-// A request that asks for an upgrade is governed too: a server may ignore that
-// wish (RFC 9110 section 7.8) and answer with a stream. A WebSocket is known
-// by its answer, which is no stream.
-func Governed(r *http.Request, anyMethod bool) bool {
-	switch r.Method {
-	case http.MethodGet:
-		return true
-	case http.MethodHead, http.MethodOptions, http.MethodConnect, http.MethodTrace:
-		return false
-	default:
-		return anyMethod
-	}
+// AcceptsStream reports whether r's Accept includes text/event-stream with a
+// weight above 0 (RFC 9110 section 12.5.1), perhaps among other types. Wildcards do
+// not count: every fetch and every image sends them.
+func AcceptsStream(r *http.Request) bool {
+	named, _ := accepted(r)
+	return named
 }
 
-// AsksForStream reports whether r's Accept includes text/event-stream with a
-// weight above 0 (RFC 9110 section 12.5.1). Wildcards do not count: every fetch
-// and every image sends them.
+// AsksForStream reports whether r accepts text/event-stream and nothing else. Who
+// accepts other types too, as MCP and GraphQL clients do, mostly gets those.
 func AsksForStream(r *http.Request) bool {
+	named, others := accepted(r)
+	return named && !others
+}
+
+// accepted reports what r's Accept has with a weight above 0: text/event-stream,
+// and any other type or wildcard.
+func accepted(r *http.Request) (stream, others bool) {
 	for _, field := range r.Header["Accept"] {
 		for field != "" {
 			var mediaRange string
 			mediaRange, field = cutUnquoted(field, ',')
-			if acceptsStream(mediaRange) {
-				return true
+			mediaType, params := cutUnquoted(mediaRange, ';')
+			mediaType = trimOWS(mediaType)
+			switch {
+			case mediaType == "" || refused(params):
+			case isEventStream(mediaType):
+				stream = true
+			default:
+				others = true
 			}
 		}
 	}
-	return false
+	return stream, others
 }
 
-// acceptsStream judges one element of an Accept header.
-func acceptsStream(mediaRange string) bool {
-	mediaType, params := cutUnquoted(mediaRange, ';')
-	if !isEventStream(trimOWS(mediaType)) {
-		return false
-	}
+// refused reports whether the parameters of one element of an Accept header give it
+// the weight 0.
+func refused(params string) bool {
 	for params != "" {
 		var param string
 		param, params = cutUnquoted(params, ';')
 		name, value, _ := strings.Cut(param, "=")
 		if strings.EqualFold(trimOWS(name), "q") {
-			return !isZeroWeight(trimOWS(value))
+			return isZeroWeight(trimOWS(value))
 		}
 	}
-	return true
+	return false
 }
 
 // isZeroWeight reports whether a qvalue of RFC 9110 section 12.4.2 is 0.

@@ -8,36 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGoverned_Methods(t *testing.T) {
-	for method, want := range map[string]struct{ usually, anyMethod bool }{
-		"GET":     {true, true},
-		"POST":    {false, true},
-		"PUT":     {false, true},
-		"PATCH":   {false, true},
-		"DELETE":  {false, true},
-		"QUERY":   {false, true},
-		"get":     {false, true},
-		"HEAD":    {false, false},
-		"OPTIONS": {false, false},
-		"CONNECT": {false, false},
-		"TRACE":   {false, false},
-	} {
-		t.Run(method, func(t *testing.T) {
-			r := request("/")
-			r.Method = method
-			require.Equal(t, want.usually, Governed(r, false))
-			require.Equal(t, want.anyMethod, Governed(r, true))
-		})
-	}
-}
-
-func TestGoverned_AWishToUpgradeIsNoWayAround(t *testing.T) {
-	r := request("/")
-	r.Header["Connection"], r.Header["Upgrade"] = []string{"upgrade"}, []string{"websocket"}
-	require.True(t, Governed(r, false))
-}
-
-func TestAsksForStream(t *testing.T) {
+func TestAcceptsStream(t *testing.T) {
 	for name, tt := range map[string]struct {
 		accept []string
 		want   bool
@@ -78,12 +49,42 @@ func TestAsksForStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := request("/")
 			r.Header["Accept"] = tt.accept
-			require.Equal(t, tt.want, AsksForStream(r))
+			require.Equal(t, tt.want, AcceptsStream(r))
 		})
 	}
 }
 
-// naiveAsks is AsksForStream for a field without quoted strings.
+// Whoever accepts anything else mostly gets that.
+func TestAsksForStream_IfNothingElseIsAccepted(t *testing.T) {
+	for name, tt := range map[string]struct {
+		accept []string
+		want   bool
+	}{
+		"no Accept":                   {nil, false},
+		"as EventSource sends it":     {[]string{"text/event-stream"}, true},
+		"as an MCP client sends it":   {[]string{"application/json, text/event-stream"}, false},
+		"as urql sends it":            {[]string{"application/graphql-response+json, application/graphql+json, application/json, text/event-stream, multipart/mixed"}, false},
+		"all types besides":           {[]string{"text/event-stream, */*;q=0.1"}, false},
+		"all text types besides":      {[]string{"text/*, text/event-stream"}, false},
+		"another field":               {[]string{"text/event-stream", "a/b"}, false},
+		"what is not acceptable":      {[]string{"text/event-stream, a/b;q=0, */*; q=0.0"}, true},
+		"twice":                       {[]string{"text/event-stream;q=0.5, text/event-stream", "Text/Event-Stream"}, true},
+		"empty elements":              {[]string{", text/event-stream,, ", ""}, true},
+		"a quoted comma":              {[]string{`text/event-stream;c="a/b, c/d"`}, true},
+		"weight 0 and another type":   {[]string{"text/event-stream;q=0, a/b"}, false},
+		"weight 0":                    {[]string{"text/event-stream;q=0"}, false},
+		"another type without weight": {[]string{"a/b;q, text/event-stream"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request("/")
+			r.Header["Accept"] = tt.accept
+			require.Equal(t, tt.want, AsksForStream(r))
+			require.Zero(t, testing.AllocsPerRun(10, func() { AsksForStream(r) }))
+		})
+	}
+}
+
+// naiveAsks is AcceptsStream for a field without quoted strings.
 func naiveAsks(accept string) bool {
 	for element := range strings.SplitSeq(strings.ToLower(accept), ",") {
 		parts := strings.Split(element, ";")
@@ -105,7 +106,7 @@ func naiveAsks(accept string) bool {
 	return false
 }
 
-func FuzzAsksForStream(f *testing.F) {
+func FuzzAcceptsStream(f *testing.F) {
 	for _, accept := range []string{
 		"", "*/*", "text/event-stream", "a/b, text/event-stream;q=0", `a/b;c="\", text/event-stream`,
 		"text/event-stream;q=0.000;q=1,text/event-stream", "TEXT/EVENT-STREAM ; x ; q = 0 ",
@@ -115,19 +116,21 @@ func FuzzAsksForStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, accept string) {
 		r := request("/")
 		r.Header["Accept"] = []string{accept}
-		asks := AsksForStream(r)
+		asks := AcceptsStream(r)
+		require.True(t, asks || !AsksForStream(r))
 
 		if isASCII(accept) {
 			if !strings.Contains(accept, `"`) {
 				require.Equal(t, naiveAsks(accept), asks)
 			}
 			r.Header["Accept"] = []string{strings.ToUpper(accept)}
-			require.Equal(t, asks, AsksForStream(r), "in capitals")
+			require.Equal(t, asks, AcceptsStream(r), "in capitals")
 		}
 		r.Header["Accept"] = []string{"application/json, " + accept}
-		require.Equal(t, asks, AsksForStream(r), "behind another element")
+		require.Equal(t, asks, AcceptsStream(r), "behind another element")
+		require.False(t, AsksForStream(r), "behind another type")
 		r.Header["Accept"] = []string{accept, "text/event-stream"}
-		require.True(t, AsksForStream(r), "with another field")
+		require.True(t, AcceptsStream(r), "with another field")
 	})
 }
 

@@ -28,7 +28,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
-	"net/http"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -104,10 +103,6 @@ type Holder struct {
 	Since time.Time
 	// Addr is the client's address, for log lines.
 	Addr string
-	// Origin is the Origin field of the request, and CORS the fields with which
-	// the upstream let pages of that origin read the stream; empty: not known.
-	Origin string
-	CORS   http.Header
 	// Nested says that a guard further inside governs the stream too. It may yet
 	// refuse what this one admits.
 	Nested bool
@@ -237,8 +232,7 @@ type Admission struct {
 	// be as things stand.
 	Ends []Victim
 	// Holders lists, where Rejected, some of those who hold the key: those of the
-	// newcomer's own token and origin first, then those of its token, then the
-	// oldest; MostHolders at most.
+	// newcomer's own token first, then the oldest; MostHolders at most.
 	Holders []*Holder
 	// Suspects lists, where Rejected, those of the holders whose clients may be dead,
 	// the longest silent first as far as that is known; MostSuspects at most. Probe

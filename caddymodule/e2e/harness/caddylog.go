@@ -84,6 +84,7 @@ type LogLine struct {
 	Zone       string   `json:"zone"`
 	Key        string   `json:"key"`
 	Reason     string   `json:"reason"`
+	Cause      string   `json:"cause"` // why a stream passes untracked
 	EventSent  bool     `json:"event_sent"`
 	Age        float64  `json:"age"` // in seconds
 	Events     int      `json:"events"`

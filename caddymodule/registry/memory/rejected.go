@@ -33,16 +33,12 @@ func (n *newcomer) someHolders() []*registry.Holder {
 	return out
 }
 
-// distance is lower for a holder that tells a page of the newcomer's more.
+// distance is lower for a holder of the newcomer's token.
 func (n *newcomer) distance(h *registry.Holder) int {
-	switch {
-	case h.Token.IsZero() || h.Token != n.holder.Token:
-		return 2
-	case h.Origin != n.holder.Origin:
+	if h.Token.IsZero() || h.Token != n.holder.Token {
 		return 1
-	default:
-		return 0
 	}
+	return 0
 }
 
 // mostAsked is of how many holders, the oldest, the node is asked how long their

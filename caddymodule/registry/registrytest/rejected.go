@@ -18,18 +18,13 @@ func (s site) limited(t *testing.T, holders ...*registry.Holder) registry.Rule {
 }
 
 func testRejected(t *testing.T, open Open) {
-	from := func(name, token, origin string) *registry.Holder {
-		h := withToken(Anon(name), token)
-		h.Origin = origin
-		return h
-	}
+	of := func(name, token string) *registry.Holder { return withToken(Anon(name), token) }
 	runSpecs(t, open, []spec{
 		{"HoldersAreTheNearestFirst", func(t *testing.T, s site) {
-			rule := s.limited(t, from("a", "x", "o"), from("b", "t", "p"), from("c", "x", "p"), from("d", "t", "o"),
-				from("e", "t", "p"), from("f", "t", "o"), from("g", "x", "o"))
-			got := s.ask(t, registry.Header, from("n", "t", "o"), rule).Holders
-			require.Equal(t, []string{"d", "f", "b", "e", "a"}, names(got))
-			got = s.ask(t, registry.Early, from("n", "", "o"), rule).Holders
+			rule := s.limited(t, of("a", "x"), of("b", "t"), of("c", "x"), of("d", "t"), of("e", "x"), of("f", "t"), of("g", "x"))
+			got := s.ask(t, registry.Header, of("n", "t"), rule).Holders
+			require.Equal(t, []string{"b", "d", "f", "a", "c"}, names(got))
+			got = s.ask(t, registry.Early, of("n", ""), rule).Holders
 			require.Equal(t, []string{"a", "b", "c", "d", "e"}, names(got), "no token is nobody's own")
 		}},
 		{"FewHoldersAreAllSuspects", func(t *testing.T, s site) {
