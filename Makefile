@@ -14,6 +14,10 @@ help: ## show the targets
 test: ## install what the tests need, then gofmt, vet, lint and every test under the race detector
 	@.ci/test.sh
 
+.PHONY: compat
+compat: ## real clients against this Caddy, held to README's table; ARGS=-update writes it
+	@.ci/compat.sh $(ARGS)
+
 .PHONY: deps
 deps: ## install what the tests need and is missing
 	@.ci/deps.sh
