@@ -15,7 +15,7 @@ test: ## install what the tests need, then gofmt, vet, lint and every test under
 	@.ci/test.sh
 
 .PHONY: compat
-compat: ## real clients against this Caddy, held to README's table; ARGS=-update writes it
+compat: ## real clients, held to README's table of them; ARGS=-update writes it
 	@.ci/compat.sh $(ARGS)
 
 .PHONY: deps

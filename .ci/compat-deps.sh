@@ -1,77 +1,62 @@
 #!/usr/bin/env bash
-# Installs what `make compat` needs besides the tests' needs: Debian packages, and
-# under .cache/compat the clients of testdata/compat, at the versions that its
-# lock files name. Run again, it only looks.
+# Installs what `make compat` needs besides what the tests need: Debian packages,
+# and in .cache/compat the clients of testdata/compat, at the versions that its lock
+# files name. Run again, it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.ci/deps.sh
+source .ci/install.sh
+
+has_firefox() { have firefox-esr; }
+has_node() { have node && have npm; }
+has_java() { have javac && have mvn; }
+
+needs=(
+	"firefox:firefox-esr"
+	"node:nodejs npm"
+	"java:default-jdk-headless maven"
+)
 
 clients=testdata/compat
-made=.cache/compat
+cache=.cache/compat
 
-needs=("firefox-esr:firefox-esr" "node:nodejs npm" "npm:npm" "javac:default-jdk-headless" "mvn:maven")
-
-missing() {
-	local need
-	for need in "${needs[@]}"; do
-		command -v "${need%%:*}" >/dev/null 2>&1 || echo "${need#*:}"
-	done
-}
-
-read -ra packages <<<"$(missing | tr '\n' ' ')"
-if [ ${#packages[@]} -gt 0 ]; then
-	echo "compat-deps: installing ${packages[*]}"
-	root=()
-	[ "$(id -u)" -eq 0 ] || root=(sudo)
-	apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120)
-	"${root[@]}" "${apt[@]}" update </dev/null
-	"${root[@]}" "${apt[@]}" install -y --no-install-recommends "${packages[@]}" </dev/null
-	hash -r
-fi
-
-mkdir -p "$made"
-# Two runs at once must not install under each other.
-exec 9>"$made/deps.lock"
-flock 9
-
-# stale DIR FILE...: says whether DIR was made from other FILEs, and empties it then.
-stale() {
-	local dir=$1 want
-	shift
-	want=$(cat "$@" | sha256sum)
-	[ "$(cat "$dir/made-from" 2>/dev/null)" != "$want" ] || return 1
+# make_js installs the packages, and bundles the pages. No package needs its install script.
+make_js() {
+	local dir=$cache/js files
+	mapfile -t files < <(find "$clients/js" -type f | sort)
+	stale "$dir" "${files[@]}" || return 0
+	say "installing the JavaScript clients"
 	rm -rf "$dir"
-	mkdir -p "$dir"
-	made_from=$want
+	cp -r "$clients/js" "$dir"
+	npm --prefix "$dir" ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	local pages
+	mapfile -t pages < <(cd "$dir" && find page -name '*.js' ! -name compat.js)
+	(cd "$dir" && node_modules/.bin/esbuild --bundle --format=iife --log-level=warning --outdir=pages "${pages[@]}")
+	made "$dir" "${files[@]}"
 }
 
-made() { echo "$made_from" >"$1/made-from"; }
+make_java() {
+	local dir=$PWD/$cache/java files
+	mapfile -t files < <(find "$clients/java" -type f | sort)
+	stale "$dir" "${files[@]}" || return 0
+	say "installing the Java clients"
+	rm -rf "$dir"
+	mvn --quiet --batch-mode -Dstyle.color=never -f "$clients/java/pom.xml" \
+		-Dmaven.repo.local="$PWD/$cache/m2" -Dcompat.directory="$dir" compile
+	made "$dir" "${files[@]}"
+}
 
-if stale "$made/python" "$clients/python/requirements.txt"; then
-	echo "compat-deps: the Python clients"
-	python3 -m venv "$made/python"
-	"$made/python/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --no-deps -r "$clients/python/requirements.txt"
-	made "$made/python"
-fi
+# make_go leaves it to Go to see what has changed.
+make_go() {
+	GOBIN="$PWD/$cache/go" go install -C "$clients/go" ./...
+}
 
-mapfile -t js < <(find "$clients/js" -type f | sort)
-if stale "$made/js" "${js[@]}"; then
-	echo "compat-deps: the JavaScript clients"
-	cp -r "$clients/js/." "$made/js/"
-	# Without install scripts: none of these packages needs one.
-	npm --prefix "$made/js" ci --ignore-scripts --no-audit --no-fund --loglevel=error
-	(cd "$made/js" && node_modules/.bin/esbuild --bundle --format=iife --log-level=warning --outdir=pages \
-		$(find page -name '*.js' ! -name compat.js))
-	made "$made/js"
-fi
-
-mapfile -t java < <(find "$clients/java" -type f | sort)
-if stale "$made/java" "${java[@]}"; then
-	echo "compat-deps: the Java clients"
-	mvn --quiet --batch-mode -f "$clients/java/pom.xml" -Dmaven.repo.local="$PWD/$made/m2" -Dcompat.directory="$PWD/$made/java" compile
-	made "$made/java"
-fi
-
-echo "compat-deps: the Go clients"
-GOBIN="$PWD/$made/go" go install -C "$clients/go" ./...
-echo "compat-deps: all there"
+install_packages
+mkdir -p "$cache"
+# Two runs at once must not install under each other.
+exec 9>"$cache/deps.lock"
+flock 9
+make_venv "$cache/python" "$clients/python/requirements.txt"
+make_js
+make_java
+make_go
+say "node $(node --version), $(javac -version), $(firefox-esr --version), all there"

@@ -33,28 +33,28 @@ var clients = []client{
 	{name: "@microsoft/fetch-event-source", version: npm("@microsoft/fetch-event-source"), prepare: chromium("fetch-event-source")},
 	{name: "@fortaine/fetch-event-source", version: npm("@fortaine/fetch-event-source"), prepare: chromium("fortaine")},
 	{name: "event-source-polyfill", version: npm("event-source-polyfill"), prepare: chromium("event-source-polyfill")},
-	{name: "event-source-plus", version: npm("event-source-plus"), prepare: chromium("event-source-plus")},
+	{name: "event-source-plus", version: npm("event-source-plus"), slow: true, prepare: chromium("event-source-plus")},
 	{name: "sse.js", version: npm("sse.js"), prepare: chromium("sse")},
-	{name: "urql", version: npm("@urql/core"), path: "/graphql", prepare: chromium("urql")},
+	{name: "urql", version: npm("@urql/core"), path: "/graphql/ticks", site: llmSite, prepare: chromium("urql")},
 	{name: "npm eventsource", version: npm("eventsource"), prepare: node("eventsource.mjs")},
 	{name: "openai (JS)", version: npm("openai"), path: "/v1/", site: llmSite, prepare: node("openai.mjs")},
 	{name: "anthropic (JS)", version: npm("@anthropic-ai/sdk"), path: "/v1/", site: anthropicSite, prepare: node("anthropic.mjs")},
 	{name: "AI SDK", version: npm("ai"), path: "/v1/", site: llmSite, prepare: node("ai-sdk.mjs")},
-	{name: "mcp (TS)", version: npm("@modelcontextprotocol/sdk"), path: "/mcp", prepare: node("mcp.mjs")},
+	{name: "mcp (TS)", version: npm("@modelcontextprotocol/sdk"), path: "/mcp", slow: true, prepare: node("mcp.mjs")},
 	{name: "httpx-sse", version: pip("httpx-sse"), prepare: python("client_httpx_sse.py")},
 	{name: "sseclient", version: pip("sseclient"), prepare: python("client_sseclient.py")},
 	{name: "requests-sse", version: pip("requests-sse"), prepare: python("client_requests_sse.py")},
 	{name: "aiohttp-sse-client2", version: pip("aiohttp-sse-client2"), prepare: python("client_aiohttp_sse.py")},
-	{name: "LaunchDarkly (Python)", version: pip("launchdarkly-eventsource"), prepare: python("client_launchdarkly.py")},
+	{name: "LaunchDarkly (Python)", version: pip("launchdarkly-eventsource"), slow: true, prepare: python("client_launchdarkly.py")},
 	{name: "openai (Python)", version: pip("openai"), path: "/v1/", site: llmSite, prepare: python("client_openai.py")},
 	{name: "langchain-openai", version: pip("langchain-openai"), path: "/v1/", site: llmSite, prepare: python("client_langchain_openai.py")},
 	{name: "anthropic (Python)", version: pip("anthropic"), path: "/v1/", site: anthropicSite, prepare: python("client_anthropic.py")},
-	{name: "mcp (Python)", version: pip("mcp"), path: "/mcp", prepare: python("client_mcp.py")},
-	{name: "tmaxmax/go-sse", version: module("github.com/tmaxmax/go-sse"), prepare: golang("go-sse")},
+	{name: "mcp (Python)", version: pip("mcp"), path: "/mcp", slow: true, prepare: python("client_mcp.py")},
+	{name: "tmaxmax/go-sse", version: module("github.com/tmaxmax/go-sse"), slow: true, prepare: golang("go-sse")},
 	{name: "r3labs/sse", version: module("github.com/r3labs/sse/v2"), prepare: golang("r3labs")},
-	{name: "LaunchDarkly (Go)", version: module("github.com/launchdarkly/eventsource"), prepare: golang("launchdarkly")},
+	{name: "LaunchDarkly (Go)", version: module("github.com/launchdarkly/eventsource"), slow: true, prepare: golang("launchdarkly")},
 	{name: "openai (Go)", version: module("github.com/openai/openai-go/v3"), path: "/v1/", site: llmSite, prepare: golang("openai")},
-	{name: "LaunchDarkly (Java)", version: maven("okhttp-eventsource"), prepare: java("LaunchDarkly")},
+	{name: "LaunchDarkly (Java)", version: maven("okhttp-eventsource"), slow: true, prepare: java("LaunchDarkly")},
 	{name: "okhttp-sse", version: maven("okhttp-sse"), prepare: java("OkHttpSse")},
 	{name: "WebFlux WebClient, in Spring Boot", version: maven("spring-boot-dependencies"), prepare: java("WebFlux")},
 }
@@ -187,6 +187,8 @@ const (
 	quietFor = 8 * time.Second  // without a request: the client rests
 	restBy   = 40 * time.Second // that pages which rebuild are given until they rest
 	returned = 12 * time.Second // that a client is given to come back
+
+	slowlyReturned = 35 * time.Second // that one is given which waits ever longer
 )
 
 // start begins an instance of the client, and waits until the application has a stream of it.
@@ -221,8 +223,8 @@ func (p *play) hold(t *testing.T) *harness.Stream {
 	case p.client.path == "/v1/":
 		path = "/v1/chat/completions"
 		options = append(options, harness.WithPost("{}"))
-	case p.client.path == "/graphql":
-		path += "?query=subscription"
+	case p.client.path == "/graphql/ticks":
+		options = append(options, harness.WithPost("{}"))
 	}
 	s := harness.NewClient(t, harness.HTTP1).Open(t, p.site.url+path, options...)
 	require.Equal(t, 200, s.Status)
@@ -244,14 +246,14 @@ func (p *play) requests(t *testing.T, since time.Time, within time.Duration) (n 
 
 // stopAndCount is requests after these instances have been stopped and their
 // requests have been logged.
-func (p *play) stopAndCount(t *testing.T, since time.Time, instances ...instance) int {
+func (p *play) stopAndCount(t *testing.T, since time.Time, within time.Duration, instances ...instance) int {
 	t.Helper()
 	for _, i := range instances {
 		i.stop(t)
 	}
 	require.Eventually(t, func() bool { return p.app.holder(p.token) == "" }, harness.Patience, 50*time.Millisecond)
 	pause(t, time.Second) // for parked ones, of which the application does not know
-	return p.requests(t, since, counted)
+	return p.requests(t, since, within)
 }
 
 // rests waits until no request has come for a while, at most until that time after since.
@@ -292,19 +294,25 @@ func told(t *testing.T, i instance, names ...string) Word {
 	return NotTold
 }
 
-// back waits until the instance has the stream, by itself or, after a while, asked by its user.
-func (p *play) back(t *testing.T, number string, i instance) Word {
+// back waits until the instance has a stream that began after since: by itself or, after
+// a while, asked by its user.
+func (p *play) back(t *testing.T, number string, i instance, since time.Time) Word {
 	t.Helper()
-	has := func() bool { return p.app.holder(p.token) == number }
+	within := returned
+	if p.client.slow {
+		within = slowlyReturned
+	}
 	until := func(d time.Duration) bool {
 		for end := time.Now().Add(d); time.Now().Before(end); pause(t, 50*time.Millisecond) {
-			if has() {
-				return true
+			for _, s := range p.app.of(p.token) {
+				if s.open && s.instance == number && s.began.After(since) {
+					return true
+				}
 			}
 		}
 		return false
 	}
-	if until(returned) {
+	if until(within) {
 		return ByItself
 	}
 	i.again(t)
@@ -316,14 +324,16 @@ func (p *play) back(t *testing.T, number string, i instance) Word {
 
 // comesBack is back for a stream that was to come back: who does not by itself may
 // know at least that more was to come.
-func (p *play) comesBack(t *testing.T, number string, i instance) []Word {
+func (p *play) comesBack(t *testing.T, i instance) []Word {
 	t.Helper()
-	before := i.seen(t)
-	back := p.back(t, number, i)
+	first := p.app.of(p.token)[0].began
+	require.Eventually(t, func() bool { return !p.app.of(p.token)[0].open }, harness.Patience, 50*time.Millisecond, "the stream does not end")
+	ended := i.seen(t)
+	back := p.back(t, "1", i, first)
 	if back == ByItself {
 		return []Word{back}
 	}
-	for _, s := range before {
+	for _, s := range ended {
 		if s.Saw == "error" {
 			return []Word{Raises, back}
 		}
@@ -350,15 +360,16 @@ func superseded(t *testing.T, p *play) map[Scene]Cell {
 	second := p.ask(t, "2")
 	p.waitHolder(t, "2", second)
 	rest := p.rests(t, began, restBy)
-	word := told(t, first, harness.Duplicated)
+	word := told(t, first, harness.Duplicated, "took over this stream")
 
 	holder, loser, number := second, first, "1"
 	if p.app.holder(p.token) == "1" {
 		holder, loser, number = first, second, "2"
 	}
+	left := time.Now()
 	holder.stop(t)
-	back := p.back(t, number, loser)
-	n := p.stopAndCount(t, began, first, second)
+	back := p.back(t, number, loser, left)
+	n := p.stopAndCount(t, began, counted, first, second)
 	return map[Scene]Cell{
 		Superseded:  {Words: []Word{word, rest}, Counted: true, Requests: n},
 		GoneAndBack: {Words: []Word{back}},
@@ -368,13 +379,19 @@ func superseded(t *testing.T, p *play) map[Scene]Cell {
 // rejected: the key is held by somebody else, who leaves after a while. The scene parked is the same.
 func rejected(t *testing.T, p *play) map[Scene]Cell {
 	holder := p.hold(t)
-	began := time.Now()
+	asked := time.Now()
 	i := p.ask(t, "1")
-	pause(t, time.Until(began.Add(counted)))
-	word := told(t, i, "DUPLICATE_SESSION", harness.Duplicated)
+	// Some clients take seconds to start.
+	require.Eventually(t, func() bool {
+		return len(i.seen(t)) > 0 || len(p.site.requests(t, p.token, p.client.streams())) > 0
+	}, 3*harness.Patience, 100*time.Millisecond, "the client does not ask")
+	within := time.Since(asked) + counted
+	pause(t, counted)
+	word := told(t, i, "DUPLICATE_SESSION", "holds this stream already", harness.Duplicated)
+	left := time.Now()
 	holder.Close()
-	back := p.back(t, "1", i)
-	return map[Scene]Cell{p.scene: {Words: []Word{word, back}, Counted: true, Requests: p.stopAndCount(t, began, i)}}
+	back := p.back(t, "1", i, left)
+	return map[Scene]Cell{p.scene: {Words: []Word{word, back}, Counted: true, Requests: p.stopAndCount(t, asked, within, i)}}
 }
 
 // idle: the application sends nothing for three heartbeats, then something.
@@ -422,12 +439,10 @@ func (p *play) undisturbed(t *testing.T, i instance) Word {
 func rotated(t *testing.T, p *play) map[Scene]Cell {
 	i := p.start(t, "1")
 	began := p.app.of(p.token)[0].began.Add(-time.Second)
-	require.Eventually(t, func() bool { return p.app.holder(p.token) == "" || len(p.app.of(p.token)) > 1 }, harness.Patience, 50*time.Millisecond,
-		"the stream does not end at its greatest age")
-	words := p.comesBack(t, "1", i)
+	words := p.comesBack(t, i)
 	pause(t, time.Until(began.Add(counted)))
 	words = append(words, p.undisturbed(t, i))
-	return map[Scene]Cell{Rotated: {Words: words, Counted: true, Requests: p.stopAndCount(t, began, i)}}
+	return map[Scene]Cell{Rotated: {Words: words, Counted: true, Requests: p.stopAndCount(t, began, counted, i)}}
 }
 
 // drained: Caddy stops, and is started again.
@@ -439,10 +454,10 @@ func drained(t *testing.T, p *play) map[Scene]Cell {
 	server.Stop(t)
 	harness.StartCaddySites(t, p.site.url, globalOptions, block)
 	began := time.Now()
-	words := p.comesBack(t, "1", i)
+	words := p.comesBack(t, i)
 	words = append(words, p.undisturbed(t, i))
 	pause(t, time.Until(began.Add(counted)))
-	p.stopAndCount(t, began, i)
+	p.stopAndCount(t, began, counted, i)
 	return map[Scene]Cell{Drained: {Words: words}}
 }
 
@@ -452,6 +467,6 @@ func loggedOut(t *testing.T, p *play) map[Scene]Cell {
 	began := time.Now()
 	require.Equal(t, 204, harness.LogOut(t, p.site.url+"/logout", harness.WithBearer(p.token)))
 	rest := p.rests(t, began, counted+quietFor)
-	word := told(t, i, harness.LoggedOut)
-	return map[Scene]Cell{LoggedOut: {Words: []Word{word, rest}, Counted: true, Requests: p.stopAndCount(t, began, i)}}
+	word := told(t, i, harness.LoggedOut, "logged out")
+	return map[Scene]Cell{LoggedOut: {Words: []Word{word, rest}, Counted: true, Requests: p.stopAndCount(t, began, counted, i)}}
 }

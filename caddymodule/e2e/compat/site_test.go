@@ -135,8 +135,7 @@ func (a access) requests(t *testing.T, token, path string) []request {
 			Request      struct{ Method, URI string }
 		}
 		require.NoError(t, json.Unmarshal([]byte(text), &line), text)
-		// Of GraphQL's requests only subscriptions are streams.
-		if !strings.HasPrefix(line.Request.URI, path) || path == "/graphql" && !strings.Contains(line.Request.URI, "subscription") {
+		if !strings.HasPrefix(line.Request.URI, path) {
 			continue
 		}
 		ended := time.UnixMicro(int64(line.TS * 1e6))

@@ -12,7 +12,7 @@ const told = ({ data, error: failure }) => (failure ? error(failure) : event({ d
 let subscription
 run(() => {
 	subscription?.unsubscribe()
-	subscription = client.subscription(gql`subscription { tick }`, {}).subscribe(told)
+	subscription = client.subscription(gql`subscription { tick }`, {}, { url: "/graphql/ticks" }).subscribe(told)
 })
 setInterval(async () => {
 	const { error: failure } = await client.query(gql`{ now }`, {}, { requestPolicy: "network-only" })
