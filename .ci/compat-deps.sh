@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 source .ci/install.sh
 
 has_firefox() { have firefox-esr; }
-has_node() { have node && have npm; }
+has_node() { have npm && have node && [ "$(node -p 'parseInt(process.versions.node)')" -ge 20 ]; }
 has_java() { have javac && have mvn; }
 
 needs=(

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -295,8 +296,8 @@ func told(t *testing.T, i instance, names ...string) Word {
 }
 
 // back waits until the instance has a stream that began after since: by itself or, after
-// a while, asked by its user.
-func (p *play) back(t *testing.T, number string, i instance, since time.Time) Word {
+// a while, asked by its user. before is what it had seen until then.
+func (p *play) back(t *testing.T, number string, i instance, since time.Time) (how Word, before []sight) {
 	t.Helper()
 	within := returned
 	if p.client.slow {
@@ -313,13 +314,14 @@ func (p *play) back(t *testing.T, number string, i instance, since time.Time) Wo
 		return false
 	}
 	if until(within) {
-		return ByItself
+		return ByItself, i.seen(t)
 	}
+	before = i.seen(t)
 	i.again(t)
 	if until(returned) {
-		return WhenAsked
+		return WhenAsked, before
 	}
-	return Never
+	return Never, before
 }
 
 // comesBack is back for a stream that was to come back: who does not by itself may
@@ -328,12 +330,11 @@ func (p *play) comesBack(t *testing.T, i instance) []Word {
 	t.Helper()
 	first := p.app.of(p.token)[0].began
 	require.Eventually(t, func() bool { return !p.app.of(p.token)[0].open }, harness.Patience, 50*time.Millisecond, "the stream does not end")
-	ended := i.seen(t)
-	back := p.back(t, "1", i, first)
+	back, before := p.back(t, "1", i, first)
 	if back == ByItself {
 		return []Word{back}
 	}
-	for _, s := range ended {
+	for _, s := range before {
 		if s.Saw == "error" {
 			return []Word{Raises, back}
 		}
@@ -368,7 +369,7 @@ func superseded(t *testing.T, p *play) map[Scene]Cell {
 	}
 	left := time.Now()
 	holder.stop(t)
-	back := p.back(t, number, loser, left)
+	back, _ := p.back(t, number, loser, left)
 	n := p.stopAndCount(t, began, counted, first, second)
 	return map[Scene]Cell{
 		Superseded:  {Words: []Word{word, rest}, Counted: true, Requests: n},
@@ -390,7 +391,7 @@ func rejected(t *testing.T, p *play) map[Scene]Cell {
 	word := told(t, i, "DUPLICATE_SESSION", "holds this stream already", harness.Duplicated)
 	left := time.Now()
 	holder.Close()
-	back := p.back(t, "1", i, left)
+	back, _ := p.back(t, "1", i, left)
 	return map[Scene]Cell{p.scene: {Words: []Word{word, back}, Counted: true, Requests: p.stopAndCount(t, asked, within, i)}}
 }
 
@@ -399,7 +400,13 @@ func idle(t *testing.T, p *play) map[Scene]Cell {
 	i := p.start(t, "1")
 	pause(t, 4500*time.Millisecond)
 	p.app.sendLast(p.token)
-	pause(t, 2*time.Second)
+	sawLast := func() bool {
+		return slices.ContainsFunc(i.seen(t), func(s sight) bool { return s.Data == lastText })
+	}
+	for end := time.Now().Add(returned); !sawLast() && time.Now().Before(end); {
+		pause(t, 100*time.Millisecond)
+	}
+	pause(t, time.Second)
 	word := Disturbed
 	var texts []string
 	for _, s := range i.seen(t) {
@@ -445,19 +452,20 @@ func rotated(t *testing.T, p *play) map[Scene]Cell {
 	return map[Scene]Cell{Rotated: {Words: words, Counted: true, Requests: p.stopAndCount(t, began, counted, i)}}
 }
 
-// drained: Caddy stops, and is started again.
+// drained: Caddy stops, and another has taken its port by then.
 func drained(t *testing.T, p *play) map[Scene]Cell {
 	p.site = newSite(t, t.TempDir())
 	block := p.site.block(Drained, p.client.site, p.app.url)
-	server, _ := harness.StartCaddySites(t, p.site.url, globalOptions, block)
+	old, _ := harness.StartCaddySites(t, p.site.url, globalOptions, block)
 	i := p.start(t, "1")
-	server.Stop(t)
-	harness.StartCaddySites(t, p.site.url, globalOptions, block)
-	began := time.Now()
-	words := p.comesBack(t, i)
-	words = append(words, p.undisturbed(t, i))
-	pause(t, time.Until(began.Add(counted)))
-	p.stopAndCount(t, began, counted, i)
+	harness.StartCaddySites(t, p.site.url, globalOptions, strings.Replace(block, "{", "{\nheader X-Caddy new", 1))
+	require.Eventually(t, func() bool {
+		answer, _ := harness.Get(t, p.site.url+"/page/eventsource")
+		return answer.Header.Get("X-Caddy") == "new"
+	}, harness.Patience, 50*time.Millisecond, "the other Caddy does not answer")
+	old.Stop(t)
+	words := append(p.comesBack(t, i), p.undisturbed(t, i))
+	i.stop(t)
 	return map[Scene]Cell{Drained: {Words: words}}
 }
 
