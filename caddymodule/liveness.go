@@ -12,7 +12,7 @@ import (
 
 // Flap says when pages that take the key from each other come to rest.
 type Flap struct {
-	// From the how-manieth time on. 0: never.
+	// How many times within Window are too many. 0: none are.
 	Count int `json:"count"`
 	// Within what time. At least 1s.
 	Window caddy.Duration `json:"window,omitempty"`
@@ -23,8 +23,8 @@ type Drain struct {
 	// The time within which they end and their clients are told to come back. At
 	// least 1s.
 	Window caddy.Duration `json:"window"`
-	// How many may end a second. Default: as many as the window demands, and at
-	// least 20.
+	// The least number that end a second. Default: 20, or what half of the window
+	// demands.
 	Rate int `json:"rate,omitempty"`
 }
 

@@ -26,7 +26,7 @@ var atHeader = []step{identifiedAtHeader, keyedAtHeader, entombed, draining, dam
 // at goes through steps for an answer with that header.
 func (q *request) at(header http.Header, steps []step) *refusal {
 	q.identify()
-	q.noteOrigin(header)
+	q.noteCORS(header)
 	return q.through(steps)
 }
 

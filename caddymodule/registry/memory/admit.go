@@ -48,7 +48,7 @@ func (r *Registry) Admit(
 	refused, suspects := c.decide()
 	r.unlock(set)
 	if refused >= 0 {
-		answers[refused].Suspects = suspects.choose(r, asks[refused].Holder.Key)
+		answers[refused].Suspects = suspects.choose(r)
 	}
 	if phase != registry.Reserve {
 		for i := range answers {
@@ -62,7 +62,7 @@ func (r *Registry) Admit(
 // returns its index, negative if there is none, and who may be suspected.
 func (c *call) decide() (int, suspects) {
 	if c.phase == registry.Early && c.deny() {
-		return -1, suspects{}
+		return -1, nil
 	}
 	var room [1]judged // spares an allocation: most requests have one guard
 	js, refused := c.judge(room[:0])
@@ -77,7 +77,7 @@ func (c *call) decide() (int, suspects) {
 	default:
 		c.admit(js)
 	}
-	return -1, suspects{}
+	return -1, nil
 }
 
 // deny answers Denied for the first ask whose stream is denied, and reports whether
