@@ -14,6 +14,10 @@ help: ## show the targets
 test: ## install what the tests need, then gofmt, vet, lint and every test under the race detector
 	@.ci/test.sh
 
+.PHONY: compat
+compat: ## real clients, held to README's table of them; ARGS=-update writes it
+	@.ci/compat.sh $(ARGS)
+
 .PHONY: deps
 deps: ## install what the tests need and is missing
 	@.ci/deps.sh

@@ -1,0 +1,10 @@
+import { fetchEventSource } from "@microsoft/fetch-event-source"
+import { event, events, run, saw } from "./compat.js"
+
+let stop
+run(async () => {
+	stop?.abort()
+	stop = new AbortController()
+	await fetchEventSource(events, { signal: stop.signal, openWhenHidden: true, onmessage: event })
+	saw("end")
+})
