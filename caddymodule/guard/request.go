@@ -22,11 +22,8 @@ type request struct {
 
 	arrival arrival // while the request may yet become a stream
 
+	asking        // what it asks for
 	governed bool // its answer may be a stream that counts
-	names    bool // a stream among what it accepts
-	asks     bool // for a stream, and nothing else
-	bodiless bool // all of it has arrived
-	readable bool // its page could read a refusal before the upstream has answered
 	waits    bool // parked
 	// takesOver says that it ended, or waited for, streams whose requests are gone by
 	// now, as far as the guard knows.
@@ -39,6 +36,23 @@ type request struct {
 	verdict  verdict
 }
 
+// asking is what a request asks for, as far as that is known before the upstream has
+// answered.
+type asking struct {
+	names    bool // a stream among what it accepts
+	asks     bool // for a stream, and nothing else
+	bodiless bool // all of it has arrived
+	readable bool // its page could read a refusal that is given now
+}
+
+// isAsking tells what a request asks for whose answer may be a stream that counts.
+func isAsking(r *http.Request) asking {
+	if r.Method == http.MethodOptions || r.Method == http.MethodTrace || !identity.AcceptsStream(r) {
+		return asking{}
+	}
+	return asking{names: true, asks: identity.AsksForStream(r), bodiless: isBodiless(r)}
+}
+
 type requestKey struct{}
 
 func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logout) *request {
@@ -47,8 +61,8 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 		governed: governed,
 		logout:   logout,
 	}
-	if governed && r.Method != http.MethodOptions && r.Method != http.MethodTrace && identity.AcceptsStream(r) {
-		q.names, q.asks, q.bodiless = true, identity.AsksForStream(r), isBodiless(r)
+	if governed {
+		q.asking = isAsking(r)
 	}
 	q.link.join(q)
 	q.credentials = g.Identity.Find(r)
