@@ -129,7 +129,8 @@ func (c *chain) judge(from *request) {
 			continue
 		}
 		q.verdict.judged = true
-		if f := q.at(atHeader); f != nil {
+		q.identify()
+		if f := through(q, atHeader); f != nil {
 			c.refuse(q, f)
 			return
 		}
@@ -193,14 +194,13 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 		case q == nil:
 			return nil, nil
 		case a.Outcome == registry.Entombed && !a.Until.IsZero():
-			if f := q.await(a.Until, a.Taken); f != nil {
+			if f := await(q, a.Until, a.Taken); f != nil {
 				return q, f
 			}
 			tries-- // nobody was probed
 			continue
 		case a.Outcome != registry.Rejected:
-			f := q.refused(a.Outcome)
-			return q, f
+			return q, refusedBy(a.Outcome, q)
 		}
 		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
@@ -210,13 +210,15 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 	return nil, nil
 }
 
-// refused is the answer to a newcomer with that outcome, which probing does not change.
-func (q *request) refused(o registry.Outcome) *refusal {
+// refusedBy is the answer to a newcomer with that outcome, which probing does not
+// change.
+func refusedBy(o registry.Outcome, q *request) *refusal {
 	switch o {
 	case registry.Entombed:
-		return q.stayAway(q.back.shown)
+		return sentAway(q, q.back.shown)
 	case registry.Damped:
-		return q.parked()
+		q.tell(event.Damped{Newcomer: q.self()})
+		return parked()
 	default: // Denied
 		return q.guard.unverifiable(errLoggedOut)
 	}

@@ -25,7 +25,7 @@ func (q *request) decideEarly() *refusal {
 	var f *refusal
 	switch {
 	case q.asks:
-		f = q.through(beforeForward)
+		f = through(q, beforeForward)
 	case q.names:
 		f = tokenDemanded(q)
 	}
@@ -68,7 +68,7 @@ func admitEarly(q *request) *refusal {
 	}
 	if q.back.asked {
 		q.takesOver = q.back.departed != nil
-		q.awaitDeparture(q.back.departed)
+		q.guard.awaitDeparture(q.r.Context(), q.back.departed)
 		return nil
 	}
 	for tries := 0; ; tries++ {
@@ -80,10 +80,10 @@ func admitEarly(q *request) *refusal {
 		case registry.Admitted:
 			q.tellSuperseded(a.Ends)
 			q.takesOver = len(a.Ends) > 0 || a.Departed != nil
-			q.awaitDeparture(a.Departed)
+			q.guard.awaitDeparture(q.r.Context(), a.Departed)
 			return nil
 		case registry.Denied, registry.Damped:
-			return q.refused(a.Outcome)
+			return refusedBy(a.Outcome, q)
 		case registry.Undecided:
 			return nil // decided at the header
 		}
@@ -111,10 +111,10 @@ func (q *request) askEarly(c registry.Consent) (registry.Admission, error) {
 // consent is whom the newcomer may end before the upstream has authorised it:
 // streams of the same token, or, where the guard is told to, those of the same
 // verified user.
-func (q *request) consent() registry.Consent {
+func (s *sender) consent() registry.Consent {
 	return registry.Consent{
 		SameToken:   true,
-		SameSubject: q.guard.Takeover == TakeoverRequest && q.verified(),
+		SameSubject: s.guard.Takeover == TakeoverRequest && s.verified(),
 	}
 }
 
@@ -130,16 +130,13 @@ func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
 	return nil // decided at the header
 }
 
-// awaitDeparture waits until what the newcomer is to wait for has gone; nil: there is
-// nothing.
-func (q *request) awaitDeparture(departed <-chan struct{}) {
-	if departed != nil {
-		q.guard.awaitDeparture(q.r.Context(), departed)
-	}
-}
-
-// awaitDeparture waits until upstream requests are gone, or EndTimeout is over.
+// awaitDeparture waits until upstream requests are gone, or EndTimeout is over. Nil is
+// of none.
 func (g *Guard) awaitDeparture(ctx context.Context, departed ...<-chan struct{}) {
+	departed = slices.DeleteFunc(departed, func(c <-chan struct{}) bool { return c == nil })
+	if len(departed) == 0 {
+		return
+	}
 	timeout := time.NewTimer(g.Stream.EndTimeout)
 	defer timeout.Stop()
 	for _, gone := range departed {

@@ -38,7 +38,7 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	if err == nil {
 		free = waiter.Free()
 	}
-	if !q.holdUp(free) {
+	if !holdUp(q, free) {
 		if err == nil {
 			waiter.Stop()
 		}
@@ -88,7 +88,7 @@ const mostHeldUp = 10 * time.Second
 // holdUp holds a newcomer that is back long before it was to come, without an answer,
 // until then, or until the key is free: some clients ask again at once, whatever they
 // are told. It reports false if its client has left meanwhile.
-func (q *request) holdUp(free <-chan struct{}) bool {
+func holdUp(q *request, free <-chan struct{}) bool {
 	early := min(q.guard.Zone.Returns.Early(q.holder), mostHeldUp)
 	if early == 0 {
 		return true

@@ -22,13 +22,10 @@ type request struct {
 
 	arrival arrival // while the request may yet become a stream
 
-	back returning // what is known of a client that was here before
+	back    returning // what is known of a client that was here before
 
+	asking        // what it asks for
 	governed bool // its answer may be a stream that counts
-	names    bool // a stream among what it accepts
-	asks     bool // for a stream, and nothing else
-	bodiless bool // all of it has arrived
-	readable bool // its page could read a refusal before the upstream has answered
 	waits    bool // parked
 	// takesOver says that it ended, or waited for, streams whose requests are gone by
 	// now, as far as the guard knows.
@@ -53,6 +50,23 @@ type returning struct {
 	flaps bool
 }
 
+// asking is what a request asks for, as far as that is known before the upstream has
+// answered.
+type asking struct {
+	names    bool // a stream among what it accepts
+	asks     bool // for a stream, and nothing else
+	bodiless bool // all of it has arrived
+	readable bool // its page could read a refusal that is given now
+}
+
+// isAsking tells what a request asks for whose answer may be a stream that counts.
+func isAsking(r *http.Request) asking {
+	if r.Method == http.MethodOptions || r.Method == http.MethodTrace || !identity.AcceptsStream(r) {
+		return asking{}
+	}
+	return asking{names: true, asks: identity.AsksForStream(r), bodiless: isBodiless(r)}
+}
+
 type requestKey struct{}
 
 func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logout) *request {
@@ -61,8 +75,8 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 		governed: governed,
 		logout:   logout,
 	}
-	if governed && r.Method != http.MethodOptions && r.Method != http.MethodTrace && identity.AcceptsStream(r) {
-		q.names, q.asks, q.bodiless = true, identity.AsksForStream(r), isBodiless(r)
+	if governed {
+		q.asking = isAsking(r)
 	}
 	q.link.join(q)
 	q.credentials = g.Identity.Find(r)
@@ -108,7 +122,7 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 		q.r.Header.Set("Accept-Encoding", "identity")
 	}
 	if q.governed && !q.asks {
-		if f := q.through(whoeverAsks); f != nil {
+		if f := through(q, whoeverAsks); f != nil {
 			return f
 		}
 	}

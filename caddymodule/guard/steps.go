@@ -29,13 +29,8 @@ var atHeader = []step{staysLoggedOut, identifiedAtHeader, keyedAtHeader, drainin
 // upstream sees it.
 var whoeverAsks = []step{staysLoggedOut, entombed}
 
-// at goes through steps once the upstream has answered.
-func (q *request) at(steps []step) *refusal {
-	q.identify()
-	return q.through(steps)
-}
-
-func (q *request) through(steps []step) *refusal {
+// through has q go through steps until one of them refuses it.
+func through(q *request, steps []step) *refusal {
 	for _, s := range steps {
 		if f := s(q); f != nil {
 			return f
@@ -125,7 +120,7 @@ func staysLoggedOut(q *request) *refusal {
 	if t == nil || !q.denied() {
 		return nil
 	}
-	return q.stayAway(t)
+	return sentAway(q, t)
 }
 
 // entombed turns away a client that was told to stay away, and comes back while the
@@ -156,9 +151,9 @@ func entombed(q *request) *refusal {
 			q.back.asked, q.back.departed = a.Outcome == registry.Admitted, a.Departed
 			return nil
 		case a.Until.IsZero():
-			return q.stayAway(t)
+			return sentAway(q, t)
 		}
-		if f := q.await(a.Until, a.Taken); f != nil {
+		if f := await(q, a.Until, a.Taken); f != nil {
 			return f
 		}
 	}
@@ -166,7 +161,7 @@ func entombed(q *request) *refusal {
 
 // await holds the request, without an answer, until then, or until taken is closed.
 // It returns what it is told if it leaves, or the server stops, meanwhile.
-func (q *request) await(until time.Time, taken <-chan struct{}) *refusal {
+func await(q *request, until time.Time, taken <-chan struct{}) *refusal {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
@@ -180,8 +175,8 @@ func (q *request) await(until time.Time, taken <-chan struct{}) *refusal {
 	return nil
 }
 
-// stayAway is the answer to a client that shows t.
-func (q *request) stayAway(t *shownTombstone) *refusal {
+// sentAway is the answer to a client that shows t.
+func sentAway(q *request, t *shownTombstone) *refusal {
 	q.tell(event.Entombed{Client: q.self(), Reason: t.reason})
 	return stayAway()
 }
@@ -198,12 +193,6 @@ func damped(q *request) *refusal {
 		q.back.flaps = g.Zone.Damping.Flaps(q.holder, q.takes(), g.Zone.Streams.Holds, g.Flap)
 	}
 	return nil
-}
-
-// parked parks the newcomer, which flaps.
-func (q *request) parked() *refusal {
-	q.tell(event.Damped{Newcomer: q.self()})
-	return parked()
 }
 
 // question is what the registry is asked of the newcomer.
