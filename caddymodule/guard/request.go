@@ -22,7 +22,7 @@ type request struct {
 
 	arrival arrival // while the request may yet become a stream
 
-	back    returning // what is known of a client that was here before
+	back returning // what is known of a client that was here before
 
 	asking        // what it asks for
 	governed bool // its answer may be a stream that counts
