@@ -177,6 +177,7 @@ func TestREADME_CommandsAreTested(t *testing.T) {
 		"go run ./cmd/caddy sse-proxy --to localhost:8000":       "TestSSEProxy_BeforeAnApplication",
 		"go run ./cmd/caddy validate --config Caddyfile.example": "TestCaddyfileExample",
 		"make test":             "this very run",
+		"make compat":           "itself: it plays its scenes for a quarter of an hour",
 		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",
 		"make build":            "TestMake_Build",
 	}
