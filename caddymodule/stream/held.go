@@ -20,6 +20,8 @@ type held struct {
 	since atomic.Int64
 	// entered says that there will be a visit.
 	entered atomic.Bool
+	// passing says that a goroutine is on its way to send the bytes.
+	passing atomic.Bool
 }
 
 // Budget bounds what many streams hold back together. Its methods may be called
@@ -90,8 +92,9 @@ func (h *held) left(waited time.Duration) time.Duration {
 }
 
 // Visit implements wheel.Visitor: it has the bytes sent that have waited for long
-// enough. The visits go on while something is held, so that an upstream that writes
-// each event in two parts does not enter the wheel each time.
+// enough. The visits go on until nothing is held: what was sent may be followed by
+// the beginning of another event, and an upstream that writes each event in two parts
+// does not enter the wheel each time.
 func (h *held) Visit(now wheel.Tick) (next time.Duration) {
 	since := h.since.Load()
 	if since == 0 {
@@ -103,9 +106,15 @@ func (h *held) Visit(now wheel.Tick) (next time.Duration) {
 	if left := h.left(now.Since(wheel.Tick(since - 1))); left > 0 {
 		return left
 	}
-	h.entered.Store(false)
-	go h.r.passHeld(h.overdue) // the client may take nothing in
-	return 0
+	if h.passing.CompareAndSwap(false, true) {
+		go h.pass() // the client may take nothing in
+	}
+	return wheel.Precision
+}
+
+func (h *held) pass() {
+	defer h.passing.Store(false)
+	h.r.passHeld(h.overdue)
 }
 
 // overdue reports whether the bytes have waited for long enough. The relay's mu is

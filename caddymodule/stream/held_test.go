@@ -198,6 +198,22 @@ func TestHold_IsVisitedOnlyWhileSomethingIsHeld(t *testing.T) {
 	})
 }
 
+// Whoever sends what is overdue may find the beginning of another event in its place,
+// which is to be visited too.
+func TestHold_IsVisitedUntilNothingIsHeld(t *testing.T) {
+	cfg := heldConfig()
+	cfg.Wheel = wheel.New()
+	defer cfg.Wheel.Close()
+	serve(t, newGate(), cfg, func(p *Response, w http.ResponseWriter, _ *http.Request) {
+		sse(w, "data: a")
+		h := &p.Stream().relay.held
+		assert.Equal(t, wheel.Precision, h.Visit(tick(100)))
+		assert.Equal(t, wheel.Precision, h.Visit(tick(100)), "whether that is on its way or not")
+		sse(w, "\n\n")
+		assert.Zero(t, h.Visit(tick(100)))
+	})
+}
+
 func TestHold_NothingWholeIsDelayed(t *testing.T) {
 	got := holding(t, heldConfig(), func(_ *Response, w http.ResponseWriter) {
 		for _, whole := range []string{"data: a\n\n", ": comment\n", "data: b\r\r", "data: c\r\n\r\n", ":\r\n"} {
