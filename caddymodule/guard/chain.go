@@ -181,13 +181,13 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 		case q == nil:
 			return nil, nil
 		case a.Outcome == registry.Entombed && !a.Until.IsZero():
-			if f := q.await(a.Until, a.Taken); f != nil {
+			if f := heldUp(q, a); f != nil {
 				return q, f
 			}
 			tries-- // nobody was probed
 			continue
 		case a.Outcome != registry.Rejected:
-			f := q.refused(a.Outcome)
+			f := refused(q, a.Outcome)
 			return q, f
 		}
 		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
@@ -199,7 +199,7 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 }
 
 // refused is the answer to a newcomer with that outcome, which probing does not change.
-func (q *request) refused(o registry.Outcome) *refusal {
+func refused(q *request, o registry.Outcome) *refusal {
 	switch o {
 	case registry.Entombed:
 		return q.stayAway(q.back.shown)
@@ -266,7 +266,7 @@ func byZone(asking []*request) (groups [][]*request) {
 func questions(group []*request) []registry.Ask {
 	asks := make([]registry.Ask, len(group))
 	for i, q := range group {
-		asks[i] = q.question()
+		asks[i] = question(q)
 	}
 	return asks
 }

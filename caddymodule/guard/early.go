@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
@@ -41,7 +42,7 @@ func admitEarly(q *request) *refusal {
 		return nil
 	}
 	if q.back.asked {
-		q.awaitDeparture(q.back.departed)
+		q.guard.awaitDeparture(q.r.Context(), q.back.departed)
 		return nil
 	}
 	for tries := 0; ; tries++ {
@@ -52,10 +53,10 @@ func admitEarly(q *request) *refusal {
 		switch a.Outcome {
 		case registry.Admitted:
 			q.tellSuperseded(a.Ends)
-			q.awaitDeparture(a.Departed)
+			q.guard.awaitDeparture(q.r.Context(), a.Departed)
 			return nil
 		case registry.Denied, registry.Damped:
-			return q.refused(a.Outcome)
+			return refused(q, a.Outcome)
 		case registry.Undecided:
 			return nil // decided at the header
 		}
@@ -73,7 +74,7 @@ func admitEarly(q *request) *refusal {
 // askEarly asks the registry what would become of the newcomer, and has it end
 // whom the consent allows.
 func (q *request) askEarly(c registry.Consent) (registry.Admission, error) {
-	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, []registry.Ask{q.question()}, nil)
+	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, []registry.Ask{question(q)}, nil)
 	if err != nil {
 		return registry.Admission{}, err
 	}
@@ -113,16 +114,13 @@ func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
 	return nil // decided at the header
 }
 
-// awaitDeparture waits until what the newcomer is to wait for has gone; nil: there is
-// nothing.
-func (q *request) awaitDeparture(departed <-chan struct{}) {
-	if departed != nil {
-		q.guard.awaitDeparture(q.r.Context(), departed)
-	}
-}
-
-// awaitDeparture waits until upstream requests are gone, or EndTimeout is over.
+// awaitDeparture waits until upstream requests are gone, or EndTimeout is over. A nil
+// channel is that of none.
 func (g *Guard) awaitDeparture(ctx context.Context, departed ...<-chan struct{}) {
+	departed = slices.DeleteFunc(departed, func(gone <-chan struct{}) bool { return gone == nil })
+	if len(departed) == 0 {
+		return
+	}
 	timeout := time.NewTimer(g.Stream.EndTimeout)
 	defer timeout.Stop()
 	for _, gone := range departed {

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -160,31 +161,39 @@ func entombed(q *request) *refusal {
 		case a.Until.IsZero():
 			return q.stayAway(t)
 		}
-		if f := q.await(a.Until, a.Taken); f != nil {
+		if f := heldUp(q, a); f != nil {
 			return f
 		}
 	}
 }
 
-// await holds the request, without an answer, until then, or until taken is closed.
-// It returns what it is told if it leaves, or the server stops, meanwhile.
-func (q *request) await(until time.Time, taken <-chan struct{}) *refusal {
+// heldUp holds a client that shows a tombstone until it is to ask again. It returns
+// what it is told if it leaves, or the server stops, meanwhile.
+func heldUp(q *request, a registry.Admission) *refusal {
+	if q.guard.hold(q.r.Context(), a.Until, a.Taken) {
+		return stayAway() // nobody hears it, and the upstream is not asked
+	}
+	return draining(q)
+}
+
+// hold holds a request, without an answer, until then, or until hint is closed, or the
+// server stops. It reports whether the client has left instead.
+func (g *Guard) hold(ctx context.Context, until time.Time, hint <-chan struct{}) (left bool) {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-taken:
-	case <-q.guard.Zone.DrainBegan():
-		return draining(q)
-	case <-q.r.Context().Done():
-		return stayAway() // nobody hears it, and the upstream is not asked
+	case <-hint:
+	case <-g.Zone.DrainBegan():
+	case <-ctx.Done():
+		return true
 	}
-	return nil
+	return false
 }
 
 // stayAway is the answer to a client that shows t.
-func (q *request) stayAway(t *shownTombstone) *refusal {
-	q.tell(event.Entombed{Client: q.self(), Reason: t.reason})
+func (s *sender) stayAway(t *shownTombstone) *refusal {
+	s.guard.observers.Tell(event.Entombed{Client: s.self(), Reason: t.reason})
 	return stayAway()
 }
 
@@ -203,13 +212,13 @@ func damped(q *request) *refusal {
 }
 
 // parked parks the newcomer, which flaps.
-func (q *request) parked() *refusal {
-	q.tell(event.Damped{Newcomer: q.self()})
+func (s *sender) parked() *refusal {
+	s.guard.observers.Tell(event.Damped{Newcomer: s.self()})
 	return parked()
 }
 
 // question is what the registry is asked of the newcomer.
-func (q *request) question() registry.Ask {
+func question(q *request) registry.Ask {
 	ask := registry.Ask{Holder: q.holder, Rule: q.rule(), Damped: q.back.flaps}
 	t := q.shown(tombstone.Key)
 	if t == nil {
