@@ -152,7 +152,7 @@ func sortedNames[T any](options []option[T]) []string {
 func parseDuration(name, given string, least time.Duration) (caddy.Duration, error) {
 	value, err := caddy.ParseDuration(given)
 	if err != nil || value < least {
-		return 0, fmt.Errorf("%s: %q is not allowed; it is a duration of at least %s, such as 500ms or 5s", name, given, least)
+		return 0, fmt.Errorf("%s: %q is not allowed; it is a duration of at least %s, such as %s or 5s", name, given, least, max(least, 500*time.Millisecond))
 	}
 	return caddy.Duration(value), nil
 }

@@ -44,6 +44,12 @@ If --from has a host name, Caddy serves it over HTTPS with a certificate.
 			cmd.Flags().StringP("policy", "p", string(registry.Supersede), "Who yields when a key is full: supersede or reject")
 			cmd.Flags().Bool("access-log", false, "Enable the access log")
 			cmd.Flags().BoolP("debug", "v", false, "Enable debug logs")
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return fmt.Errorf("sse-proxy takes no argument, got %q; name the upstream with --to", args[0])
+				}
+				return nil
+			}
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdSSEProxy)
 		},
 	})

@@ -23,8 +23,8 @@ type Drain struct {
 	// The time within which they end and their clients are told to come back. At
 	// least 1s.
 	Window caddy.Duration `json:"window"`
-	// How many may end a second. Default: as many as the window demands, and at
-	// least 20.
+	// The least number that end a second. Default: 20, or what half of the window
+	// demands.
 	Rate int `json:"rate,omitempty"`
 }
 

@@ -81,7 +81,10 @@ func (l Logout) validate() error {
 			return fmt.Errorf("logout: the status %d is not allowed; it is a code from 100 to 599, or 1 to 5 for a class of them", status)
 		}
 	}
-	return oneOf("logout", l.Scope, guard.LogoutDefault, guard.LogoutClient, guard.LogoutUser, guard.LogoutToken)
+	if l.Scope == guard.LogoutDefault {
+		return nil
+	}
+	return oneOf("logout", l.Scope, guard.LogoutClient, guard.LogoutUser, guard.LogoutToken)
 }
 
 // logouts readies the logout options for the guard.

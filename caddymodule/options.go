@@ -93,7 +93,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
 	word(option[*Handler]{
 		name: "takeover", def: "auto",
-		doc: "Decide before the backend is asked where the same token holds the key, or always when it has answered; `request` (needs `jwt`) also ends another token of the same user before the backend is asked.",
+		doc: "Decide before the backend is asked where the same token holds the key, or a verified one is to be rejected; or always when it has answered; `request` (needs `jwt`) also ends another token of the same user before the backend is asked. Only a request that asks for a stream (`Accept: text/event-stream`, as `EventSource` does) is decided before.",
 	}, func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
 	toggle(option[*Handler]{
 		name: "require_token", defDoc: "off",
@@ -170,7 +170,7 @@ var options = []option[*Handler]{
 	}, leastWindow, func(h *Handler) *caddy.Duration { return &h.MaxAge }),
 	{
 		name: "drain", syntax: "<window> [<rate>]", def: "10s",
-		doc:   "How all streams end when Caddy stops: within that time, and at most so many a second.",
+		doc:   "How all streams end when Caddy stops: within half of that time, at 20 a second, or faster if there are many; at `<rate>` a second if that is faster still.",
 		parse: parseDrain, validate: func(h *Handler) error { return h.Drain.validate() },
 		fill: fillZero(func(h *Handler) **Drain { return &h.Drain }),
 	},

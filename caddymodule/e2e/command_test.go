@@ -42,6 +42,7 @@ func TestSSEProxy_RefusesBadFlags(t *testing.T) {
 		"supersede, reject":      {"--policy", "first"},
 		"0 (track only) or more": {"--limit", "-1"},
 		"backtick":               {"--key", "`"},
+		"name the upstream with": {"localhost:8000"},
 	} {
 		cmd := exec.CommandContext(t.Context(), harness.CaddyBinary(t), append([]string{"sse-proxy", "--to", "localhost:1"}, flags...)...)
 		output, err := cmd.CombinedOutput()
@@ -172,9 +173,9 @@ func readmeCommands(t testing.TB) (commands []string) {
 // is run.
 func TestREADME_CommandsAreTested(t *testing.T) {
 	where := map[string]string{
-		"go run ./cmd/caddy sse-proxy":                      "TestDemo_TwoTabs",
-		"go run ./cmd/caddy sse-proxy --to localhost:8000":  "TestSSEProxy_BeforeAnApplication",
-		"go run ./cmd/caddy run --config Caddyfile.example": "TestREADME_Caddyfile",
+		"go run ./cmd/caddy sse-proxy":                           "TestDemo_TwoTabs",
+		"go run ./cmd/caddy sse-proxy --to localhost:8000":       "TestSSEProxy_BeforeAnApplication",
+		"go run ./cmd/caddy validate --config Caddyfile.example": "TestCaddyfileExample",
 		"make test":             "this very run",
 		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",
 		"make build":            "TestMake_Build",

@@ -113,7 +113,7 @@ func TestCalls_OfTheRegistryPerFlow(t *testing.T) {
 		"a stream's end":                   {func(s *site) { s.open(token("ann")).leave(); s.settle() }, []string{"early", "header"}, nil},
 		"two guards of one zone": {
 			func(s *site) { s.guards[1].Zone = s.guards[0].Zone; newcomer(s) },
-			[]string{"header"},
+			[]string{"reserve", "commit", "commit"},
 			[]func(*Config){all(onlyAtHeader, keyedBy("shop")), all(onlyAtHeader, keyedBy("{sse_guard.token}"))},
 		},
 		"two guards of one zone and key": {

@@ -18,7 +18,8 @@ import (
 //     atHeader. The first refusal is the answer of all.
 //  2. Then all ask their registries, the innermost first, each registry in one
 //     call. All are admitted, or none.
-//  3. The header goes outward. As it passes each guard, that guard's stream opens.
+//  3. The header goes outward. As it passes each guard, that guard's stream opens,
+//     and takes its place for good.
 //
 // Before the request is forwarded each guard decides for itself, as the request
 // comes to it, and the inner ones are not known yet. Therefore none ends early what
@@ -131,6 +132,10 @@ func (c *chain) judge(from *request, header http.Header) {
 			q.open(stream.Terms{Untracked: true})
 		}
 	}
+	if from.r.Context().Err() != nil {
+		c.refuse(from, unavailable()) // the client has left: nobody is to end for it
+		return
+	}
 	for _, q := range asking {
 		q.open(q.terms())
 	}
@@ -214,10 +219,10 @@ func refused(q *request, o registry.Outcome) *refusal {
 // admitted, and what it was told; nil if all are.
 func (c *chain) ask(asking []*request) (refused *request, a registry.Admission, err error) {
 	phase := registry.Header
-	groups := byZone(asking)
-	if len(groups) > 1 {
-		phase = registry.Reserve
+	if len(asking) > 1 {
+		phase = registry.Reserve // what reaches a guard further out may be no stream any more
 	}
+	groups := byZone(asking)
 	var leaving []registry.StreamID
 	for i, group := range groups {
 		first := group[0]

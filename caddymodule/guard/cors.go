@@ -17,12 +17,12 @@ func (s *sender) crossOrigin() bool {
 	return err != nil || !strings.EqualFold(u.Host, s.r.Host)
 }
 
-// noteOrigin takes down with which fields the upstream lets the page read its
+// noteCORS takes down with which fields the upstream lets the page read its
 // answer: a later newcomer of the same origin that is refused reads that with the
 // same.
-func (s *sender) noteOrigin(header http.Header) {
-	if origin := s.r.Header.Get("Origin"); origin != "" {
-		s.holder.Origin, s.holder.CORS = origin, corsHeader(header)
+func (s *sender) noteCORS(header http.Header) {
+	if s.holder.Origin != "" {
+		s.holder.CORS = corsHeader(header)
 	}
 }
 

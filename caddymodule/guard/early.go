@@ -106,7 +106,7 @@ func (q *request) rejectEarly(holders []*registry.Holder) *refusal {
 		}
 		// A page of another origin reads the refusal only with the fields that
 		// the upstream would allow it with; the holder's response had them.
-		if h.Origin == q.r.Header.Get("Origin") {
+		if h.Origin == q.holder.Origin {
 			f.header = h.CORS.Clone()
 			return f
 		}

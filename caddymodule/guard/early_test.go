@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"slices"
 	"testing"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 func named(name string) func(*client) { return field("X-Name", name) }
@@ -361,4 +364,62 @@ func TestSupersede_LeavesOneOfThirtyAtOnce(t *testing.T) {
 			}, configure)
 		})
 	}
+}
+
+// A backend that does not hear of a client that has left answers all the same.
+func TestLeftBeforeTheHeader_EndsNobody(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(token("ann"))
+		s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+			<-r.Context().Done()
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, err := io.WriteString(w, hello)
+			return err
+		}
+		newer := s.open(token("ann"))
+		newer.leave()
+		s.settle()
+		require.True(t, newer.over())
+		require.False(t, older.over(), older.text())
+		require.Equal(t, 1, s.holders(0))
+	}, onlyAtHeader)
+}
+
+func TestEarlyReject_OfACrossOriginPageAmongManyHolders(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.backend.header = http.Header{"Access-Control-Allow-Origin": {"*"}}
+		for range 5 {
+			s.open(token("ann"))
+		}
+		page := field("Origin", "https://app.example")
+		s.open(token("ann"), page)
+		require.Contains(t, s.open(token("ann"), page).text(), "DUPLICATE_SESSION")
+		require.Equal(t, 6, s.backend.asked(), "a newcomer that is to be rejected does not reach the backend")
+	}, all(rejecting, keyedBy("shop"), limited(6)))
+}
+
+// departing is a registry whose holder leaves while it answers that the key is full.
+type departing struct {
+	registry.Registry
+	leave func()
+}
+
+func (d departing) Admit(ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID) ([]registry.Admission, error) {
+	answers, err := d.Registry.Admit(ctx, phase, consent, asks, leaving)
+	if err == nil && answers[0].Outcome == registry.Rejected {
+		d.leave()
+	}
+	return answers, err
+}
+
+func TestReject_ASuspectThatLeftMeanwhileMakesRoom(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		g := s.guards[0]
+		older := s.open(token("ann"))
+		g.Zone.Registry = departing{g.Zone.Registry, func() {
+			older.leave()
+			<-older.done
+		}}
+		require.Equal(t, hello, s.open(token("ann")).text())
+	}, all(rejecting, func(g *Config) { g.Probe = time.Second }))
 }

@@ -36,7 +36,7 @@ type sender struct {
 // identify finds out who asks, as far as the request alone tells. With wait, it
 // waits for keys that tokens are verified with.
 func (s *sender) identify(id registry.StreamID, wait bool) {
-	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP()}
+	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP(), Origin: s.r.Header.Get("Origin")}
 	var token identity.Token
 	token, s.tokenErr = s.credentials.Token()
 	s.holder.Token = registry.ID(token.Hash)

@@ -267,3 +267,14 @@ func TestPlaceholders_AreOfferedToTheHandlersBehind(t *testing.T) {
 		require.Empty(t, s.open().published("sse_guard.key"), "none without a token")
 	}, func(g *Config) { g.Rule = registry.Rule{} })
 }
+
+func TestPlaceholders_OfARequestThatAsksForNoStream(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
+		asking, other := s.open(token("ann")), s.open(token("ann"), notAsking)
+		for _, name := range []string{"sse_guard.key", "sse_guard.token"} {
+			require.NotEmpty(t, asking.published(name))
+			require.Equal(t, asking.published(name), other.published(name))
+		}
+	})
+}

@@ -39,6 +39,9 @@ func (q *request) placeholder(name string) string {
 	q.identify()
 	switch name {
 	case "sse_guard.key":
+		if !q.keyed() && q.guard.KeyFromRequest && q.governed {
+			q.findKey()
+		}
 		return identity.Hash(q.holder.Key).Short()
 	case "sse_guard.client":
 		return fullHash(q.holder.Client)

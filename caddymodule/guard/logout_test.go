@@ -389,3 +389,30 @@ func TestLogout_DeniesAnUnverifiedTokenUntilItsEnd(t *testing.T) {
 		require.Contains(t, challenge(t, s.open(month)), "logged out")
 	}, all(unverified, loggingOut(LogoutToken)))
 }
+
+func TestLogout_DeniesTheTokenOfAKeptPlace(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		phone := field("X-Client-Id", "phone")
+		first, second := token("sub=ann&n=1"), token("sub=ann&n=2")
+		s.open(first, phone).leave()
+		s.settle()
+		require.Equal(t, 1, s.holders(0), "its place is kept")
+		s.logOut(http.StatusOK, second, phone)
+		require.Zero(t, s.holders(0))
+		require.Contains(t, challenge(t, s.open(first, phone)), "logged out")
+	}, all(verifying, rejecting, keyedBy("shop"), loggingOut(LogoutClient), func(g *Config) { g.Reserve = 3 * time.Second }))
+}
+
+// Although the stream itself does not expire.
+func TestLogout_DeniesUntilTheTokensEndWhereStreamsAreKept(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		phone := field("X-Client-Id", "phone")
+		first, second := token("sub=ann&n=1&exp="+after(72*time.Hour)), token("sub=ann&n=2&exp="+after(72*time.Hour))
+		c := s.open(first, phone)
+		s.logOut(http.StatusOK, second, phone)
+		requireLoggedOut(t, c)
+		s.leaveAll()
+		s.pass(71 * time.Hour)
+		require.Contains(t, challenge(t, s.open(first, phone)), "logged out")
+	}, all(verifying, many, loggingOut(LogoutClient), func(g *Config) { g.OnExpiry = ExpiryKeep }))
+}

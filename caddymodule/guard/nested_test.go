@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -238,4 +239,64 @@ func (s *site) heldKey(i int) string {
 	lines := s.logs.FilterMessage("stream admitted").FilterField(zap.String("zone", s.guards[i].Zone.Name)).All()
 	require.Len(s.t, lines, 1)
 	return lines[0].ContextMap()["key"].(string)
+}
+
+// withBetween takes a request through the two guards, with a handler between them.
+func (s *site) withBetween(c *client, between func(w http.ResponseWriter, r *http.Request, inner Next) error) error {
+	env := func(r *http.Request) Env { return &aroundRequest{c, r, r.URL.Path, nil} }
+	return s.guards[outer].Serve(c, c.r, func(w http.ResponseWriter, r *http.Request) error {
+		return between(w, r, func(w http.ResponseWriter, r *http.Request) error {
+			return s.guards[inner].Serve(w, r, func(w http.ResponseWriter, _ *http.Request) error {
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, err := io.WriteString(w, hello)
+				return err
+			}, env(r))
+		})
+	}, env(c.r))
+}
+
+// plain is a writer that makes plain text of everything.
+type plain struct{ http.ResponseWriter }
+
+func (p plain) WriteHeader(status int) {
+	p.Header().Set("Content-Type", "text/plain")
+	p.ResponseWriter.WriteHeader(status)
+}
+
+func TestNested_WhatIsNoStreamFurtherOutEndsNobodyThere(t *testing.T) {
+	for name, oneZone := range map[string]bool{"one zone": true, "two zones": false} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				if oneZone {
+					s.guards[inner].Zone = s.guards[outer].Zone
+				}
+				older := s.open(in("books", "ann"))
+				newer := &client{r: s.backend.last().Clone(t.Context()), header: http.Header{}}
+				newer.r.Header.Set("X-User", "bob")
+				require.NoError(t, s.withBetween(newer, func(w http.ResponseWriter, r *http.Request, inner Next) error {
+					return inner(plain{w}, r)
+				}))
+				s.settle()
+				require.Equal(t, "text/plain", newer.sent.Get("Content-Type"))
+				require.Equal(t, hello, newer.text())
+				require.False(t, older.over())
+				require.Equal(t, 1, s.backend.say("more"), "it streams on")
+			}, perStore(onlyAtHeader), perUser(onlyAtHeader))
+		})
+	}
+}
+
+func TestNested_WhoeverAnswersBetweenTwoGuardsHasAnswered(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(in("books", "ann"))
+		newer := &client{r: s.backend.last().Clone(t.Context()), header: http.Header{}}
+		newer.r.Header.Set("X-User", "bob")
+		require.NoError(t, s.withBetween(newer, func(w http.ResponseWriter, r *http.Request, inner Next) error {
+			err := inner(w, r)
+			w.Header().Set("Content-Type", "text/plain")
+			_, _ = io.WriteString(w, "something else")
+			return err
+		}))
+		require.Equal(t, "something else", newer.text())
+	}, perStore(rejecting, onlyAtHeader), perUser(onlyAtHeader))
 }

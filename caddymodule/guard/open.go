@@ -20,7 +20,9 @@ func (q *request) terms() stream.Terms {
 	h, g := q.holder, q.guard
 	h.Nested = q.chain.nested(q)
 	if q.claims != nil {
-		h.Expires = g.deadline(q.claims)
+		if !q.claims.Expires.IsZero() {
+			h.Expires = q.claims.Expires.Add(g.Leeway)
+		}
 		if q.verified() && g.OnExpiry == ExpiryRenew {
 			h.Session = registry.ID(q.claims.Session)
 		}
@@ -40,7 +42,9 @@ func (q *request) open(t stream.Terms) {
 	t.Connection = q.env.Connection()
 	t.Gone = q.guard.Zone.Forget
 	s := q.response.NewStream(t)
-	s.Renew(q.holder.Expires)
+	if !t.Untracked {
+		s.Renew(q.guard.deadline(q.claims))
+	}
 	q.guard.Zone.Enter(s)
 }
 

@@ -32,14 +32,11 @@ func (g *Guard) probe(ctx context.Context, suspects []registry.StreamID) bool {
 	return false
 }
 
-// lives asks all nodes about a stream; those that do not have it take it to live.
-func (g *Guard) lives(ctx context.Context, id registry.StreamID) bool {
-	lives := true
-	// A node that cannot be asked tells nothing: the stream is taken to live.
-	_ = g.Zone.Registry.Each(ctx, func(n registry.Node) {
-		if lives {
-			lives = n.Probe(ctx, id, g.Probe)
-		}
+// lives asks all nodes about a stream. Where not all can be asked, it is taken to
+// live.
+func (g *Guard) lives(ctx context.Context, id registry.StreamID) (lives bool) {
+	err := g.Zone.Registry.Each(ctx, func(n registry.Node) {
+		lives = lives || n.Probe(ctx, id, g.Probe)
 	})
-	return lives
+	return lives || err != nil
 }

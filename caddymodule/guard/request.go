@@ -116,7 +116,7 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 	if sum.Cut {
 		panic(http.ErrAbortHandler)
 	}
-	if f := q.verdict.refusal; f != nil && !sum.Left {
+	if f := q.verdict.refusal; f != nil && !sum.Left && !sum.Passed {
 		q.entry.restore(w.Header())
 		return f.answer(q, w)
 	}

@@ -34,7 +34,7 @@ var whoeverAsks = []step{staysLoggedOut, entombed}
 // at goes through steps for an answer with that header.
 func (q *request) at(header http.Header, steps []step) *refusal {
 	q.identify()
-	q.noteOrigin(header)
+	q.noteCORS(header)
 	return q.through(steps)
 }
 

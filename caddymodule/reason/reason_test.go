@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
 
 func TestMeaning_OfEveryReason(t *testing.T) {
@@ -16,6 +17,8 @@ func TestMeaning_OfEveryReason(t *testing.T) {
 	require.Equal(t, all, reason.All())
 	for _, r := range all {
 		m := r.Meaning()
+		require.Regexp(t, `^[a-z_]+$`, string(r))
+		require.LessOrEqual(t, len(r), tombstone.MaxReason, "%s does not fit into a tombstone", r)
 		require.NotEmpty(t, m.Why, r)
 		require.NotEmpty(t, m.Back, r)
 		require.Equal(t, m.Event(), m.Message != "", "%s: an event has a message", r)

@@ -100,7 +100,7 @@ type Holder struct {
 	IssuedAt time.Time
 	// Expires is when the token is not accepted any more; zero: not known.
 	Expires time.Time
-	// Since is when the stream was admitted; zero: not yet.
+	// Since is when the stream's header came, and it asked for the key; zero: not yet.
 	Since time.Time
 	// Addr is the client's address, for log lines.
 	Addr string
@@ -241,7 +241,8 @@ type Admission struct {
 	// oldest; MostHolders at most.
 	Holders []*Holder
 	// Suspects lists, where Rejected, those of the holders whose clients may be dead,
-	// the longest silent first; MostSuspects at most. Probe them and ask again.
+	// the longest silent first as far as that is known; MostSuspects at most. Probe
+	// them and ask again.
 	Suspects []StreamID
 	// Until is set where Entombed, if the key is not full but was less than FreeLately
 	// ago, as far as the places that came free since tell: the newcomer is to ask again then, or when Taken is closed,
@@ -318,10 +319,12 @@ func (sel *Selector) Matches(h *Holder) bool {
 
 // Ended is who was ended.
 type Ended struct {
-	// Holders lists them, oldest first.
+	// Holders lists them, oldest first, and those whose client has left and whose
+	// kept place was given up: they are holders like any other, but there is no stream
+	// to end.
 	Holders []*Holder
-	// Departed is closed once their upstream requests are gone; nil if there are
-	// none.
+	// Departed is closed once the upstream requests are gone of those that had a
+	// stream; nil if there are none.
 	Departed <-chan struct{}
 }
 
@@ -406,7 +409,7 @@ type Waiter interface {
 type State string
 
 const (
-	// StateLive: it holds a key.
+	// StateLive: it holds a key, or asks for it at this moment.
 	StateLive State = "live"
 	// StateUntracked: it holds none.
 	StateUntracked State = "untracked"
@@ -434,8 +437,8 @@ type Node interface {
 	// End asks a stream to end and returns without waiting for it.
 	End(id StreamID, e Ending)
 	// Probe asks a stream's client to prove within the given time that it lives, and
-	// ends the stream if it does not. It reports whether the stream lives on, true
-	// where that cannot be told.
+	// ends the stream if it does not. It reports whether the stream lives on: true
+	// where that cannot be told, false where the node does not have it.
 	Probe(ctx context.Context, id StreamID, within time.Duration) (lives bool)
 	// List lists streams that the selector names, in any state, as Registry.Find
 	// does holders.

@@ -119,6 +119,8 @@ type Summary struct {
 	// Refused is set if the gate refused the response. Its header was discarded and
 	// nothing was written.
 	Refused bool
+	// Passed is set if the answer was no stream, and went through.
+	Passed bool
 	// Left is set if the client went away before the header, and 499 was answered.
 	Left bool
 	// Ending is why the stream was ended; nil if it was not.
@@ -174,6 +176,8 @@ func (p *Response) finish() (sum Summary, quiet bool) {
 		return Summary{Refused: true}, true
 	case stateUnwound:
 		return Summary{Left: true}, true
+	case statePassing:
+		return Summary{Passed: true}, false
 	case stateClosed, stateOverdue:
 		return s.summary(), true
 	case stateEnding:

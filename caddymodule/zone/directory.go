@@ -114,7 +114,7 @@ func (d *Directory) End(id registry.StreamID, e registry.Ending) {
 // Probe implements registry.Node.
 func (d *Directory) Probe(ctx context.Context, id registry.StreamID, within time.Duration) (lives bool) {
 	s := d.find(id)
-	return s == nil || s.Probe(ctx, within)
+	return s != nil && s.Probe(ctx, within)
 }
 
 // List implements registry.Node: the streams come in the order of their ids, and a

@@ -177,7 +177,7 @@ func TestDirectory_NotifiesBetweenEvents(t *testing.T) {
 
 func TestDirectory_ProbesNobodyThatItDoesNotHave(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
-		require.True(t, h.Streams.Probe(t.Context(), registry.NewStreamID(), time.Second))
+		require.False(t, h.Streams.Probe(t.Context(), registry.NewStreamID(), time.Second), "it has left meanwhile")
 	})
 }
 

@@ -18,7 +18,7 @@ type Drain struct {
 	// Window is the time until the last one has ended, and the time over which
 	// their clients are told to come back.
 	Window time.Duration
-	// Rate is how many may end a second; 0: as many as Window demands.
+	// Rate is the least number that end a second; 0: as many as Window demands.
 	Rate int
 }
 

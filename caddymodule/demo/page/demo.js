@@ -8,7 +8,6 @@ function connect(url) {
   source.addEventListener("tick", ticked);
   source.addEventListener("DUPLICATED_CONNECTION", ended);
   source.addEventListener("DUPLICATE_SESSION", ended);
-  source.addEventListener("REVOKED", ended);
   return source;
 }
 

@@ -53,7 +53,7 @@ func (r *Registry) Admit(
 	refused, suspects := c.decide()
 	r.unlock(set)
 	if refused >= 0 {
-		answers[refused].Suspects = suspects.choose(r, asks[refused].Holder.Key)
+		answers[refused].Suspects = suspects.choose(r)
 	}
 	if phase != registry.Reserve {
 		for i := range answers {
@@ -84,7 +84,7 @@ func (c *call) decide() (int, suspects) {
 	default:
 		c.admit(js)
 	}
-	return -1, suspects{}
+	return -1, nil
 }
 
 // deny answers Denied for the first ask whose stream is denied, and reports whether

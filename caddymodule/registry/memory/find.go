@@ -128,33 +128,41 @@ func (r *Registry) End(_ context.Context, sel registry.Selector, e registry.Endi
 		return registry.Ended{}, nil
 	}
 	var ended registry.Ended
+	var streams []registry.StreamID
 	d := newDeparture()
 	for _, e := range es {
-		if sel.Matches(e.holder) && e.end(d) {
+		if !sel.Matches(e.holder) {
+			continue
+		}
+		was := e.end(d)
+		if was == held || was == kept {
 			ended.Holders = append(ended.Holders, e.holder)
+		}
+		if was == held {
+			streams = append(streams, e.holder.ID)
 		}
 	}
 	ended.Departed = d.all()
-	for _, h := range ended.Holders {
-		r.node.End(h.ID, e)
+	for _, id := range streams {
+		r.node.End(id, e)
 	}
 	return ended, nil
 }
 
-// end takes the place away if it is held or kept, and has d wait for the stream. It
-// reports whether the place was held. The entry was found under another lock, so it
-// is looked at again under its key's own.
-func (e *entry) end(d *departure) bool {
+// end takes the place away if it is held or kept, and has d wait for the stream if
+// it was held. It returns the state before. The entry was found under another lock,
+// so it is looked at again under its key's own.
+func (e *entry) end(d *departure) (was state) {
 	sh := e.shard()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	switch e.state {
+	was = e.state
+	switch was {
 	case held:
 		sh.drop(e)
 		d.add(e)
-		return true
 	case kept:
 		sh.drop(e)
 	}
-	return false
+	return was
 }

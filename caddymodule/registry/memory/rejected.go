@@ -45,78 +45,51 @@ func (n *newcomer) distance(h *registry.Holder) int {
 	}
 }
 
-// suspects are the holders whose clients may be dead.
-type suspects struct {
-	// oldest has registry.MostSuspects of them, if there are so many; more tells
-	// that there are others.
-	oldest []registry.StreamID
-	more   bool
-}
+// mostAsked is of how many holders, the oldest, the node is asked how long their
+// clients have been silent.
+const mostAsked = 64
+
+// suspects are holders whose clients may be dead, the oldest first.
+type suspects []registry.StreamID
 
 // suspects returns the newcomer's. The client of a kept place is known to have
 // left.
 func (n *newcomer) suspects() (s suspects) {
 	for e := range ring(viaKey, n.slot.held) {
-		if len(s.oldest) == registry.MostSuspects {
-			s.more = true
-			return s
+		if len(s) == mostAsked {
+			break
 		}
-		s.oldest = append(s.oldest, e.holder.ID)
+		s = append(s, e.holder.ID)
 	}
 	return s
 }
 
-// rowsAtOnce is how many streams the node is asked for in one go.
-const rowsAtOnce = 512
-
 // choose returns at most registry.MostSuspects: those whose clients have been
 // silent for longest, as the node knows, then the oldest. It is called with no lock
 // held.
-func (s suspects) choose(r *Registry, key registry.ID) []registry.StreamID {
-	if !s.more {
-		return s.oldest
+func (s suspects) choose(r *Registry) []registry.StreamID {
+	if len(s) <= registry.MostSuspects {
+		return s
 	}
 	var rows []registry.Row
-	for cursor := ""; ; {
-		var page []registry.Row
-		page, cursor = r.node.List(registry.Selector{Key: key}, cursor, rowsAtOnce)
+	for _, id := range s {
+		page, _ := r.node.List(registry.Selector{ID: id}, "", 1)
 		for _, row := range page {
 			if row.State == registry.StateLive && !row.LastAck.IsZero() {
 				rows = append(rows, row)
 			}
 		}
-		if cursor == "" {
-			break
-		}
 	}
 	slices.SortStableFunc(rows, func(a, b registry.Row) int { return a.LastAck.Compare(b.LastAck) })
 
 	var chosen []registry.StreamID
-	for _, row := range rows {
-		if len(chosen) == registry.MostSuspects {
-			return chosen
-		}
-		if r.holds(row.Holder.ID) {
-			chosen = append(chosen, row.Holder.ID)
-		}
+	for _, row := range rows[:min(len(rows), registry.MostSuspects)] {
+		chosen = append(chosen, row.Holder.ID)
 	}
-	for _, id := range s.oldest {
+	for _, id := range s {
 		if len(chosen) < registry.MostSuspects && !slices.Contains(chosen, id) {
 			chosen = append(chosen, id)
 		}
 	}
 	return chosen
-}
-
-// holds tells whether the stream of that name holds its key, and is not only kept a
-// place.
-func (r *Registry) holds(id registry.StreamID) bool {
-	e := r.ids.find(id)
-	if e == nil {
-		return false
-	}
-	sh := e.shard()
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return e.state == held
 }

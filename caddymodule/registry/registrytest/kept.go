@@ -111,8 +111,8 @@ func testKept(t *testing.T, open Open) {
 			s.keep(t, Anon("a"))
 			s.hold(t, Anon("b"), Track)
 			ended := s.end(t, registry.Selector{Token: ID("token")}, registry.Ending{Reason: reason.Logout})
-			require.Equal(t, []string{"b"}, names(ended.Holders), "a kept place has no stream to end")
-			require.Len(t, s.node.Ended(), 1)
+			require.ElementsMatch(t, []string{"a", "b"}, names(ended.Holders), "both held")
+			require.Len(t, s.node.Ended(), 1, "a kept place has no stream to end")
 			require.Empty(t, s.holders(t, "key"))
 		}},
 	})

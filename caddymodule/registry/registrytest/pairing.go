@@ -297,7 +297,7 @@ func (p *pairing) end(t *rapid.T) {
 	require.ElementsMatch(t, p.named(sel), p.find(t, sel))
 	e := registry.Ending{Reason: reason.Logout, By: "admin"}
 	ended := p.site.end(t, sel, e)
-	var want, departing []*registry.Holder
+	var want, kept, departing []*registry.Holder
 	for _, place := range slices.Concat(p.model.held, p.model.kept) {
 		switch h := place.holder; {
 		case !sel.Matches(h):
@@ -308,13 +308,14 @@ func (p *pairing) end(t *rapid.T) {
 			}
 			p.model.end(h, e)
 		default:
+			kept = append(kept, h)
 			p.model.drop(h)
 		}
 	}
-	if (registry.Selector{Session: sel.Session}) == sel { // by Holder.Since, if by anything
-		require.ElementsMatch(t, want, ended.Holders)
-	} else {
-		require.Equal(t, names(want), names(ended.Holders))
+	require.ElementsMatch(t, slices.Concat(want, kept), ended.Holders)
+	if (registry.Selector{Session: sel.Session}) != sel { // else by Holder.Since, if by anything
+		streams := slices.DeleteFunc(slices.Clone(ended.Holders), func(h *registry.Holder) bool { return slices.Contains(kept, h) })
+		require.Equal(t, names(want), names(streams))
 	}
 	p.departures = append(p.departures, departurePair{ended.Departed, departing})
 }
