@@ -194,7 +194,7 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 		case q == nil:
 			return nil, nil
 		case a.Outcome == registry.Entombed && !a.Until.IsZero():
-			if f := await(q, a.Until, a.Taken); f != nil {
+			if f := heldUp(q, a); f != nil {
 				return q, f
 			}
 			tries-- // nobody was probed
@@ -280,7 +280,7 @@ func byZone(asking []*request) (groups [][]*request) {
 func questions(group []*request) []registry.Ask {
 	asks := make([]registry.Ask, len(group))
 	for i, q := range group {
-		asks[i] = q.question()
+		asks[i] = question(q)
 	}
 	return asks
 }

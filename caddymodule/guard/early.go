@@ -101,7 +101,7 @@ func admitEarly(q *request) *refusal {
 // askEarly asks the registry what would become of the newcomer, and has it end
 // whom the consent allows.
 func (q *request) askEarly(c registry.Consent) (registry.Admission, error) {
-	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, []registry.Ask{q.question()}, nil)
+	admissions, err := q.guard.Zone.Registry.Admit(q.r.Context(), registry.Early, c, []registry.Ask{question(q)}, nil)
 	if err != nil {
 		return registry.Admission{}, err
 	}

@@ -25,31 +25,9 @@ const (
 // reports false if it cannot wait: too many do already.
 func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	g := q.guard
-	q.waits = true
-	if q.back.flaps && q.holder.Tab {
-		// It waits for its own other stream too, which it would replace: that is what
-		// it flaps with.
-		waiting := *q.holder // others may look at that one
-		waiting.Tab = false
-		q.holder = &waiting
-	}
-	waiter, err := g.Zone.Registry.Wait(q.r.Context(), registry.Ask{Holder: q.holder, Rule: q.rule()})
-	var free <-chan struct{}
-	if err == nil {
-		free = waiter.Free()
-	}
-	if !holdUp(q, free) {
-		if err == nil {
-			waiter.Stop()
-		}
-		return true
-	}
-	if err != nil {
-		g.Zone.Returns.Left(q.holder, g.Retry)
-		if !errors.Is(err, registry.ErrManyWaiters) {
-			g.Logger.Error("a newcomer cannot wait: asking the registry", g.zoneField(), zap.Error(err))
-		}
-		return false
+	waiter, left := enqueue(q)
+	if waiter == nil {
+		return left
 	}
 	heartbeat := g.Stream.Heartbeat
 	if heartbeat == 0 {
@@ -82,6 +60,33 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	return true
 }
 
+// enqueue has the newcomer wait for the key; nil: it cannot, or its client has left.
+func enqueue(q *request) (waiter registry.Waiter, left bool) {
+	g := q.guard
+	q.waits = true
+	if q.back.flaps && q.holder.Tab {
+		// It waits for its own other stream too, which it would replace: that is what
+		// it flaps with.
+		waiting := *q.holder // others may look at that one
+		waiting.Tab = false
+		q.holder = &waiting
+	}
+	waiter, err := g.Zone.Registry.Wait(q.r.Context(), registry.Ask{Holder: q.holder, Rule: q.rule()})
+	if err != nil {
+		if !errors.Is(err, registry.ErrManyWaiters) {
+			g.Logger.Error("a newcomer cannot wait: asking the registry", g.zoneField(), zap.Error(err))
+		}
+		left = !holdUp(q, nil)
+		g.Zone.Returns.Left(q.holder, g.Retry) // whatever its client is told
+		return nil, left
+	}
+	if !holdUp(q, waiter.Free()) {
+		waiter.Stop()
+		return nil, true
+	}
+	return waiter, false
+}
+
 // mostHeldUp bounds how long a newcomer is held up.
 const mostHeldUp = 10 * time.Second
 
@@ -89,21 +94,13 @@ const mostHeldUp = 10 * time.Second
 // until then, or until the key is free: some clients ask again at once, whatever they
 // are told. It reports false if its client has left meanwhile.
 func holdUp(q *request, free <-chan struct{}) bool {
-	early := min(q.guard.Zone.Returns.Early(q.holder), mostHeldUp)
-	if early == 0 {
+	z := q.guard.Zone
+	early := min(z.Returns.Early(q.holder), mostHeldUp)
+	if early == 0 || !q.guard.hold(q.r.Context(), time.Now().Add(early), free) {
 		return true
 	}
-	timer := time.NewTimer(early)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-free:
-	case <-q.guard.Zone.DrainBegan(): // and it is told so
-	case <-q.r.Context().Done():
-		q.guard.Zone.Returns.Left(q.holder, q.guard.Retry)
-		return false
-	}
-	return true
+	z.Returns.Left(q.holder, q.guard.Retry)
+	return false
 }
 
 // mayComeBack tells a parked newcomer to ask again: it would be admitted, or it is

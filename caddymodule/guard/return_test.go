@@ -526,3 +526,21 @@ func TestParked_WhoIsHeldUpAndLeavesKeepsNoPlaceInTheQueue(t *testing.T) {
 		require.False(t, s.open(token("ann")).over(), "there is room to wait")
 	}, all(tended, parking))
 }
+
+// Its client was told when to come back, in an answer of one event.
+func TestParked_WhoFindsNoRoomToWaitAndIsBackTooEarlyIsHeldUp(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("ann"))
+		for range registry.MostWaiters {
+			require.False(t, s.open(token("ann")).over())
+		}
+		require.Equal(t, "rejected", s.open(token("ann")).lastEvent(t).Data.Reason)
+		for range 3 {
+			again := s.open(token("ann"))
+			s.pass(5*time.Second - 1)
+			requireHeld(t, again)
+			s.pass(1)
+			require.Equal(t, "rejected", again.lastEvent(t).Data.Reason)
+		}
+	}, all(tended, parking))
+}

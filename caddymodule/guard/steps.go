@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -153,26 +154,34 @@ func entombed(q *request) *refusal {
 		case a.Until.IsZero():
 			return sentAway(q, t)
 		}
-		if f := await(q, a.Until, a.Taken); f != nil {
+		if f := heldUp(q, a); f != nil {
 			return f
 		}
 	}
 }
 
-// await holds the request, without an answer, until then, or until taken is closed.
-// It returns what it is told if it leaves, or the server stops, meanwhile.
-func await(q *request, until time.Time, taken <-chan struct{}) *refusal {
+// heldUp holds a client that shows a tombstone until it is to ask again. It returns
+// what it is told if it leaves, or the server stops, meanwhile.
+func heldUp(q *request, a registry.Admission) *refusal {
+	if q.guard.hold(q.r.Context(), a.Until, a.Taken) {
+		return stayAway() // nobody hears it, and the upstream is not asked
+	}
+	return draining(q)
+}
+
+// hold holds a request, without an answer, until then, or until hint is closed, or the
+// server stops. It reports whether the client has left instead.
+func (g *Guard) hold(ctx context.Context, until time.Time, hint <-chan struct{}) (left bool) {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-taken:
-	case <-q.guard.Zone.DrainBegan():
-		return draining(q)
-	case <-q.r.Context().Done():
-		return stayAway() // nobody hears it, and the upstream is not asked
+	case <-hint:
+	case <-g.Zone.DrainBegan():
+	case <-ctx.Done():
+		return true
 	}
-	return nil
+	return false
 }
 
 // sentAway is the answer to a client that shows t.
@@ -196,7 +205,7 @@ func damped(q *request) *refusal {
 }
 
 // question is what the registry is asked of the newcomer.
-func (q *request) question() registry.Ask {
+func question(q *request) registry.Ask {
 	ask := registry.Ask{Holder: q.holder, Rule: q.rule(), Damped: q.back.flaps}
 	t := q.shown(tombstone.Key)
 	if t == nil {
