@@ -237,8 +237,8 @@ func (p *play) hold(t *testing.T) *harness.Stream {
 // instances have to be stopped, or their open requests are not counted.
 func (p *play) requests(t *testing.T, since time.Time, within time.Duration) (n int) {
 	t.Helper()
-	for _, r := range p.site.requests(t, p.token, p.client.streams()) {
-		if !r.began.Before(since) && r.began.Before(since.Add(within)) {
+	for _, began := range p.site.requests(t, p.token, p.client.streams()) {
+		if !began.Before(since.Truncate(time.Millisecond)) && began.Before(since.Add(within)) {
 			n++
 		}
 	}
@@ -262,9 +262,9 @@ func (p *play) rests(t *testing.T, since time.Time, by time.Duration) Word {
 	t.Helper()
 	for {
 		last := since
-		for _, r := range p.site.requests(t, p.token, p.client.streams()) {
-			if r.began.After(last) {
-				last = r.began
+		for _, began := range p.site.requests(t, p.token, p.client.streams()) {
+			if began.After(last) {
+				last = began
 			}
 		}
 		for _, s := range p.app.of(p.token) {
