@@ -179,7 +179,7 @@ type Handler struct {
 	// a client of its token, or verified user, lost it, waits until the key is free
 	// once that has happened `count` times. The number halves with each `half_life`.
 	// What does not count is a loss whose client shows its tombstone within 3
-	// seconds, unless that has gone on for 20 seconds, and more than ten times.
+	// seconds, unless that has gone on for 20 seconds, and more than eleven times.
 	// Default: `4 1m`.
 	Flap *Flap `json:"flap,omitempty"`
 

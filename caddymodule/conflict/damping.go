@@ -26,8 +26,8 @@ const (
 	// excuseTime is how long a loss whose tombstone was shown does not count.
 	excuseTime = 20 * time.Second
 	// excused is how many such losses in a row do not count at all: those of a dozen
-	// tabs.
-	excused = 10
+	// tabs that are opened beside one.
+	excused = 11
 	// tellTime is how long after it lost its key a client may be told, and its
 	// tombstone made, at most.
 	tellTime = 5 * time.Second
@@ -63,7 +63,7 @@ const (
 //     again;
 //   - not for the first 3 s, in which its tombstone may yet be shown;
 //   - from then on, if it was not shown;
-//   - after 20 s, if it was, and more than 10 were: pages that build a new EventSource
+//   - after 20 s, if it was, and more than 11 were: pages that build a new EventSource
 //     after their tombstone was answered look like tabs that are opened one after the
 //     other, but for going on for ever. If nobody loses the key for 10 s, all pages are
 //     at rest, and those losses are forgotten.

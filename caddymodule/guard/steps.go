@@ -195,7 +195,7 @@ func sentAway(q *request, t *shownTombstone) *refusal {
 func damped(q *request) *refusal {
 	g := q.guard
 	q.back.flaps = false
-	if !q.tracked() || g.Flap.Count == 0 || q.rule().Policy != registry.Supersede || q.shown(tombstone.Key) != nil {
+	if !q.tracked() || g.Flap.Count == 0 || q.rule().Policy != registry.Supersede {
 		return nil
 	}
 	if q.verdict.judged || q.decidesEarly() {
