@@ -260,3 +260,27 @@ func TestMethods_AreEachGuardsOwn(t *testing.T) {
 		})
 	}
 }
+
+// What does not count is verified all the same: nobody gets a stream without the
+// token that is required, by another method either.
+func TestMethods_AStreamLeftOutNeedsItsTokenToo(t *testing.T) {
+	for name, test := range map[string]struct {
+		configure func(*Config)
+		token     func(*client)
+	}{
+		"none":    {requiringToken, func(*client) {}},
+		"two":     {requiringToken, both(token("ann"), query("token=bob"))},
+		"expired": {verifying, token("sub=ann&exp=1")},
+		"bad":     {verifying, token("bad=1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				c := s.open(test.token, method(http.MethodPost), notAsking)
+				status, _, body := c.got()
+				require.Contains(t, []int{http.StatusUnauthorized, http.StatusBadRequest}, status)
+				require.NotContains(t, body, "hello")
+				require.Equal(t, hello, s.open(token("sub=ann"), method(http.MethodPost), notAsking).text())
+			}, test.configure)
+		})
+	}
+}

@@ -102,10 +102,7 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 		return stream.Pass
 	}
 	if !q.governed {
-		q.identify()
-		q.open(stream.Terms{Untracked: true})
-		q.guard.passUncounted(q.r.Method)
-		return stream.Admit
+		return c.judgeUncounted(q)
 	}
 	if !q.verdict.judged {
 		c.judge(q)
@@ -118,6 +115,19 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 	default:
 		return stream.Admit
 	}
+}
+
+// judgeUncounted decides about a stream that does not count. It is verified all the
+// same.
+func (c *chain) judgeUncounted(q *request) stream.Verdict {
+	q.identify()
+	if f := identifiedAtHeader(q); f != nil {
+		c.refuse(q, f)
+		return stream.Refuse
+	}
+	q.open(stream.Terms{Untracked: true})
+	q.guard.passUncounted(q.r.Method)
+	return stream.Admit
 }
 
 // judge decides for from, whose upstream answers with a stream, and all guards
