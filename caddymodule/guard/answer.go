@@ -61,6 +61,14 @@ type problem struct {
 	Detail string        `json:"detail,omitempty"`
 	Code   string        `json:"code,omitempty"`
 	Reason reason.Reason `json:"reason,omitempty"`
+	// Error is where the SDKs of language models look for what to tell.
+	Error problemError `json:"error"`
+}
+
+type problemError struct {
+	Type    string `json:"type"`
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message"`
 }
 
 func (f *refusal) answerStatus(w http.ResponseWriter) error {
@@ -70,6 +78,7 @@ func (f *refusal) answerStatus(w http.ResponseWriter) error {
 		Detail: f.detail,
 		Code:   f.reason.Meaning().Code,
 		Reason: f.reason,
+		Error:  problemError{Type: "sse_guard", Code: f.reason.Meaning().Code, Message: f.title + ". " + f.detail},
 	})
 	if err != nil {
 		return err

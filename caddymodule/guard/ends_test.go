@@ -40,7 +40,7 @@ func TestEnds_AreCutWhereTheClientIsToComeBack(t *testing.T) {
 		"rejected with a status": {withStatus, func(s *site) *client {
 			s.open(token("ann"))
 			return s.open(token("ann"))
-		}, false, `"reason":"rejected"}\n$`},
+		}, false, `"reason":"rejected","error":\{.*\}\}\n$`},
 		"parked, and the key is free": {parking, func(s *site) *client {
 			holder := s.open(token("ann"))
 			c := s.open(token("ann"))

@@ -76,6 +76,8 @@ func requireConflict(t *testing.T, c *client, retryAfter string) {
 	require.Equal(t, http.StatusConflict, p.Status)
 	require.Equal(t, "DUPLICATE_SESSION", p.Code)
 	require.Equal(t, reason.Rejected, p.Reason)
+	require.Equal(t, "DUPLICATE_SESSION", p.Error.Code)
+	require.Equal(t, p.Title+". "+p.Detail, p.Error.Message)
 	_, h, _ := c.got()
 	require.Equal(t, retryAfter, h.Get("Retry-After"))
 }

@@ -32,8 +32,8 @@ const (
 // kindOptions are the lines of the guard in sites of a kind.
 var kindOptions = [siteKinds]string{
 	pageSite:      "",
-	llmSite:       "key {sse_guard.token}\n",
-	anthropicSite: "key {sse_guard.token}\nevent superseded error\nevent rejected error\nevent parked error\nevent logout error\n",
+	llmSite:       "key {sse_guard.token}\nmethods any\n",
+	anthropicSite: "key {sse_guard.token}\nmethods any\nevent superseded error\nevent rejected error\nevent parked error\nevent logout error\n",
 }
 
 // sceneOptions are the lines of the guard in a scene. Times are short, so that a run
