@@ -84,8 +84,10 @@ type verdict struct {
 	// coveredBy is the request of a guard further out that holds the same key of the
 	// same zone for this one: a second place would end, or refuse, itself.
 	coveredBy *request
-	// place is reserved, and to be committed; nil if it needs no commit.
-	place registry.Place
+	// place is reserved, and to be committed; nil if it needs no commit. uncommitted is
+	// why it could not be.
+	place       registry.Place
+	uncommitted error
 }
 
 // Judge implements stream.Gate. The upstream has by now authorised the request.
@@ -330,16 +332,20 @@ func (c *chain) hold(q *request, phase registry.Phase) {
 	}
 }
 
-// commit makes a reserved place a held one, if the stream's is.
-func (c *chain) commit(ctx context.Context, q *request) error {
-	place := q.verdict.place
-	if place == nil {
-		return nil
+// commit makes all reserved places held ones, the innermost first: what it ends
+// counts as gone for those further out, which would else end another for it. One
+// whose response has proved to be no stream has lost its place.
+func (c *chain) commit(ctx context.Context) {
+	for q := c.innermost; q != nil; q = q.outer {
+		place := q.verdict.place
+		if place == nil {
+			continue
+		}
+		q.verdict.place = nil
+		var ended []registry.Victim
+		ended, q.verdict.uncommitted = place.Commit(ctx)
+		q.tellSuperseded(ended)
 	}
-	q.verdict.place = nil
-	ended, err := place.Commit(ctx)
-	q.tellSuperseded(ended)
-	return err
 }
 
 // tellSuperseded tells of each holder that lost its stream to this one.

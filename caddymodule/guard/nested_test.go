@@ -300,3 +300,22 @@ func TestNested_WhoeverAnswersBetweenTwoGuardsHasAnswered(t *testing.T) {
 		require.Equal(t, "something else", newer.text())
 	}, perStore(rejecting, onlyAtHeader), perUser(onlyAtHeader))
 }
+
+// A user's own older stream goes, which makes the room in the store: it is told once.
+func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
+	for name, oneZone := range map[string]bool{"one zone": true, "two zones": false} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				if oneZone {
+					s.guards[inner].Zone = s.guards[outer].Zone
+				}
+				ann, bob := s.open(in("books", "ann")), s.open(in("books", "bob"))
+				s.open(in("books", "ann"))
+				require.True(t, ann.over())
+				require.Equal(t, 1, strings.Count(ann.text(), "event: DUPLICATED_CONNECTION"), ann.text())
+				require.False(t, bob.over(), "nobody is ended for room that is made anyway")
+				require.Len(t, s.logs.FilterMessage("stream ended").All(), 1)
+			}, perStore(onlyAtHeader, limited(2)), perUser(onlyAtHeader))
+		})
+	}
+}

@@ -53,7 +53,8 @@ func (q *request) open(t stream.Terms) {
 func (q *request) Opened() {
 	q.entry.forget()
 	s, z := q.response.Stream(), q.guard.Zone
-	err := q.chain.commit(q.r.Context(), q)
+	q.chain.commit(q.r.Context())
+	err := q.verdict.uncommitted
 	q.leaveArrivals() // whoever logs the token out from now on finds the holder
 	switch {
 	case errors.Is(err, registry.ErrDenied):
