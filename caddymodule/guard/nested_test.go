@@ -315,6 +315,7 @@ func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
 				require.Equal(t, 1, strings.Count(ann.text(), "event: DUPLICATED_CONNECTION"), ann.text())
 				require.False(t, bob.over(), "nobody is ended for room that is made anyway")
 				require.Len(t, s.logs.FilterMessage("stream ended").All(), 1)
+				require.Len(t, s.logs.FilterMessage("stream superseded").All(), 1, "one guard has ended it")
 			}, perStore(onlyAtHeader, limited(2)), perUser(onlyAtHeader))
 		})
 	}
