@@ -137,7 +137,15 @@ func (c *chain) judgeUncounted(q *request) stream.Verdict {
 func (c *chain) judge(from *request) {
 	var asking []*request
 	for q := from; q != nil; q = q.outer {
-		if !q.governed || q.verdict.judged {
+		if q.verdict.judged {
+			continue
+		}
+		if !q.governed { // it counts nothing, but its refusal is to end nobody
+			q.identify()
+			if f := identifiedAtHeader(q); f != nil {
+				c.refuse(q, f)
+				return
+			}
 			continue
 		}
 		q.verdict.judged = true
@@ -332,11 +340,13 @@ func (c *chain) hold(q *request, phase registry.Phase) {
 	}
 }
 
-// commit makes all reserved places held ones, the innermost first: what it ends
-// counts as gone for those further out, which would else end another for it. One
-// whose response has proved to be no stream has lost its place.
-func (c *chain) commit(ctx context.Context) {
-	for q := c.innermost; q != nil; q = q.outer {
+// commit makes the places held ones that opened and those further inside have
+// reserved, the innermost first: what it ends counts as gone for those further out,
+// which would else end another for it. Those further out wait for their own header,
+// which whoever answers between may hold back. One whose response has proved to be no
+// stream has lost its place.
+func (c *chain) commit(ctx context.Context, opened *request) {
+	for q := c.innermost; q != opened.outer; q = q.outer {
 		place := q.verdict.place
 		if place == nil {
 			continue

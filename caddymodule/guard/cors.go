@@ -28,20 +28,20 @@ func (s *sender) crossOrigin() bool {
 // with the header of the response as it is: what it cannot read makes it ask for
 // ever.
 func (s *sender) canRead(header http.Header) bool {
-	return !s.crossOrigin() || len(header[allowOrigin]) > 0 || s.guard.cors.knows(s.origin, s.env.Path())
+	return !s.crossOrigin() || len(header[allowOrigin]) > 0 || s.guard.cors.knows(s.page())
 }
 
 // noteCORS remembers with which fields the upstream lets the page read its answer.
 func (s *sender) noteCORS(status int, header http.Header) {
 	if s.origin != "" {
-		s.guard.cors.note(s.origin, s.env.Path(), status, header)
+		s.guard.cors.note(s.page(), status, header)
 	}
 }
 
 // letRead has the page read what the guard answers in place of the upstream.
 func (s *sender) letRead(header http.Header) {
 	if s.origin != "" {
-		s.guard.cors.add(s.origin, s.env.Path(), header)
+		s.guard.cors.add(s.page(), header)
 	}
 }
 
@@ -57,7 +57,7 @@ func corsHeader(h http.Header) http.Header {
 }
 
 const (
-	// mostCORS is how many pages, by their origin and the path they ask for, a guard
+	// mostCORS is how many pages, by their origin and what they ask for, a guard
 	// remembers the fields for.
 	mostCORS = 1000
 	// mostCORSBytes is how long the fields of one may be, which an upstream may have
@@ -65,8 +65,15 @@ const (
 	mostCORSBytes = 1 << 10
 )
 
+// corsPage is who asks for what: a page's origin, and the host and path it asks for.
+type corsPage struct{ origin, host, path string }
+
+func (s *sender) page() corsPage {
+	return corsPage{s.origin, strings.ToLower(s.r.Host), s.env.Path()}
+}
+
 // corsMemory remembers with which fields the upstream last let pages of an origin
-// read its answers at a path, those to preflights included. The pages that asked
+// read its answers at a host and path, those to preflights included. The pages that asked
 // last are remembered.
 type corsMemory struct {
 	seed maphash.Seed // of the keys, so that nobody can choose two that are the same
@@ -88,13 +95,11 @@ func newCORSMemory() *corsMemory {
 	return &corsMemory{seed: maphash.MakeSeed(), pages: due.NewMap[uint64, corsFields](mostCORS)}
 }
 
-func (m *corsMemory) key(origin, path string) uint64 {
-	return maphash.Comparable(m.seed, [2]string{origin, path})
-}
+func (m *corsMemory) key(p corsPage) uint64 { return maphash.Comparable(m.seed, p) }
 
 // note takes down what the upstream answers with that status and header. An error
 // often lacks the fields that all else has: it takes nothing back.
-func (m *corsMemory) note(origin, path string, status int, header http.Header) {
+func (m *corsMemory) note(p corsPage, status int, header http.Header) {
 	var fields corsFields
 	size := 0
 	if len(header[allowOrigin]) > 0 {
@@ -105,7 +110,7 @@ func (m *corsMemory) note(origin, path string, status int, header http.Header) {
 			}
 		}
 	}
-	key := m.key(origin, path)
+	key := m.key(p)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	page := m.pages.Find(key)
@@ -123,8 +128,8 @@ func (m *corsMemory) note(origin, path string, status int, header http.Header) {
 }
 
 // knows reports whether there are fields for such a page.
-func (m *corsMemory) knows(origin, path string) bool {
-	key := m.key(origin, path)
+func (m *corsMemory) knows(p corsPage) bool {
+	key := m.key(p)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.pages.Find(key) != nil
@@ -132,8 +137,8 @@ func (m *corsMemory) knows(origin, path string) bool {
 
 // add adds the fields for such a page to a header, unless somebody else has said who
 // may read it.
-func (m *corsMemory) add(origin, path string, header http.Header) {
-	if fields := m.of(m.key(origin, path)); fields != nil {
+func (m *corsMemory) add(p corsPage, header http.Header) {
+	if fields := m.of(m.key(p)); fields != nil {
 		fields.addTo(header)
 	}
 }

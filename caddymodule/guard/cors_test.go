@@ -127,6 +127,46 @@ func TestRefusal_OfARequestThatDoesSomethingDoesNotWait(t *testing.T) {
 	}, all(requiringToken, anyMethod))
 }
 
+// What else refuses is asked before the token, and does not let it through either.
+func TestRefusal_OfARequestThatDoesSomethingLetsNobodyThroughWithoutAToken(t *testing.T) {
+	posting := both(ofApp, method(http.MethodPost))
+	t.Run("while the server stops", func(t *testing.T) {
+		atSite(t, func(t *testing.T, s *site) {
+			allowing(s)
+			s.guards[0].Zone.Drain(s.guards[0].Drain, s.guards[0].Logger)
+			status, _, _ := s.open(posting).got()
+			require.Equal(t, http.StatusUnauthorized, status)
+			require.Zero(t, s.backend.asked())
+			s.open(posting, token("ann"))
+			require.Equal(t, 1, s.backend.asked(), "with one, its page is to read why it gets no stream")
+		}, all(requiringToken, anyMethod))
+	})
+	t.Run("of a token that is logged out", func(t *testing.T) {
+		atSite(t, func(t *testing.T, s *site) {
+			stream := s.open(token("sub=ann&exp=9999999999"))
+			s.logOut(http.StatusOK, token("sub=ann&exp=9999999999"))
+			shown := stream.lastEvent(t).ID
+			require.NotEmpty(t, shown)
+			asked := s.backend.asked()
+			allowing(s)
+			status, _, _ := s.open(posting, token("sub=ann&exp=9999999999"), field("Last-Event-ID", shown)).got()
+			require.Equal(t, http.StatusUnauthorized, status)
+			require.Equal(t, asked, s.backend.asked())
+		}, all(verifying, requiringToken, anyMethod, loggingOut(LogoutToken)))
+	})
+}
+
+func TestRefusal_IsReadByThePageOnTheHostThatLetsIt(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.preflighted()
+		_, h, _ := s.open(ofApp).got()
+		require.Equal(t, appOrigin, h.Get(allowOrigin))
+		s.backend.header, s.backend.answer = nil, answering(http.StatusOK, "text/plain", "")
+		_, h, _ = s.open(ofApp, func(c *client) { c.r.Host = "other.example" }).got()
+		require.Empty(t, h[allowOrigin])
+	}, requiringToken)
+}
+
 // Handlers in front of the guard may say who reads the site's answers.
 func TestRefusal_CanBeReadWhereTheSiteSaysSo(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
@@ -146,7 +186,7 @@ func TestRefusal_CanBeReadWhereTheSiteSaysSo(t *testing.T) {
 
 func TestCORS_IsWhatTheBackendSaidLast(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
-		known := func() bool { return s.guards[0].cors.knows(appOrigin, "/events") }
+		known := func() bool { return s.guards[0].cors.knows(corsPage{appOrigin, "example.com", "/events"}) }
 		answer := func(status int, origins ...string) {
 			s.backend.header = http.Header{allowOrigin: origins}
 			s.backend.answer = answering(status, "text/plain", "")
@@ -172,12 +212,12 @@ func TestCORS_OfThePagesThatAskedLastIsKnown(t *testing.T) {
 	m := newCORSMemory()
 	allowed := http.Header{allowOrigin: {"*"}}
 	for i := range 3 * mostCORS {
-		m.note(appOrigin, fmt.Sprint("/", i), http.StatusOK, allowed)
-		m.note(appOrigin, "/often", http.StatusOK, allowed)
+		m.note(corsPage{appOrigin, "a", fmt.Sprint("/", i)}, http.StatusOK, allowed)
+		m.note(corsPage{appOrigin, "a", "/often"}, http.StatusOK, allowed)
 	}
 	require.Equal(t, mostCORS, m.pages.Len())
-	require.True(t, m.knows(appOrigin, "/often"))
-	require.False(t, m.knows(appOrigin, "/0"))
+	require.True(t, m.knows(corsPage{appOrigin, "a", "/often"}))
+	require.False(t, m.knows(corsPage{appOrigin, "a", "/0"}))
 }
 
 // Only requests with an Origin are looked at, and what is known already costs
@@ -195,5 +235,5 @@ func TestCORS_AllocatesNothingForWhatIsKnown(t *testing.T) {
 	r.Header.Set("Origin", appOrigin)
 	w.header = http.Header{allowOrigin: {"*"}, "Vary": {"Origin"}}
 	require.Equal(t, without, testing.AllocsPerRun(100, serve))
-	require.True(t, g.cors.knows(appOrigin, "/api"))
+	require.True(t, g.cors.knows(corsPage{appOrigin, r.Host, "/api"}))
 }

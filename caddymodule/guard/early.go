@@ -29,10 +29,16 @@ func (q *request) decideEarly() *refusal {
 	case q.names:
 		f = tokenDemanded(q)
 	}
-	if f == nil || q.readable || f.status == http.StatusUnauthorized && !isSafe(q.r.Method) {
+	switch {
+	case f == nil || q.readable:
 		return f
+	case isSafe(q.r.Method):
+		return nil
+	case f.status == http.StatusUnauthorized:
+		return f
+	default:
+		return tokenDemanded(q) // what else refuses is asked before the token
 	}
-	return nil
 }
 
 // tokenDemanded demands a good token, where one is required, of a request that may

@@ -286,6 +286,49 @@ func TestNested_WhatIsNoStreamFurtherOutEndsNobodyThere(t *testing.T) {
 	}
 }
 
+// lost keeps everything from those further out.
+type lost struct {
+	http.ResponseWriter
+	header http.Header
+}
+
+func (l lost) Header() http.Header         { return l.header }
+func (l lost) WriteHeader(int)             {}
+func (l lost) Write(p []byte) (int, error) { return len(p), nil }
+
+// Whoever answers between may hold the header back, and then answer otherwise.
+func TestNested_AHeaderThatIsHeldBackEndsNobodyFurtherOut(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(in("books", "ann"))
+		newer := &client{r: s.backend.last().Clone(t.Context()), header: http.Header{}}
+		newer.r.Header.Set("X-User", "bob")
+		require.NoError(t, s.withBetween(newer, func(w http.ResponseWriter, r *http.Request, inner Next) error {
+			err := inner(lost{w, http.Header{}}, r)
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusBadGateway)
+			return err
+		}))
+		s.settle()
+		require.Equal(t, "text/plain", newer.sent.Get("Content-Type"))
+		require.False(t, older.over())
+	}, perStore(onlyAtHeader), perUser(onlyAtHeader))
+}
+
+// A guard that does not count the request verifies it before those further inside
+// end anybody for it.
+func TestNested_AnOuterGuardThatDoesNotCountRefusesBeforeAnybodyEnds(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		post := both(method(http.MethodPost), notAsking)
+		older := s.open(in("books", "ann"), post)
+		status, _, body := s.open(in("books", "ann"), post, func(c *client) { c.r.Header.Del("Authorization") }).got()
+		require.Equal(t, http.StatusUnauthorized, status, body)
+		require.False(t, older.over())
+		require.Equal(t, 1, s.holders(inner))
+		require.Equal(t, hello, s.open(in("books", "ann"), post).text())
+		require.True(t, older.over())
+	}, requiringToken, perUser(anyMethod, onlyAtHeader))
+}
+
 func TestNested_WhoeverAnswersBetweenTwoGuardsHasAnswered(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		s.open(in("books", "ann"))

@@ -53,7 +53,7 @@ func (q *request) open(t stream.Terms) {
 func (q *request) Opened() {
 	q.entry.forget()
 	s, z := q.response.Stream(), q.guard.Zone
-	q.chain.commit(q.r.Context())
+	q.chain.commit(q.r.Context(), q)
 	err := q.verdict.uncommitted
 	q.leaveArrivals() // whoever logs the token out from now on finds the holder
 	switch {

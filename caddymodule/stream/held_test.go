@@ -29,6 +29,7 @@ func TestOpenRetry_GoesBeforeTheFirstBlockThatHasData(t *testing.T) {
 		"the last line of the block":     {[]string{"\nevent: x\n", "id: 1\nda", "ta\n", "\n"}, "\nretry: 3000\nevent: x\nid: 1\ndata\n\n"},
 		"unfinished when the stream is":  {[]string{": c\n", "data: a"}, ": c\nretry: 3000\ndata: a"},
 		"CRLF":                           {[]string{": c\r\n\r", "\ndata: a\r\n\r\n"}, ": c\r\n\r\nretry: 3000\ndata: a\r\n\r\n"},
+		"CR that LF follows behind it":   {[]string{"data: a\r\n\r", "\ndata: b\r\n\r\n"}, "retry: 3000\ndata: a\r\n\r\ndata: b\r\n\r\n"},
 		"behind a block without data":    {[]string{"event: x\n\ndata: a\n\n"}, "event: x\n\nretry: 3000\ndata: a\n\n"},
 		"what only looks like data":      {[]string{"datum: 1\n\n"}, "datum: 1\n\n"},
 		"too large to hold":              {[]string{"data: " + strings.Repeat("x", 2000), "\n\n"}, "retry: 3000\ndata: " + strings.Repeat("x", 2000) + "\n\n"},

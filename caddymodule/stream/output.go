@@ -39,7 +39,10 @@ func (o *output) upstream(p []byte) {
 			o.pass(p[:at])
 			retry := o.retry
 			o.retry = 0
-			o.ours(eventstream.AppendRetry(nil, retry))
+			// Behind it a block begins: the upstream's LF is not missing there, whatever
+			// its last bytes, which are yet to be sent, end with.
+			o.first = o.first || o.taken == 0
+			o.send(eventstream.AppendRetry(nil, retry))
 			p = p[at:]
 		}
 	}

@@ -126,6 +126,14 @@ func (p *Response) NewStream(t Terms) *Stream {
 // Stream is what NewStream made; nil if it was not called.
 func (p *Response) Stream() *Stream { return p.stream.Load() }
 
+// passHeld sends what the stream holds of an event that is shown to the client
+// further inside already.
+func (p *Response) passHeld() {
+	if s := p.Stream(); s != nil {
+		s.relay.passHeld(s.relay.held.shown)
+	}
+}
+
 // Summary tells how a response went.
 type Summary struct {
 	// Refused is set if the gate refused the response. Its header was discarded and

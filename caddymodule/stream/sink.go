@@ -90,10 +90,8 @@ func (s *writerSink) Flush() error {
 
 func (s *writerSink) Pass() {
 	for w := s.w; ; {
-		if outer, ok := w.(*Response); ok {
-			if stream := outer.Stream(); stream != nil {
-				stream.relay.passHeld(stream.relay.held.shown)
-			}
+		if outer, ok := w.(interface{ passHeld() }); ok { // a Response, or what embeds one
+			outer.passHeld()
 			return
 		}
 		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
