@@ -122,14 +122,22 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 // judgeUncounted decides about a stream that does not count. It is verified all the
 // same.
 func (c *chain) judgeUncounted(q *request) stream.Verdict {
-	q.identify()
-	if f := identifiedAtHeader(q); f != nil {
-		c.refuse(q, f)
+	if !c.passes(q, uncounted) {
 		return stream.Refuse
 	}
 	q.open(stream.Terms{Untracked: true})
 	q.guard.passUncounted(q.r.Method)
 	return stream.Admit
+}
+
+// passes has q go through steps at the header, and notes its refusal.
+func (c *chain) passes(q *request, steps []step) bool {
+	q.identify()
+	f := through(q, steps)
+	if f != nil {
+		c.refuse(q, f)
+	}
+	return f == nil
 }
 
 // judge decides for from, whose upstream answers with a stream, and all guards
@@ -141,17 +149,13 @@ func (c *chain) judge(from *request) {
 			continue
 		}
 		if !q.governed { // it counts nothing, but its refusal is to end nobody
-			q.identify()
-			if f := identifiedAtHeader(q); f != nil {
-				c.refuse(q, f)
+			if !c.passes(q, uncounted) {
 				return
 			}
 			continue
 		}
 		q.verdict.judged = true
-		q.identify()
-		if f := through(q, atHeader); f != nil {
-			c.refuse(q, f)
+		if !c.passes(q, atHeader) {
 			return
 		}
 		if q.tracked() {

@@ -13,7 +13,6 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
-	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 // terms are those of a stream that is to hold its key.
@@ -136,7 +135,7 @@ func messageOf(q *request, r reason.Reason) string {
 func (g *Guard) returnAfter(r reason.Return) time.Duration {
 	switch r {
 	case reason.Soon:
-		return zone.Spread(reason.SoonAtMost)
+		return stream.Spread(reason.SoonAtMost)
 	case reason.Drained:
 		if g.Zone.IsDraining() {
 			return g.Zone.DrainReturn()

@@ -26,6 +26,10 @@ var beforeForward = []step{draining, staysLoggedOut, entombed, identified, keyed
 // registries also answer who shows a tombstone of a full key.
 var atHeader = []step{staysLoggedOut, identifiedAtHeader, keyedAtHeader, draining, damped}
 
+// uncounted is asked of a stream that does not count, once the upstream has answered
+// with it.
+var uncounted = []step{identifiedAtHeader}
+
 // whoeverAsks is asked of a request that does not ask for a stream, before the
 // upstream sees it.
 var whoeverAsks = []step{staysLoggedOut, entombed}

@@ -20,7 +20,7 @@ func (l *liveness) start() {
 	if l.s.cfg.Wheel == nil {
 		return
 	}
-	first := spread(l.firstVisit())
+	first := Spread(l.firstVisit())
 	if left, ok := l.expiresIn(); ok {
 		first = min(first, left)
 	}
@@ -50,8 +50,9 @@ func (l *liveness) firstVisit() time.Duration {
 	return first
 }
 
-// spread is a random part of d, and at least a tenth.
-func spread(d time.Duration) time.Duration {
+// Spread is a random part of d, and at least a tenth: when to do what not all are
+// to do at once.
+func Spread(d time.Duration) time.Duration {
 	least := d / 10
 	if d <= least || d <= 0 {
 		return d

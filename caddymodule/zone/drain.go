@@ -1,7 +1,6 @@
 package zone
 
 import (
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -48,7 +47,7 @@ func (z *Zone) DrainBegan() <-chan struct{} { return z.draining.began }
 // DrainReturn is when a client is to come back that is turned away, or ended, by
 // the drain: a random part of its window, so that not all come back at once. The
 // zone must be draining.
-func (z *Zone) DrainReturn() time.Duration { return Spread(z.draining.window) }
+func (z *Zone) DrainReturn() time.Duration { return stream.Spread(z.draining.window) }
 
 // drainStep is the time between two batches of streams that end.
 const drainStep = 50 * time.Millisecond
@@ -99,14 +98,4 @@ func endInSteps(streams []*stream.Stream, d Drain) {
 			<-ticker.C
 		}
 	}
-}
-
-// Spread is a random part of d, and at least a tenth: when to come back, so that
-// not all do so at once.
-func Spread(d time.Duration) time.Duration {
-	least := d / 10
-	if d <= least || d <= 0 {
-		return d
-	}
-	return least + rand.N(d-least) //nolint:gosec // to spread, not to hide
 }
