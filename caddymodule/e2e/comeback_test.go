@@ -299,3 +299,41 @@ func TestOpenRetry_LetsCommentsPassFirst(t *testing.T) {
 	s.Wait(t)
 	assert.Equal(t, ": connected\n\nretry: 3000\nevent: tick\ndata: a\n\n", string(s.Bytes()))
 }
+
+// TestComeBack_ABusyPageReadsTheLastEvent: what fetch has received and the page has not
+// read yet is lost when the response fails. A page is busy for a while at any time.
+func TestComeBack_ABusyPageReadsTheLastEvent(t *testing.T) {
+	const visits = 15
+	url, _, _ := startTalking(t)
+	block := "respond /page 200\nsse_guard {\npolicy reject\n}\nreverse_proxy " + url
+	for protocol, start := range map[string]func(testing.TB, string) *harness.Caddy{
+		"http/1.1": func(t testing.TB, block string) *harness.Caddy { return harness.StartCaddy(t, block) },
+		"h2":       harness.StartCaddyTLS,
+	} {
+		t.Run(protocol, func(t *testing.T) {
+			server := start(t, block)
+			holder := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/events", harness.WithHeader("Cookie", "access_token=alice"))
+			holder.Next(t)
+			page := harness.StartBrowser(t).NewTab(t, server.URL+"/page")
+			page.Eval(t, fmt.Sprintf(`void (async () => {
+				document.cookie = "access_token=alice"
+				window.__told = window.__asked = 0
+				setInterval(() => { for (const end = Date.now() + 40; Date.now() < end;); }, 0)
+				for (let i = 0; i < %d; i++) {
+					let text = ""
+					try {
+						const answer = await fetch("/events", {headers: {Accept: "text/event-stream"}})
+						const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
+						for (let part; !(part = await reader.read()).done;) text += part.value
+					} catch {}
+					window.__told += text.includes("DUPLICATE_SESSION")
+					window.__asked++
+				}
+			})()`, visits))
+			require.Eventually(t, func() bool { return page.Eval(t, "window.__asked") == fmt.Sprint(visits) }, harness.Patience, 20*time.Millisecond)
+			assert.Equal(t, fmt.Sprint(visits), page.Eval(t, "window.__told"), "each time it is told why")
+			assert.Equal(t, protocol, page.Eval(t, `performance.getEntriesByType("resource").at(-1)?.nextHopProtocol`))
+			assert.False(t, holder.Ended())
+		})
+	}
+}

@@ -254,7 +254,7 @@ func TestMethods_AreEachGuardsOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				older, newer := s.open(token("ann"), method(http.MethodPost)), s.open(token("ann"), method(http.MethodPost))
-				require.True(t, older.over())
+				require.True(t, older.ends())
 				require.Equal(t, hello, newer.text())
 			}, guards...)
 		})

@@ -21,7 +21,7 @@ func TestEarlyTakeover_EndsTheOlderStreamBeforeTheBackendSeesTheNewer(t *testing
 		older := s.open(token("ann"), named("older"))
 		newer := s.open(token("ann"), named("newer"))
 		require.Equal(t, []string{"older in", "older out", "newer in"}, s.backend.read())
-		require.True(t, older.over())
+		require.True(t, older.ends())
 		require.Equal(t, hello, newer.text())
 		require.Equal(t, 1, s.backend.say("more"))
 		require.Equal(t, hello+"data: more\n\n", newer.text())
@@ -112,7 +112,7 @@ func TestEarlyTakeover_WaitsNoLongerThanItsClient(t *testing.T) {
 		require.False(t, newer.over())
 		newer.leave()
 		s.settle()
-		require.True(t, newer.over())
+		require.True(t, newer.ends())
 	}, func(g *Config) { g.Stream.EndTimeout = time.Hour })
 }
 
@@ -142,7 +142,7 @@ func TestTakeover_OfAnotherTokenIsDecidedAtTheHeader(t *testing.T) {
 				require.False(t, holder.over(), "the backend has not answered yet")
 				close(letIn)
 				s.settle()
-				require.True(t, holder.over())
+				require.True(t, holder.ends())
 				require.Equal(t, hello, bob.text())
 			}, configure)
 		})
@@ -157,7 +157,7 @@ func TestTakeoverResponse_EndsNothingForANewcomerThatFails(t *testing.T) {
 		require.False(t, holder.over())
 		s.backend.answer = nil
 		s.open(token("ann"))
-		require.True(t, holder.over())
+		require.True(t, holder.ends())
 	}, onlyAtHeader)
 }
 
@@ -187,7 +187,7 @@ func TestEarlyReject_LeavesTheBackendAlone(t *testing.T) {
 		holder := s.open(token("ann"))
 		newcomer := s.open(token("ann"))
 		require.Equal(t, 1, s.backend.asked())
-		require.True(t, newcomer.over())
+		require.True(t, newcomer.ends())
 		require.Equal(t, "rejected", newcomer.lastEvent(t).Data.Reason)
 		s.backend.say("more")
 		require.Equal(t, hello+"data: more\n\n", holder.text(), "the holder notices nothing")
@@ -245,7 +245,7 @@ func TestNavigation_NeverSupersedes(t *testing.T) {
 				first := s.open(token("ann"), navigating, notAsking)
 				require.Equal(t, hello, first.text(), "a key that is free is had")
 				script := s.open(token("ann"), field("Sec-Fetch-Dest", "empty"))
-				require.True(t, first.over())
+				require.True(t, first.ends())
 				require.False(t, script.over())
 			}, configure)
 		})
@@ -326,7 +326,7 @@ func TestReject_AdmitsOneOfThirtyAtOnce(t *testing.T) {
 				s.settle() // all are with the backend
 				require.Equal(t, newcomers, s.backend.asked())
 				close(letIn)
-				s.settle()
+				s.pass(time.Second) // the others are cut
 
 				admitted := slices.DeleteFunc(slices.Clone(clients), (*client).over)
 				require.Len(t, admitted, 1)
@@ -379,7 +379,7 @@ func TestLeftBeforeTheHeader_EndsNobody(t *testing.T) {
 		newer := s.open(token("ann"))
 		newer.leave()
 		s.settle()
-		require.True(t, newer.over())
+		require.True(t, newer.ends())
 		require.False(t, older.over(), older.text())
 		require.Equal(t, 1, s.holders(0))
 	}, onlyAtHeader)

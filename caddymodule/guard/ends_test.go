@@ -84,7 +84,7 @@ func TestEnds_AreCutWhereTheClientIsToComeBack(t *testing.T) {
 				}
 				atSite(t, func(t *testing.T, s *site) {
 					c := test.end(s)
-					require.True(t, c.over())
+					require.True(t, c.ends())
 					require.NoError(t, c.err)
 					require.Equal(t, test.cut && !finish, c.cut)
 					require.Regexp(t, test.last, c.text())
@@ -107,7 +107,7 @@ func TestEnds_OfNestedGuards(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
 				c := s.open(in("books", "ann"))
 				s.pass(2 * time.Minute)
-				require.True(t, c.over())
+				require.True(t, c.ends())
 				require.True(t, c.cut)
 				require.Regexp(t, `\n\nretry: \d+\n$`, c.text())
 				require.Zero(t, s.holders(0))

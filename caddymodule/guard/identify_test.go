@@ -14,7 +14,7 @@ import (
 // problemOf reads the problem document that c got.
 func problemOf(t *testing.T, c *client) (p problem) {
 	t.Helper()
-	require.True(t, c.over())
+	require.True(t, c.ends())
 	require.NoError(t, c.err)
 	status, h, body := c.got()
 	require.Equal(t, "application/problem+json", h.Get("Content-Type"))
@@ -200,7 +200,7 @@ func TestKey_MayComeFromTheResponse(t *testing.T) {
 		bob := s.open(token("b"))
 		s.backend.header = http.Header{"X-User": {"ann"}}
 		second := s.open(token("c"))
-		require.True(t, first.over())
+		require.True(t, first.ends())
 		require.Equal(t, "superseded", first.lastEvent(t).Data.Reason)
 		require.False(t, bob.over())
 		require.False(t, second.over())
@@ -232,7 +232,7 @@ func TestKey_HoldsTokenHostAndPath(t *testing.T) {
 			require.False(t, c.over())
 		}
 		s.open(token("ann"), func(c *client) { c.r.Host = "EXAMPLE.com:443" })
-		require.True(t, streams[0].over())
+		require.True(t, streams[0].ends())
 		require.Equal(t, 4, s.holders(0))
 	})
 }

@@ -75,7 +75,7 @@ func TestMaxAge_EndsTheStreamBetweenTwoEvents(t *testing.T) {
 		s.pass(8 * time.Minute)
 		require.False(t, c.over())
 		s.pass(4 * time.Minute)
-		require.True(t, c.over())
+		require.True(t, c.ends())
 		e := c.lastEvent(t)
 		require.Empty(t, e.Name, "no event")
 		require.Empty(t, e.ID, "no tombstone: it may come back")
@@ -134,7 +134,7 @@ func TestReserve_IsNotNeededOnceItsClientIsParked(t *testing.T) {
 		s.settle()
 		require.False(t, waiting.over())
 		s.pass(3*time.Second + wheel.Precision)
-		require.True(t, waiting.over(), "it is told that the key is free")
+		require.True(t, waiting.ends(), "it is told that the key is free")
 	}, all(tended, parking, func(g *Config) { g.Reserve = 3 * time.Second }))
 }
 
@@ -255,7 +255,7 @@ func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
 			close(drained)
 		}()
 		s.settle()
-		require.True(t, parked.over())
+		require.Regexp(t, `\nretry: \d+\n$`, parked.text(), "at once")
 		refused := s.open(token("newcomer"))
 		status, _, body := refused.got()
 		require.Equal(t, http.StatusOK, status, "a temporary refusal")
@@ -273,7 +273,7 @@ func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
 		require.LessOrEqual(t, perStep, int(math.Ceil(n/100.0))*2, "not all at once")
 		seconds := map[int]int{}
 		for _, c := range holders {
-			require.True(t, c.over())
+			require.True(t, c.ends())
 			require.Empty(t, c.lastEvent(t).Name)
 			var ms int
 			_, err := fmt.Sscan(c.lastEvent(t).Retry, &ms)
@@ -323,7 +323,7 @@ func TestDrain_EndsStreamsThatHoldNothingToo(t *testing.T) {
 		c := s.open() // without a token
 		s.guards[0].Zone.Drain(s.guards[0].Drain, s.guards[0].Logger)
 		s.settle()
-		require.True(t, c.over())
+		require.True(t, c.ends())
 		require.Equal(t, hello, c.text(), "byte for byte, and a clean end")
 		require.Zero(t, s.guards[0].Zone.Wheel.Len())
 	}, tended)
@@ -337,7 +337,7 @@ func TestDrain_EndsAStreamThatIsAdmittedMeanwhile(t *testing.T) {
 			return s.backend.stream(w, r)
 		}
 		c := s.open(token("ann"))
-		require.True(t, c.over())
+		require.True(t, c.ends())
 		require.Zero(t, s.holders(0))
 	}, tended)
 }

@@ -116,14 +116,14 @@ func TestLog_NothingElseIsVisible(t *testing.T) {
 		closed := s.open(token("ann"))
 		closed.leave()
 		s.settle()
-		require.True(t, closed.over())
+		require.True(t, closed.ends())
 
 		s.backend.answer = func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, err := w.Write([]byte(hello))
 			return err
 		}
-		require.True(t, s.open(token("ann")).over(), "the backend ended it")
+		require.True(t, s.open(token("ann")).ends(), "the backend ended it")
 
 		s.backend.answer = func(_ http.ResponseWriter, r *http.Request) error {
 			<-r.Context().Done()
@@ -132,7 +132,7 @@ func TestLog_NothingElseIsVisible(t *testing.T) {
 		early := s.open(token("ann"))
 		early.leave()
 		s.settle()
-		require.True(t, early.over(), "the client left before the header")
+		require.True(t, early.ends(), "the client left before the header")
 
 		s.backend.answer = answering(http.StatusUnauthorized, "text/plain", "no")
 		s.open(token("ann"))
@@ -161,7 +161,7 @@ func TestLog_SaysWhetherTheEventWasSent(t *testing.T) {
 		s.backend.header = http.Header{"Content-Encoding": {"gzip"}}
 		older := s.open(token("ann"))
 		s.open(token("ann"))
-		require.True(t, older.over())
+		require.True(t, older.ends())
 		require.Equal(t, hello, older.text(), "nothing can be put between its events")
 
 		ended := s.logs.FilterMessage("stream ended").All()

@@ -34,7 +34,7 @@ func (s *site) logOut(status int, edits ...func(*client)) *client {
 
 func requireLoggedOut(t *testing.T, c *client) {
 	t.Helper()
-	require.True(t, c.over())
+	require.True(t, c.ends())
 	e := c.lastEvent(t)
 	require.Equal(t, "LOGGED_OUT", e.Name)
 	require.Equal(t, "logout", e.Data.Reason)
@@ -187,7 +187,7 @@ func TestLogout_WaitsNoLongerThanEndTimeout(t *testing.T) {
 		s.pass(900 * time.Millisecond)
 		require.False(t, out.over())
 		s.pass(200 * time.Millisecond)
-		require.True(t, out.over())
+		require.True(t, out.ends())
 		s.pass(time.Minute)
 	}, loggingOut(LogoutToken))
 }
@@ -336,7 +336,7 @@ func TestLogout_SendsAParkedNewcomerAway(t *testing.T) {
 		require.False(t, parked.over())
 		s.logOut(http.StatusOK, token("sub=ann"))
 		s.pass(parkHeartbeat)
-		require.True(t, parked.over(), "to ask again, and hear that it is logged out")
+		require.True(t, parked.ends(), "to ask again, and hear that it is logged out")
 		challenge(t, s.open(token("sub=ann")))
 	}, all(verifying, parking, keyedBy("shop"), loggingOut(LogoutToken)))
 }
@@ -347,7 +347,7 @@ func TestExpiry_SendsAParkedNewcomerAway(t *testing.T) {
 		parked := s.open(token("sub=ann&exp=" + after(10*time.Second)))
 		require.False(t, parked.over())
 		s.pass(parkHeartbeat)
-		require.True(t, parked.over())
+		require.True(t, parked.ends())
 	}, all(verifying, parking, keyedBy("shop")))
 }
 

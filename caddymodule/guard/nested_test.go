@@ -116,14 +116,14 @@ func TestNested_EachEndsWhatIsTooMuchForIt(t *testing.T) {
 				ann := s.open(in("books", "ann"))
 				bob := s.open(in("books", "bob"))
 				annAgain := s.open(in("books", "ann"))
-				require.True(t, ann.over(), "by the user's guard")
+				require.True(t, ann.ends(), "by the user's guard")
 				require.Equal(t, "superseded", ann.lastEvent(t).Data.Reason)
 				require.False(t, bob.over())
 				require.Equal(t, 2, s.holders(outer), "ann's older place there is given back")
 				require.Equal(t, 2, s.holders(inner))
 
 				eve, joe := s.open(in("books", "eve")), s.open(in("books", "joe"))
-				require.True(t, bob.over(), "by the store's guard")
+				require.True(t, bob.ends(), "by the store's guard")
 				for _, c := range []*client{annAgain, eve, joe} {
 					require.False(t, c.over())
 				}
@@ -182,7 +182,7 @@ func TestNested_ParkedInsideIsLetIn(t *testing.T) {
 		require.True(t, strings.HasSuffix(parked.text(), "\n\n:\n"), "heartbeats get through: %q", parked.text())
 		holder.leave()
 		s.settle()
-		require.True(t, parked.over())
+		require.True(t, parked.ends())
 		require.Equal(t, "500", parked.lastEvent(t).Retry)
 
 		waiting := s.open(in("books", "ann"))
@@ -190,7 +190,7 @@ func TestNested_ParkedInsideIsLetIn(t *testing.T) {
 		gone := s.open(in("books", "ann"))
 		gone.leave()
 		s.settle()
-		require.True(t, gone.over(), "a parked client that leaves is noticed through the outer guard")
+		require.True(t, gone.ends(), "a parked client that leaves is noticed through the outer guard")
 	}, perStore(), perUser(parking))
 }
 
@@ -325,7 +325,7 @@ func TestNested_AnOuterGuardThatDoesNotCountRefusesBeforeAnybodyEnds(t *testing.
 		require.False(t, older.over())
 		require.Equal(t, 1, s.holders(inner))
 		require.Equal(t, hello, s.open(in("books", "ann"), post).text())
-		require.True(t, older.over())
+		require.True(t, older.ends())
 	}, requiringToken, perUser(anyMethod, onlyAtHeader))
 }
 
@@ -354,7 +354,7 @@ func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
 				}
 				ann, bob := s.open(in("books", "ann")), s.open(in("books", "bob"))
 				s.open(in("books", "ann"))
-				require.True(t, ann.over())
+				require.True(t, ann.ends())
 				require.Equal(t, 1, strings.Count(ann.text(), "event: DUPLICATED_CONNECTION"), ann.text())
 				require.False(t, bob.over(), "nobody is ended for room that is made anyway")
 				require.Len(t, s.logs.FilterMessage("stream ended").All(), 1)

@@ -57,7 +57,7 @@ func TestOpenEnded_WithABodyIsDecidedAtTheHeader(t *testing.T) {
 				require.Equal(t, test.body, string(body))
 				require.Equal(t, test.err, err)
 				require.Equal(t, hello, newer.text())
-				require.True(t, older.over())
+				require.True(t, older.ends())
 			})
 		})
 	}

@@ -51,7 +51,7 @@ func TestRejected_GetsWhatOnRejectSays(t *testing.T) {
 // requireRejectedEvent is a stream that an EventSource comes back from.
 func requireRejectedEvent(t *testing.T, c *client, retry string) {
 	t.Helper()
-	require.True(t, c.over())
+	require.True(t, c.ends())
 	require.NoError(t, c.err)
 	status, h, body := c.got()
 	require.Equal(t, http.StatusOK, status)
@@ -252,7 +252,7 @@ func TestParked_WaitsAndIsLetIn(t *testing.T) {
 
 				holder.leave()
 				s.settle()
-				require.True(t, parked.over())
+				require.True(t, parked.ends())
 				require.Equal(t, "500", parked.lastEvent(t).Retry, "it may come at once")
 				require.Equal(t, hello, s.open(token("ann")).text())
 			}, configure)
@@ -266,11 +266,11 @@ func TestParked_OneIsToldPerPlace(t *testing.T) {
 		first, second := s.open(token("ann")), s.open(token("ann"))
 		holder.leave()
 		s.settle()
-		require.True(t, first.over(), "the longest waiting")
+		require.True(t, first.ends(), "the longest waiting")
 		require.False(t, second.over())
 
 		s.pass(parkHeartbeat)
-		require.True(t, second.over(), "the first one never came back")
+		require.True(t, second.ends(), "the first one never came back")
 	}, parking)
 }
 
@@ -287,7 +287,7 @@ func TestParked_NoMoreThanAFew(t *testing.T) {
 		}
 		parked[0].leave()
 		s.settle()
-		require.True(t, parked[0].over())
+		require.True(t, parked[0].ends())
 		require.False(t, s.open(token("ann")).over(), "one left, one may wait")
 	}, parking)
 }
@@ -342,7 +342,7 @@ func TestRegistryError_IsATemporaryRefusal(t *testing.T) {
 				}
 				before := s.backend.asked()
 				c := s.open(token("ann"))
-				require.True(t, c.over())
+				require.True(t, c.ends())
 				require.NoError(t, c.err)
 				status, h, body := c.got()
 				require.Equal(t, http.StatusOK, status)

@@ -28,7 +28,7 @@ func (s *site) named(user string) { s.backend.header = http.Header{"X-User": {us
 
 func requireStatus(t *testing.T, c *client, want int) {
 	t.Helper()
-	require.True(t, c.over() || want == http.StatusOK)
+	require.True(t, c.ends() || want == http.StatusOK)
 	status, _, _ := c.got()
 	require.Equal(t, want, status)
 }
@@ -149,7 +149,7 @@ func TestTombstone_HeldUpNoLongerThanItsClientOrTheServer(t *testing.T) {
 		leaves := s.open(token("ann"), field("Last-Event-ID", id))
 		leaves.leave()
 		s.settle()
-		require.True(t, leaves.over())
+		require.True(t, leaves.ends())
 
 		stays := s.open(token("ann"), field("Last-Event-ID", id))
 		s.guards[0].Zone.Drain(s.guards[0].Drain, s.guards[0].Logger)
@@ -427,7 +427,7 @@ func TestTake_IsNotDampedThreeTimesAMinute(t *testing.T) {
 				for range conflict.MaxTakes {
 					c := s.open(token("ann"), wish)
 					require.Equal(t, hello, c.text())
-					require.True(t, holder.over())
+					require.True(t, holder.ends())
 					holder = c
 				}
 				s.pass(5 * time.Second)
@@ -505,7 +505,7 @@ func TestParked_WhoIsHeldUpHasTheKeyWhenItIsFree(t *testing.T) {
 		requireHeld(t, again)
 		holder.leave()
 		s.settle()
-		require.True(t, again.over())
+		require.True(t, again.ends())
 		require.Contains(t, again.text(), "retry: 500\n")
 	}, all(tended, parking))
 }
@@ -520,7 +520,7 @@ func TestParked_WhoIsHeldUpAndLeavesKeepsNoPlaceInTheQueue(t *testing.T) {
 			requireHeld(t, again)
 			again.leave()
 			s.settle()
-			require.True(t, again.over())
+			require.True(t, again.ends())
 		}
 		s.pass(10 * time.Second)
 		require.False(t, s.open(token("ann")).over(), "there is room to wait")

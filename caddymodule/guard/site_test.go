@@ -280,6 +280,16 @@ func (c *client) over() bool {
 	}
 }
 
+// ends reports whether the response has ended, or everything has been sent and it is
+// about to be cut.
+func (c *client) ends() bool {
+	select {
+	case <-c.done:
+	case <-time.After(300 * time.Millisecond):
+	}
+	return c.over()
+}
+
 // received is an event as a client reads it, of what the guard writes.
 type received struct {
 	ID, Retry, Name string

@@ -42,7 +42,7 @@ func TestTombstone_IsAnsweredWith204(t *testing.T) {
 				id := s.entombedClient(token("ann"))
 				asked := s.backend.asked()
 				c := s.open(token("ann"), present(id))
-				require.True(t, c.over())
+				require.True(t, c.ends())
 				require.NoError(t, c.err)
 				status, h, body := c.got()
 				require.Equal(t, http.StatusNoContent, status)
@@ -165,7 +165,7 @@ func TestTombstone_IsTakenOutOfEveryRequest(t *testing.T) {
 				c := s.open(token("ann"), edit, field("Last-Event-ID", id), func(c *client) {
 					c.r.URL.RawQuery = strings.Trim(c.r.URL.RawQuery+"&lastEventId="+id, "&")
 				})
-				require.True(t, c.over())
+				require.True(t, c.ends())
 				last := s.backend.last()
 				require.NotContains(t, last.Header, "Last-Event-Id")
 				require.NotContains(t, last.URL.RawQuery, tombstone.Prefix)
@@ -224,7 +224,7 @@ func TestTombstone_IsJudgedAtTheHeaderWhereTheKeyIsKnownThere(t *testing.T) {
 		asked := s.backend.asked()
 
 		c := s.open(token("ann"), field("Last-Event-ID", id), query("a=b&lastEventId="+id))
-		require.True(t, c.over())
+		require.True(t, c.ends())
 		status, h, body := c.got()
 		require.Equal(t, http.StatusNoContent, status)
 		require.Empty(t, body)
@@ -251,7 +251,7 @@ func TestTombstone_WithoutASignerEveryClientIsNew(t *testing.T) {
 
 		newest := s.open(token("ann"))
 		require.Equal(t, hello, newest.text())
-		require.True(t, c.over())
+		require.True(t, c.ends())
 		require.Empty(t, c.lastEvent(t).ID, "it is ended all the same")
 		require.Equal(t, "superseded", c.lastEvent(t).Data.Reason)
 		require.NotEmpty(t, s.logs.FilterMessageSnippet("no tombstone for an ended stream").All())

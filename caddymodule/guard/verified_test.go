@@ -114,7 +114,7 @@ func TestVerified_WithoutKeysTheRefusalIsTemporary(t *testing.T) {
 		status, _, body := c.got()
 		require.Equal(t, http.StatusOK, status)
 		require.Equal(t, "retry: 5000\n", body)
-		require.True(t, c.over())
+		require.True(t, c.ends())
 
 		status, h, _ := s.open(token("sub=ann"), notAsking).got()
 		require.Equal(t, http.StatusServiceUnavailable, status)
@@ -253,7 +253,7 @@ func TestExpiry_EndsTheStreamWithItsToken(t *testing.T) {
 				s.pass(test.end - time.Second)
 				require.False(t, c.over())
 				s.pass(time.Second + wheel.Precision)
-				require.True(t, c.over())
+				require.True(t, c.ends())
 				e := c.lastEvent(t)
 				require.Equal(t, "TOKEN_EXPIRED", e.Name)
 				require.Equal(t, "expired", e.Data.Reason)
@@ -289,7 +289,7 @@ func TestExpiry_ALaterTokenOfTheSessionMovesTheEnd(t *testing.T) {
 				s.pass(10*time.Second + wheel.Precision)
 				require.Equal(t, !test.moved, c.over())
 				s.pass(time.Hour)
-				require.True(t, c.over())
+				require.True(t, c.ends())
 			}, all(verifying, func(g *Config) { g.OnExpiry = ExpiryRenew }))
 		})
 	}
@@ -301,7 +301,7 @@ func TestExpiry_EndMeansEnd(t *testing.T) {
 		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
 		s.open(token("sub=ann&exp="+after(time.Hour)), notAsking)
 		s.pass(10*time.Second + wheel.Precision)
-		require.True(t, c.over())
+		require.True(t, c.ends())
 	}, all(verifying, func(g *Config) { g.OnExpiry = ExpiryEnd }))
 }
 
@@ -313,7 +313,7 @@ func TestExpiry_OfATokenThatExpiredWhileTheBackendThought(t *testing.T) {
 		}
 		c := s.open(token("sub=ann&exp=" + after(10*time.Second)))
 		s.pass(21 * time.Second)
-		require.True(t, c.over())
+		require.True(t, c.ends())
 		require.Equal(t, "TOKEN_EXPIRED", c.lastEvent(t).Name)
 	}, verifying)
 }
@@ -341,7 +341,7 @@ func TestHolds(t *testing.T) {
 		require.False(t, holds())
 
 		s.open(token("sub=ann&n=1"), query("tab=2"))
-		require.True(t, old.over())
+		require.True(t, old.ends())
 		require.False(t, holds(token("sub=ann&n=1"), query("tab=1")))
 		require.True(t, holds(token("sub=ann&n=1"), query("tab=2")))
 	}, all(verifying, keyedBy("{sse_guard.claims.sub}"), tabbed(t)))
@@ -480,7 +480,7 @@ func TestClaims_AKeyIsComputedAgainOnceTheTokenIsVerified(t *testing.T) {
 		bob := s.open(token("sub=bob"), notAsking)
 		require.False(t, ann.over(), "bob has another key")
 		s.open(token("sub=bob&n=2"))
-		require.True(t, bob.over())
+		require.True(t, bob.ends())
 		require.False(t, ann.over())
 	}, all(verifying, keyedBy("user-{sse_guard.claims.sub}")))
 }

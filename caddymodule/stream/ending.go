@@ -53,7 +53,7 @@ func (s *Stream) finish(from state, client <-chan struct{}) Summary {
 	s.relay.close()
 	cut := s.isCut(from)
 	if cut {
-		linger(s.sink.Linger(), client)
+		linger(client)
 	}
 	s.sink.Close()
 	_, d := s.life.happen(onFinished)
@@ -94,17 +94,15 @@ func (s *Stream) comesBack() bool {
 	return s.toldBack || e != nil && e.Reason.Meaning().Cut
 }
 
-// lingerTime is how long nothing follows the last byte of a response that shares its
-// connection with others before it is reset: browsers drop what they have received
-// of a stream that is reset and have not handed on yet.
-const lingerTime = 100 * time.Millisecond
+// lingerTime is how long nothing follows the last byte of a response before it is
+// cut. Browsers drop what they have received of a response that fails and have not
+// handed on yet: with HTTP/2 what their network stack holds, with any protocol what
+// a page that is busy has yet to read.
+const lingerTime = 250 * time.Millisecond
 
 // linger lets a client take in what was sent, for as long as it is there.
-func linger(d time.Duration, client <-chan struct{}) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
+func linger(client <-chan struct{}) {
+	timer := time.NewTimer(lingerTime)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -116,17 +114,8 @@ func linger(d time.Duration, client <-chan struct{}) {
 // written. It panics with http.ErrAbortHandler.
 func Abort(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).Flush() // a client that left needs nothing
-	linger(lingerOf(r), r.Context().Done())
+	linger(r.Context().Done())
 	panic(http.ErrAbortHandler)
-}
-
-// lingerOf is how long a response to r waits before it is cut. On HTTP/1 its
-// connection is closed, behind all that was sent.
-func lingerOf(r *http.Request) time.Duration {
-	if r.ProtoMajor == 1 {
-		return 0
-	}
-	return lingerTime
 }
 
 // endTimer is the timer of a stream's end.

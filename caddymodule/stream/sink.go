@@ -35,8 +35,6 @@ type Sink interface {
 	// after it, fail. Where others use the connection too, the first call only resets
 	// the stream and returns true: the writer needs time to notice.
 	Cut() (again bool)
-	// Linger is how long nothing may follow the last byte before the stream is cut.
-	Linger() time.Duration
 	// WasReset reports whether the stream was reset while its connection goes on.
 	WasReset() bool
 	// HangUp closes the connection of a client that is gone.
@@ -52,8 +50,6 @@ type writerSink struct {
 	conn Connection
 	// alone says that the connection serves nobody else at the same time: HTTP/1.
 	alone bool
-	// linger is how long the client gets before its stream is cut.
-	linger time.Duration
 	// calls is odd while a call of Write or Flush is in progress. It grows with each:
 	// no clock is read for what is only relayed.
 	calls atomic.Uint64
@@ -70,7 +66,7 @@ type writerSink struct {
 }
 
 func newWriterSink(w http.ResponseWriter, r *http.Request, conn Connection) *writerSink {
-	return &writerSink{w: w, rc: http.NewResponseController(w), conn: conn, alone: r.ProtoMajor == 1, linger: lingerOf(r)}
+	return &writerSink{w: w, rc: http.NewResponseController(w), conn: conn, alone: r.ProtoMajor == 1}
 }
 
 func (s *writerSink) Write(p []byte) (int, error) {
@@ -175,8 +171,6 @@ func (s *writerSink) expire() {
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
 }
-
-func (s *writerSink) Linger() time.Duration { return s.linger }
 
 func (s *writerSink) WasReset() bool {
 	s.mu.Lock()
