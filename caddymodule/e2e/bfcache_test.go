@@ -19,8 +19,9 @@ const plainPage = `const source = new EventSource("/events");`
 // TestBackForwardCache: Chromium keeps a page that its user has left, frozen and with
 // its stream open, and shows it again on Back. Every page here opens the same stream,
 // as pages of a site do, so the page that is shown again was superseded in the
-// meantime, by one that is frozen now. A tab, and the page that README recommends,
-// have events again; a plain page is closed, as README says.
+// meantime, by one that is frozen now; under policy reject, the second page would be
+// refused because of the first. A tab, and the page that README recommends, have events
+// again; a plain page is closed, as README says.
 func TestBackForwardCache(t *testing.T) {
 	for _, tt := range []struct {
 		name, options, script, source string
@@ -34,6 +35,16 @@ func TestBackForwardCache(t *testing.T) {
 		{
 			name:  "the page in README",
 			again: true, script: readmePage(t), source: "/raw",
+		},
+		{
+			name:    "client tab, policy reject",
+			options: "client query tab tab\npolicy reject", again: true,
+			script: plainPage, source: "/raw?tab=1",
+		},
+		{
+			name:    "the page in README, policy reject",
+			options: "policy reject", again: true,
+			script: readmePage(t), source: "/raw",
 		},
 		{
 			name:   "a plain page",
