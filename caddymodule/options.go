@@ -98,11 +98,11 @@ var options = []option[*Handler]{
 	}, func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
 	word(option[*Handler]{
 		name: "takeover", def: "auto",
-		doc: "Decide before the backend is asked where the same token holds the key, or a verified one is to be rejected; or always when it has answered; `request` (needs `jwt`) also ends another token of the same user before the backend is asked. Only a request that asks for a stream (`Accept: text/event-stream`, as `EventSource` does) is decided before.",
+		doc: "When it is decided who has the key. `auto`: before the backend is asked, where the same token holds the key or a verified newcomer is to be rejected, else when it has answered. `response`: always when it has answered. `request` (needs `jwt`): as `auto`, and streams of other tokens of the same user end before the backend is asked, too. Only requests that ask for a stream and nothing else (`Accept: text/event-stream`, as `EventSource` does) are decided before.",
 	}, func(h *Handler) *guard.Takeover { return &h.Takeover }, guard.TakeoverAuto, guard.TakeoverResponse, guard.TakeoverRequest),
 	{
 		name: "retry_refused", syntax: "<status...>|off", def: "409",
-		doc:   "A backend that refuses a newcomer so, since it still counts a stream that has just ended, is asked again, for `end_timeout` at most.",
+		doc:   "Statuses with which a backend refuses a newcomer because it still counts the stream that has just ended for it. The backend is asked again after 20, 40, 80, 160 and 320 ms, within `end_timeout`, if the request is a GET without a body and the answer has no `Retry-After`.",
 		parse: parseRetryRefused, validate: (*Handler).validateRetryRefused, fill: fillRetryRefused,
 	},
 	toggle(option[*Handler]{
@@ -129,11 +129,11 @@ var options = []option[*Handler]{
 	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.EndTimeout }),
 	duration(option[*Handler]{
 		name: "hold", def: "250ms",
-		doc: "How long an unfinished event is held back, at most, and up to 0.2s less.",
+		doc: "How long an event that the backend has not finished is held back at most; up to 0.2s less.",
 	}, leastLiveness, func(h *Handler) *caddy.Duration { return &h.Hold }),
 	{
 		name: "max_event_size", syntax: "<size>", def: "1MiB",
-		doc:   "How much of an unfinished event is held back.",
+		doc:   "How much of an event that the backend has not finished is held back; then it passes.",
 		parse: parseMaxEventSize, validate: (*Handler).validateMaxEventSize,
 		fill: fillZero(func(h *Handler) *int64 { return &h.MaxEventSize }),
 	},
@@ -144,7 +144,7 @@ var options = []option[*Handler]{
 	},
 	{
 		name: "message", fields: []string{"messages"}, syntax: "<reason> <text>", repeats: true, defDoc: "a sentence in English",
-		doc:   "What an injected event tells a person, in the page's language; with placeholders, as they are when the stream opens.",
+		doc:   "The `message` of an injected event, for a person to read, for the same reasons as above. It may have placeholders, which are replaced when the stream opens.",
 		parse: parseMessage, validate: (*Handler).validateMessages,
 	},
 	text(option[*Handler]{
@@ -187,7 +187,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) **caddy.Duration { return &h.Reserve }),
 	{
 		name: "flap", syntax: "<count> [<half-life>]|off", def: "4 1m",
-		doc:   "A newcomer that takes the key back, so many times by then, is parked; the count halves with each half-life. See [below](#pages-that-flap).",
+		doc:   "A newcomer that takes the key back is parked once so many take-backs count; the count halves with each half-life. See [below](#pages-that-flap).",
 		parse: parseFlap, validate: func(h *Handler) error { return h.Flap.validate() },
 		fill: fillZero(func(h *Handler) **Flap { return &h.Flap }),
 	},

@@ -111,6 +111,18 @@ func TestLog_ReplacementIsNoSecurityMatter(t *testing.T) {
 	}, tabbed(t))
 }
 
+// Nothing but this line tells the operator that a backend hangs: heartbeats hide it.
+func TestLog_AStalledBackendIsVisible(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("ann"))
+		s.pass(61 * time.Second)
+		lines := s.visible()
+		require.Len(t, lines, 1)
+		require.Equal(t, "stream ended", lines[0].Message)
+		require.Equal(t, "stalled", lines[0].ContextMap()["reason"])
+	}, func(g *Config) { g.Stream.StallAfter = time.Minute })
+}
+
 func TestLog_NothingElseIsVisible(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		closed := s.open(token("ann"))

@@ -104,7 +104,7 @@ var meanings = []struct {
 		Code: "DUPLICATED_CONNECTION", Tombstone: Key, Return: AtOnce,
 		Message: "A newer connection took over this stream. This one has ended.",
 		Why:     "a newer stream took the key",
-		Back:    "by a new page load, by a new `EventSource`, or when the key is free",
+		Back:    "by a new page load or a new `EventSource`; by itself only if the key is free when it shows its tombstone",
 	}},
 	{Replaced, Meaning{
 		Code: "DUPLICATED_CONNECTION", Tombstone: Key, Return: AtOnce,
@@ -122,7 +122,7 @@ var meanings = []struct {
 		Code: "DUPLICATE_SESSION", Return: Later, Cut: true,
 		Message: "Another connection holds this stream already. This one was refused.",
 		Why:     "the key was full",
-		Back:    "yes, after `retry`; parked, at once when the key is free",
+		Back:    "yes, after the time that the option `retry` gives; under `on_reject park` when the key is free",
 	}},
 	{Logout, Meaning{
 		Code: "LOGGED_OUT", Tombstone: Token, Return: AtOnce,
@@ -136,9 +136,9 @@ var meanings = []struct {
 		Why:     "the token's life is over",
 		Back:    "with a fresh token; the expired one gets 401",
 	}},
-	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "it has lived for `max_age`", Back: "yes, after `retry`"}},
-	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, after `retry`"}},
-	{Stalled, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, after `retry`"}},
+	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "it has lived for `max_age`", Back: "yes, within 2 seconds"}},
+	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, within the `drain` window"}},
+	{Stalled, Meaning{Return: Soon, Cut: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, within 2 seconds"}},
 	{Dead, Meaning{Cut: true, Why: "nobody listens", Back: "yes"}},
 }
 
