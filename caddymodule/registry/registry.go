@@ -11,7 +11,8 @@
 // What every implementation promises:
 //
 //   - At most Rule.Limit holders per key once admissions are quiet: the newest
-//     admitted under Supersede, the oldest under Reject.
+//     admitted under Supersede, the oldest under Reject; before those who yield, in
+//     either case, all who do not.
 //   - Place.Leave gives back that place and no other, however often it is called.
 //   - Who is not Admitted has changed nothing.
 //   - Node.End is called outside of any lock, and only after the stream has
@@ -106,6 +107,13 @@ type Holder struct {
 	// Nested says that a guard further inside governs the stream too. It may yet
 	// refuse what this one admits.
 	Nested bool
+	// Yields says that no page can read the stream, so that any site can ask for it in
+	// a user's name. Under either policy it gets a free place and no other: it ends
+	// nobody, also not its own client's streams, and takes no kept place back. Once it
+	// holds, it counts as older than all who do not yield, and is superseded before
+	// anybody else makes room; under Reject it counts as no holder. No place is kept
+	// for it.
+	Yields bool
 }
 
 // SameClient reports whether h and other are taken for streams of one client: by
@@ -218,10 +226,11 @@ const (
 	// Denied: a denial names the newcomer. It goes before Rejected and Damped.
 	Denied
 	// Entombed: the newcomer shows a tombstone, and the key is full: the rule would
-	// refuse it, or end somebody for it. It goes before Denied. With a limit of 0 no
-	// key is full.
+	// refuse it, or end somebody for it who does not yield. It goes before Denied. With
+	// a limit of 0 no key is full.
 	Entombed
-	// Damped: the newcomer flaps, and the rule would end somebody for it.
+	// Damped: the newcomer flaps, and the rule would end somebody for it who does not
+	// yield.
 	Damped
 )
 
@@ -272,7 +281,8 @@ type Place interface {
 	// too many and returns them, oldest first. It is called at most once, and
 	// not after Leave: then it changes nothing and returns an error. If the
 	// stream is denied, the place is given back, nobody is ended, and the error is
-	// ErrDenied.
+	// ErrDenied; so it is with ErrYielded if the stream yields and others have filled
+	// the key meanwhile.
 	Commit(ctx context.Context) ([]Victim, error)
 	// Leave gives the place back, whether reserved, held or already taken away by
 	// another's admission. It may be called any number of times; the first call
@@ -339,10 +349,14 @@ type Denial struct {
 var (
 	// ErrDenied is returned for a stream that a Denial names.
 	ErrDenied = errors.New("the stream's token is no longer welcome")
+	// ErrYielded is returned for a stream that yields where there is no place for it
+	// any more.
+	ErrYielded = errors.New("the stream yields to those who took its key meanwhile")
 	// ErrManyDenials is returned by Deny when it had to forget denials before their
 	// time, those first that would have been forgotten soonest.
 	ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
-	// ErrManyWaiters is returned by Wait when MostWaiters wait for the key.
+	// ErrManyWaiters is returned by Wait when MostWaiters wait for the key, and to a
+	// newcomer that yields: it takes nobody's turn.
 	ErrManyWaiters = errors.New("too many newcomers wait for this key")
 	// ErrNoKey is returned for a newcomer whose Key is zero. Were it admitted, all
 	// streams without a key would end each other.
@@ -384,7 +398,7 @@ type Registry interface {
 	Find(ctx context.Context, sel Selector, cursor string, limit int) ([]*Holder, string, error)
 	// Wait enlists a refused newcomer to be told when it would be admitted; at once
 	// if that is now. One waiter is told per place that comes free, the longest
-	// waiting first.
+	// waiting first. A newcomer that yields does not wait.
 	Wait(ctx context.Context, ask Ask) (Waiter, error)
 	// Each calls f with every node that has streams, this one first.
 	Each(ctx context.Context, f func(Node)) error

@@ -129,7 +129,7 @@ func (j *judged) judge(in *Registry, ask *registry.Ask) {
 	if admitted {
 		j.cost = j.newcomer.cost()
 	}
-	full := j.terms.limit() > 0 && (!admitted || len(j.ends) > 0)
+	full := j.terms.limit() > 0 && (!admitted || slices.ContainsFunc(j.ends, func(v victim) bool { return !v.entry.holder.Yields }))
 	switch {
 	case ask.Tombstone != nil && full:
 		j.outcome = registry.Entombed

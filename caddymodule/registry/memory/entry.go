@@ -19,8 +19,9 @@ type entry struct {
 
 	// These are guarded by the lock of the key's shard.
 
-	// age is the number of the commit, 0 before; a lower one is older.
-	age uint64
+	// age is the number of the commit, 0 before; a lower one is older. That of a stream
+	// that yields is negative.
+	age int64
 	// slot is nil once the entry has left and departed.
 	slot *slot
 	// claim is nil for a stream without a client id, and once the entry has left.
@@ -71,7 +72,7 @@ func (e *entry) Leave(keep registry.Keep) {
 	defer sh.mu.Unlock()
 	switch {
 	case e.state > held:
-	case e.state == held && keep.For > 0 && e.in.kept.put(e, keep.For):
+	case e.state == held && keep.For > 0 && !e.holder.Yields && e.in.kept.put(e, keep.For):
 		sh.keep(e)
 	default:
 		sh.drop(e)
@@ -122,6 +123,15 @@ func (e *entry) join(v via, head *entry) *entry {
 	e.links[v] = link{next: head, prev: tail}
 	tail.links[v].next = e
 	head.links[v].prev = e
+	return head
+}
+
+// hold is join of a holder: one that yields is put at the old end.
+func (e *entry) hold(v via, head *entry) *entry {
+	head = e.join(v, head)
+	if e.holder.Yields {
+		return e
+	}
 	return head
 }
 

@@ -38,8 +38,8 @@ func (x *index) add(e *entry) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	head := sh.heads[id]
-	if e.join(x.via, head); head == nil {
-		sh.heads[id] = e
+	if h := e.hold(x.via, head); h != head {
+		sh.heads[id] = h
 	}
 }
 

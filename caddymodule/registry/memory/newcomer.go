@@ -2,6 +2,7 @@ package memory
 
 import (
 	"cmp"
+	"iter"
 	"math"
 	"slices"
 
@@ -112,7 +113,7 @@ func (n *newcomer) present(c *claim) *entry {
 
 // findBack finds the places that the newcomer takes back.
 func (n *newcomer) findBack() {
-	if n.slot == nil {
+	if n.slot == nil || n.holder.Yields {
 		return
 	}
 	for e := range ring(viaKey, n.slot.kept) {
@@ -127,20 +128,49 @@ func (n *newcomer) findBack() {
 }
 
 // isTab tells whether the newcomer replaces all older streams of its client id.
-func (n *newcomer) isTab() bool { return n.holder.Tab && !n.holder.Client.IsZero() }
+func (n *newcomer) isTab() bool {
+	return n.holder.Tab && !n.holder.Client.IsZero() && !n.holder.Yields
+}
+
+// rejects tells whether the newcomer makes nobody go but those who yield.
+func (n *newcomer) rejects() bool { return n.terms.reject || n.holder.Yields }
+
+// uncounted is how many of those that yield do not count for the newcomer: all, unless
+// it yields itself.
+func (n *newcomer) uncounted(yield int) int {
+	if n.holder.Yields {
+		return 0
+	}
+	return yield
+}
 
 // admitted tells whether the newcomer gets a place. Reservations count, or two
 // newcomers could both be promised the last one; and so do holders that are about
-// to end: Reject protects them until they are gone.
+// to end: Reject protects them until they are gone. Those that yield count only for
+// one that yields too.
 func (n *newcomer) admitted() bool {
 	switch {
-	case n.slot == nil, !n.terms.reject, n.terms.limit() == 0:
+	case n.slot == nil, !n.rejects(), n.terms.limit() == 0:
 		return true
 	case n.terms.clients:
-		return n.takes() || n.slot.taking-n.anonymousBack() < n.terms.limit()
+		return n.takes() || n.slot.taking-n.uncounted(n.slot.yielding)-n.anonymousBack() < n.terms.limit()
 	default:
-		taken := n.slot.holders + n.slot.keeping + n.slot.reservations
+		taken := n.slot.holders + n.slot.keeping + n.slot.reservations - n.uncounted(n.slot.yields)
 		return taken-n.replaced()-len(n.back) < n.terms.limit()
+	}
+}
+
+// fitted tells whether there was a place for the newcomer, which yields and has just
+// been made a holder.
+func (n *newcomer) fitted() bool {
+	switch {
+	case n.terms.limit() == 0:
+		return true
+	case n.terms.clients:
+		mine := n.claim != nil && n.claim.holders+n.claim.kept > 1
+		return mine || n.slot.holding <= n.terms.limit()
+	default:
+		return n.slot.holders+n.slot.keeping <= n.terms.limit()
 	}
 }
 
@@ -169,7 +199,7 @@ func (n *newcomer) takesPlace() bool {
 
 // takes tells whether the newcomer's client id has a place already.
 func (n *newcomer) takes() bool {
-	return n.claim != nil && n.claim.holders+n.claim.kept+n.claim.reservations > 0
+	return n.claim != nil && n.claim.places()-n.uncounted(n.claim.yields) > 0
 }
 
 // holds tells whether the newcomer's client id holds already.
@@ -195,7 +225,7 @@ func (n *newcomer) replaced() int {
 	if !n.isTab() || n.claim == nil {
 		return 0
 	}
-	return n.claim.holders + n.claim.tabs
+	return n.claim.holders - n.claim.yieldsHeld + n.claim.tabs
 }
 
 // cost is who makes room for a newcomer.
@@ -226,7 +256,7 @@ func (n *newcomer) cost() cost {
 		}
 	}
 	switch {
-	case n.terms.reject, n.terms.limit() == 0:
+	case n.holder.Yields, n.terms.limit() == 0:
 	case n.terms.clients:
 		n.supersedeClients(&c)
 	default:
@@ -236,10 +266,23 @@ func (n *newcomer) cost() cost {
 	return c
 }
 
-// supersedeStreams adds to c the places that are too many: kept ones first, then
-// the newcomer's own older streams, then the oldest.
+// supersedeStreams adds to c the places that are too many: streams that yield first;
+// under Reject no others; then kept ones, then the newcomer's own older streams, then
+// the oldest.
 func (n *newcomer) supersedeStreams(c *cost) {
 	excess := n.slot.holders + n.slot.keeping - n.absent.streams - len(c.ends) - len(c.yields) + 1 - n.terms.limit()
+	for e := range n.yielding() {
+		if excess <= 0 {
+			return
+		}
+		if !n.isTab() || !n.owns(e) { // else in c already
+			c.ends = append(c.ends, victim{e, reason.Superseded})
+			excess--
+		}
+	}
+	if n.terms.reject {
+		return
+	}
 	for e := range ring(viaKey, n.slot.kept) {
 		if excess <= 0 {
 			return
@@ -254,7 +297,7 @@ func (n *newcomer) supersedeStreams(c *cost) {
 			if excess <= 0 {
 				return
 			}
-			if !n.isGone(e) {
+			if !n.isGone(e) && !e.holder.Yields {
 				c.ends = append(c.ends, victim{e, reason.Replaced})
 				excess--
 			}
@@ -264,20 +307,36 @@ func (n *newcomer) supersedeStreams(c *cost) {
 		if excess <= 0 {
 			return
 		}
-		if !n.owns(e) && !n.isGone(e) { // else in c already
+		if !n.owns(e) && !n.isGone(e) && !e.holder.Yields { // else in c already
 			c.ends = append(c.ends, victim{e, reason.Superseded})
 			excess--
 		}
 	}
 }
 
-// supersedeClients adds to c all places of the clients that are too many: first
-// those for which places are only kept, then those whose youngest stream is
-// oldest, never the newcomer's own.
+// supersedeClients adds to c all places of the clients that are too many: first those
+// that only yield; under Reject no others; then those for which places are only kept,
+// then those whose youngest stream is oldest, never the newcomer's own.
 func (n *newcomer) supersedeClients(c *cost) {
 	excess := n.slot.holding - n.absent.holding - n.anonymousBack() - n.terms.limit()
 	if !n.holds() {
 		excess++
+	}
+	for e := range n.yielding() {
+		switch {
+		case excess <= 0:
+			return
+		case n.owns(e):
+		case e.claim == nil:
+			c.ends = append(c.ends, victim{e, reason.Superseded})
+			excess--
+		case n.present(e.claim) == e && e.claim.kept == 0:
+			n.endAll(c, e.claim)
+			excess--
+		}
+	}
+	if n.terms.reject {
+		return
 	}
 	for e := range ring(viaKey, n.slot.kept) {
 		switch {
@@ -287,7 +346,8 @@ func (n *newcomer) supersedeClients(c *cost) {
 		case e.claim == nil:
 			c.yields = append(c.yields, e)
 			excess--
-		case n.present(e.claim) == nil:
+		case n.onlyKept(e.claim):
+			n.endAll(c, e.claim)
 			n.yieldAll(c, e.claim)
 			excess--
 		}
@@ -296,18 +356,40 @@ func (n *newcomer) supersedeClients(c *cost) {
 		switch {
 		case excess <= 0:
 			return
-		case n.owns(e), n.isGone(e):
+		case n.owns(e), n.isGone(e), e.holder.Yields:
 		case e.claim == nil:
 			c.ends = append(c.ends, victim{e, reason.Superseded})
 			excess--
 		case n.present(e.claim) == e:
-			for peer := range ring(viaClaim, e.claim.held) {
-				if !n.isGone(peer) {
-					c.ends = append(c.ends, victim{peer, reason.Superseded})
-				}
-			}
+			n.endAll(c, e.claim)
 			n.yieldAll(c, e.claim)
 			excess--
+		}
+	}
+}
+
+// onlyKept tells whether none of the claim's holders counts but those that yield.
+func (n *newcomer) onlyKept(c *claim) bool {
+	youngest := n.present(c)
+	return youngest == nil || youngest.holder.Yields
+}
+
+// yielding ranges over the holders of the key that yield, and count.
+func (n *newcomer) yielding() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for e := range ring(viaKey, n.slot.held) {
+			if !e.holder.Yields || !n.isGone(e) && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// endAll adds to c all holders of the claim's client that count.
+func (n *newcomer) endAll(c *cost, of *claim) {
+	for e := range ring(viaClaim, of.held) {
+		if !n.isGone(e) {
+			c.ends = append(c.ends, victim{e, reason.Superseded})
 		}
 	}
 }

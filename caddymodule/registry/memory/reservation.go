@@ -43,6 +43,9 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 		return nil, ErrNotReserved
 	}
 	n := newcomer{holder: e.holder, terms: p.terms, slot: e.slot, claim: e.claim, gone: gone}
+	if e.holder.Yields {
+		n.gone = nil
+	}
 	n.countGone()
 	if n.isTab() {
 		n.findBack() // others have taken theirs back already
@@ -51,9 +54,13 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 	// Held first, then asked: who denies does the opposite, so either finds the
 	// other.
 	sh.hold(e)
-	if e.in.denials.name(e.holder) {
+	switch {
+	case e.in.denials.name(e.holder):
 		sh.giveBack(e)
 		return nil, registry.ErrDenied
+	case e.holder.Yields && !n.fitted():
+		sh.giveBack(e)
+		return nil, registry.ErrYielded
 	}
 	sh.pay(c)
 	e.slot.tell(0)

@@ -21,7 +21,7 @@ type shard struct {
 	// claims has a claim per key and client id with at least one place.
 	claims map[pair]*claim
 	// commits numbers the commits, so that holders have an age.
-	commits uint64
+	commits int64
 	// holders counts the held and kept places.
 	holders int
 	// freed has the keys of which a place came free lately.
@@ -34,6 +34,9 @@ type pair struct{ key, client registry.ID }
 // newcomer looks up what the stream finds, who does not count those gone.
 func (sh *shard) newcomer(h *registry.Holder, t terms, gone []registry.StreamID) newcomer {
 	n := newcomer{holder: h, terms: t, gone: gone}
+	if h.Yields {
+		n.gone = nil // only a place that is free is for it
+	}
 	n.find(sh)
 	n.countGone()
 	n.findBack()
@@ -48,6 +51,7 @@ func (sh *shard) reserve(e *entry) {
 		e.slot = sh.newSlot()
 		sh.slots[h.Key] = e.slot
 	}
+	wasYielding := e.claim.onlyYields()
 	e.slot.reservations++
 	switch {
 	case h.Client.IsZero():
@@ -60,12 +64,17 @@ func (sh *shard) reserve(e *entry) {
 	if e.claim != nil {
 		e.claim.reserve(h, +1)
 	}
+	e.slot.countYields(e.claim, h, wasYielding, +1)
 }
 
-// hold makes e, which is reserved, the youngest holder of its key.
+// hold makes e, which is reserved, the youngest holder of its key, or the oldest if it
+// yields.
 func (sh *shard) hold(e *entry) {
 	sh.commits++
 	e.age = sh.commits
+	if e.holder.Yields {
+		e.age = -sh.commits
+	}
 	e.state = held
 	sh.holders++
 
@@ -76,14 +85,14 @@ func (sh *shard) hold(e *entry) {
 	sl, c := e.slot, e.claim
 	sl.reservations--
 	sl.holders++
-	sl.held = e.join(viaKey, sl.held)
+	sl.held = e.hold(viaKey, sl.held)
 	if c == nil || c.holders+c.kept == 0 {
 		sl.holding++
 	}
 	if c != nil {
 		c.reserve(e.holder, -1)
-		c.holders++
-		c.held = e.join(viaClaim, c.held)
+		c.hold(e.holder, +1)
+		c.held = e.hold(viaClaim, c.held)
 	}
 	e.in.ids.add(e)
 	e.in.tokens.add(e)
@@ -155,6 +164,7 @@ func (sh *shard) takeBack(e *entry) {
 // is one of the departing from now on.
 func (sh *shard) remove(e *entry) {
 	sl, c := e.slot, e.claim
+	wasYielding := c.onlyYields()
 	switch e.state {
 	case reserved:
 		sl.reservations--
@@ -165,7 +175,7 @@ func (sh *shard) remove(e *entry) {
 		sl.holders--
 		sl.held = e.leave(viaKey, sl.held)
 		if c != nil {
-			c.holders--
+			c.hold(e.holder, -1)
 			c.held = e.leave(viaClaim, c.held)
 		}
 		sh.unhold(e)
@@ -178,9 +188,10 @@ func (sh *shard) remove(e *entry) {
 		e.in.kept.remove(e)
 		sh.unhold(e)
 	}
+	sl.countYields(c, e.holder, wasYielding, -1)
 	if c == nil {
 		sl.taking--
-	} else if c.holders+c.kept+c.reservations == 0 {
+	} else if c.places() == 0 {
 		delete(sh.claims, pair{e.holder.Key, e.holder.Client})
 		sl.taking--
 	}

@@ -14,7 +14,7 @@ import (
 // that came free.
 type model struct {
 	reserved []*modelPlace
-	held     []*modelPlace // the oldest first
+	held     []*modelPlace // the oldest first, those that yield before all others
 	kept     []*modelPlace // in the order in which the clients left
 	waiters  []*modelWaiter
 	endings  map[registry.StreamID][]registry.Ending
@@ -90,7 +90,7 @@ func without(holders, out []*registry.Holder) []*registry.Holder {
 }
 
 // isTab tells whether h replaces its client's older streams.
-func isTab(h *registry.Holder) bool { return h.Tab && !h.Client.IsZero() }
+func isTab(h *registry.Holder) bool { return h.Tab && !h.Client.IsZero() && !h.Yields }
 
 // ownTab tells whether older is a stream that newcomer, a tab's, replaces.
 func ownTab(newcomer, older *registry.Holder) bool {
@@ -110,12 +110,16 @@ type view struct {
 
 // view returns what h finds, who does not count those gone.
 func (m *model) view(h *registry.Holder, rule registry.Rule, gone []registry.StreamID) view {
+	if h.Yields {
+		gone = nil
+		rule.Policy = registry.Reject
+	}
 	v := view{newcomer: h, rule: rule, reserved: on(h.Key, m.reserved), protected: on(h.Key, m.held)}
 	v.held = slices.DeleteFunc(on(h.Key, m.held), func(h *registry.Holder) bool {
 		return slices.ContainsFunc(gone, h.ID.SameResponse)
 	})
 	for _, k := range on(h.Key, m.kept) {
-		if k.SameClient(h) && (len(v.back) == 0 || isTab(h)) {
+		if k.SameClient(h) && !h.Yields && (len(v.back) == 0 || isTab(h)) {
 			v.back = append(v.back, k)
 		} else {
 			v.kept = append(v.kept, k)
@@ -128,25 +132,37 @@ func (m *model) view(h *registry.Holder, rule registry.Rule, gone []registry.Str
 func (v view) others() []*registry.Holder {
 	out := slices.Clone(v.kept)
 	for _, h := range v.protected {
-		if !ownTab(v.newcomer, h) {
+		if !ownTab(v.newcomer, h) && v.counts(h) {
 			out = append(out, h)
 		}
 	}
 	for _, h := range v.reserved {
-		if !ownTab(v.newcomer, h) || !h.Tab {
+		if !v.replacesReserved(h) && v.counts(h) {
 			out = append(out, h)
 		}
 	}
 	return out
 }
 
+// counts tells whether h counts for the newcomer under Reject.
+func (v view) counts(h *registry.Holder) bool { return !h.Yields || v.newcomer.Yields }
+
+// replacesReserved tells whether the newcomer and h, who has reserved, are of one tab:
+// only one of them will stay.
+func (v view) replacesReserved(h *registry.Holder) bool { return ownTab(v.newcomer, h) && isTab(h) }
+
 // present returns all who are there, but for whom the newcomer takes its place
 // from.
 func (v view) present() []*registry.Holder { return slices.Concat(v.protected, v.kept, v.reserved) }
 
+// counted returns those of the present that count under Reject.
+func (v view) counted() []*registry.Holder {
+	return slices.DeleteFunc(v.present(), func(h *registry.Holder) bool { return !v.counts(h) })
+}
+
 // hasPlace tells whether the newcomer's client has a place already.
 func (v view) hasPlace() bool {
-	return clientsOf(v.present())[who(v.newcomer)] || len(v.back) > 0 && !v.newcomer.Client.IsZero()
+	return clientsOf(v.counted())[who(v.newcomer)] || len(v.back) > 0 && !v.newcomer.Client.IsZero()
 }
 
 func (v view) admitted() bool {
@@ -154,7 +170,7 @@ func (v view) admitted() bool {
 		return true
 	}
 	if v.rule.Unit == registry.Clients {
-		return v.hasPlace() || len(clientsOf(v.present())) < v.rule.Limit
+		return v.hasPlace() || len(clientsOf(v.counted())) < v.rule.Limit
 	}
 	return len(v.others()) < v.rule.Limit
 }
@@ -166,7 +182,7 @@ func (v view) takesPlace() bool {
 	case v.rule.Unit == registry.Clients:
 		return !v.hasPlace()
 	default:
-		return len(v.others()) == len(v.present())
+		return len(v.others()) == len(v.counted())
 	}
 }
 
@@ -184,22 +200,56 @@ type room struct {
 func (v view) victims() (ends []registry.Victim, yields []*registry.Holder) {
 	r := &room{v, slices.Clone(v.held), slices.Clone(v.kept), make(map[*registry.Holder]reason.Reason), v.back}
 	r.take(reason.Replaced, func(h *registry.Holder) bool { return ownTab(v.newcomer, h) })
-	for v.rule.Policy == registry.Supersede && v.rule.Limit > 0 && v.tooMany(r.left, r.kept) {
-		if v.rule.Unit == registry.Clients {
+	for v.rule.Limit > 0 && v.tooMany(r.left, r.kept) {
+		goes := r.firstThatYields()
+		switch {
+		case goes != nil:
+			r.take(reason.Superseded, goes)
+		case v.rule.Policy == registry.Reject || v.newcomer.Yields:
+			return r.ends(), r.yields
+		case v.rule.Unit == registry.Clients:
 			client := v.firstToGo(r.left, r.kept)
 			goes := func(h *registry.Holder) bool { return who(h) == client }
 			r.yield(goes)
 			r.take(reason.Superseded, goes)
-		} else {
+		default:
 			r.takeOne()
 		}
 	}
-	for _, h := range v.held {
+	return r.ends(), r.yields
+}
+
+// ends lists those who end.
+func (r *room) ends() (ends []registry.Victim) {
+	for _, h := range r.held {
 		if why, ok := r.reasons[h]; ok {
 			ends = append(ends, registry.Victim{Holder: h, Reason: why})
 		}
 	}
-	return ends, r.yields
+	return ends
+}
+
+// firstThatYields finds the first stream that yields, or, where clients are counted,
+// the first other client that has nothing else; nil: there is none.
+func (r *room) firstThatYields() func(*registry.Holder) bool {
+	if r.newcomer.Yields {
+		return nil
+	}
+	for age, first := range r.left {
+		if r.rule.Unit != registry.Clients {
+			if first.Yields {
+				return func(h *registry.Holder) bool { return h == first }
+			}
+			continue
+		}
+		theirs := func(h *registry.Holder) bool { return who(h) == who(first) }
+		proper := func(h *registry.Holder) bool { return theirs(h) && !h.Yields }
+		if who(first) != who(r.newcomer) && !slices.ContainsFunc(r.left[age+1:], theirs) &&
+			!slices.ContainsFunc(r.left, proper) && !slices.ContainsFunc(r.kept, theirs) {
+			return theirs
+		}
+	}
+	return nil
 }
 
 // take ends those who go.
@@ -252,7 +302,8 @@ func (v view) tooMany(left, kept []*registry.Holder) bool {
 // firstToGo returns the client, not the newcomer's, that must go first: one for
 // which a place is only kept, else the one whose newest stream is oldest.
 func (v view) firstToGo(left, kept []*registry.Holder) any {
-	holding := clientsOf(left)
+	proper := slices.DeleteFunc(slices.Clone(left), func(h *registry.Holder) bool { return h.Yields })
+	holding := clientsOf(proper)
 	for _, k := range kept {
 		if client := who(k); !holding[client] && client != who(v.newcomer) {
 			return client
@@ -347,7 +398,8 @@ func (m *model) decideOne(a registry.Ask, gone []registry.StreamID, now time.Tim
 	if admitted {
 		out.ends, out.yields = v.victims()
 	}
-	full := a.Rule.Limit > 0 && (!admitted || len(out.ends) > 0)
+	full := a.Rule.Limit > 0 && (!admitted ||
+		slices.ContainsFunc(out.ends, func(v registry.Victim) bool { return !v.Holder.Yields }))
 	lately := 0
 	for _, freed := range m.freed[a.Holder.Key] {
 		if now.Before(freed.Add(registry.FreeLately)) {
@@ -401,7 +453,7 @@ func (m *model) givePlaces(phase registry.Phase, asks []registry.Ask, answers []
 		if phase == registry.Reserve {
 			m.reserved = append(m.reserved, p)
 		} else {
-			m.held = append(m.held, p)
+			m.hold(p)
 		}
 	}
 	for i, a := range asks {
@@ -436,7 +488,7 @@ func (m *model) commit(p *modelPlace) []registry.Victim {
 	}
 	ends, yields := v.victims()
 	m.reserved = slices.DeleteFunc(m.reserved, func(q *modelPlace) bool { return q == p })
-	m.held = append(m.held, p)
+	m.hold(p)
 	m.giveUp(yields)
 	m.endAll(ends, p.holder)
 	m.tell(p.holder.Key, 0)
@@ -444,6 +496,22 @@ func (m *model) commit(p *modelPlace) []registry.Victim {
 		*p.gone = append(*p.gone, victim.Holder.ID)
 	}
 	return ends
+}
+
+// hold makes p a held place.
+func (m *model) hold(p *modelPlace) {
+	at := len(m.held)
+	if p.holder.Yields {
+		at = 0
+	}
+	m.held = slices.Insert(m.held, at, p)
+}
+
+// fits tells whether there is a place for p, which yields.
+func (m *model) fits(p *modelPlace) bool {
+	v := m.view(p.holder, p.rule, nil)
+	v.reserved = nil
+	return v.admitted()
 }
 
 func (m *model) isReserved(p *modelPlace) bool { return slices.Contains(m.reserved, p) }
@@ -454,7 +522,7 @@ func (m *model) isHeld(p *modelPlace) bool { return slices.Contains(m.held, p) }
 func (m *model) leave(p *modelPlace, keep registry.Keep) {
 	switch {
 	case slices.Contains(m.kept, p):
-	case m.isHeld(p) && keep.For > 0:
+	case m.isHeld(p) && keep.For > 0 && !p.holder.Yields:
 		m.held = slices.DeleteFunc(m.held, func(q *modelPlace) bool { return q == p })
 		m.kept = append(m.kept, p)
 		m.tell(p.holder.Key, 0)

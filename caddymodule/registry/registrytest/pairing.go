@@ -130,6 +130,7 @@ func (p *pairing) drawHolder(t *rapid.T) *registry.Holder {
 		Fingerprint: rapid.SampledFrom(someFingerprints).Draw(t, "fingerprint"),
 		IssuedAt:    p.drawIssued(t, "issued at"),
 		Nested:      rapid.IntRange(0, 9).Draw(t, "nested") == 0,
+		Yields:      rapid.IntRange(0, 3).Draw(t, "yields") == 0,
 		Addr:        fmt.Sprintf("s%d", len(p.holders)),
 		Since:       p.now.Add(time.Duration(len(p.holders))),
 	}
@@ -241,6 +242,10 @@ func (p *pairing) commit(t *rapid.T) {
 		require.Empty(t, victims)
 	case p.model.denied(place.model.holder, p.now):
 		require.ErrorIs(t, err, registry.ErrDenied)
+		require.Empty(t, victims)
+		p.model.drop(place.model.holder)
+	case place.model.holder.Yields && !p.model.fits(place.model):
+		require.ErrorIs(t, err, registry.ErrYielded)
 		require.Empty(t, victims)
 		p.model.drop(place.model.holder)
 	default:
@@ -377,7 +382,7 @@ func (p *pairing) wait(t *rapid.T) {
 	ask := p.drawAsks(t, 1)[0]
 	w, err := p.Wait(context.Background(), ask)
 	mw := &modelWaiter{holder: ask.Holder, rule: ask.Rule, told: p.model.view(ask.Holder, ask.Rule, nil).admitted()}
-	if !mw.told && p.model.waiting(ask.Holder.Key) == registry.MostWaiters {
+	if !mw.told && (ask.Holder.Yields || p.model.waiting(ask.Holder.Key) == registry.MostWaiters) {
 		require.ErrorIs(t, err, registry.ErrManyWaiters)
 		return
 	}
