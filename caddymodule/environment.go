@@ -88,6 +88,14 @@ func (e *environment) ClientIP() string {
 	return ip
 }
 
+// ForwardedHosts implements guard.Env.
+func (e *environment) ForwardedHosts() []string {
+	if trusted, _ := caddyhttp.GetVar(e.r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
+		return nil
+	}
+	return e.r.Header["X-Forwarded-Host"]
+}
+
 // Connection implements guard.Env.
 func (e *environment) Connection() stream.Connection {
 	c, ok := e.r.Context().Value(connKey{}).(*connection)

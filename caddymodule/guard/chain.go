@@ -97,8 +97,11 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 		return stream.Pass
 	}
 	q.noteCORS(status, header)
-	if q.logout != nil && q.logout.Success(status) {
+	switch {
+	case q.logout != nil && q.logout.Success(status):
 		q.logOut(q.logout)
+	case q.unlisted != nil && q.unlisted.Success(status):
+		q.warnOfLogout(q.unlisted)
 	}
 	if !isStream(status, header) {
 		return stream.Pass
@@ -133,6 +136,7 @@ func (c *chain) judgeUncounted(q *request) stream.Verdict {
 // passes has q go through steps at the header, and notes its refusal.
 func (c *chain) passes(q *request, steps []step) bool {
 	q.identify()
+	q.yields(q.response.Header())
 	f := through(q, steps)
 	if f != nil {
 		c.refuse(q, f)
@@ -226,7 +230,7 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 		case a.Outcome != registry.Rejected:
 			return q, refusedBy(a.Outcome, q)
 		}
-		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
+		if tries == mostProbes || q.yielding || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
 			return q, rejected()
 		}

@@ -60,6 +60,8 @@ type Config struct {
 	// RetryRefused are the statuses with which the upstream may refuse a newcomer since
 	// it still counts a stream that is gone.
 	RetryRefused []int
+	// AllowOrigin names whose pages can read the streams.
+	AllowOrigin Origins
 	// RequireToken refuses requests without a token.
 	RequireToken bool
 	// Probe is how long a holder has to prove that it lives before a newcomer is
@@ -100,6 +102,9 @@ type Guard struct {
 
 	warnEncoded   sync.Once
 	tellUncounted sync.Once
+	otherOrigin   seldom // of warnOfOrigin
+	manyDenials   seldom // of warnOfDenials
+	missedLogout  seldom // of warnOfLogout
 }
 
 // New returns a guard as c says.
@@ -180,6 +185,9 @@ type Env interface {
 	Snapshot() (restore func())
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
+	// ForwardedHosts are the hosts that the client asked for as a trusted proxy says, if
+	// the request came from one: fields with one or several, separated by commas.
+	ForwardedHosts() []string
 	// Connection is the client's connection.
 	Connection() stream.Connection
 }
@@ -196,13 +204,20 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	if head && g.Verifier == nil {
 		return next(w, r)
 	}
-	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), g.logoutOf(r))
+	logout := g.logoutOf(r)
+	if logout != nil {
+		var done func()
+		r, done = g.outlast(r)
+		defer done()
+	}
+	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), logout)
 	ctx := context.WithValue(r.Context(), requestKey{}, q)
 	if head {
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
 	defer func() {
 		q.leaveArrivals()
+		q.noteHeld()
 		q.ahead.stop()
 	}()
 	if f := q.enter(w); f != nil {

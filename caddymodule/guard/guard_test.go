@@ -36,6 +36,7 @@ func (e fakeEnv) Path() string                { return e.r.URL.Path }
 func (fakeEnv) Original() *url.URL            { return nil }
 func (fakeEnv) Snapshot() func()              { return func() {} }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
+func (fakeEnv) ForwardedHosts() []string      { return nil }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 
 // newGuard is a guard as "sse_guard" without options makes it, and no log.

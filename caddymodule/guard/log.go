@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/conflict"
@@ -83,6 +85,40 @@ func (l *eventLog) loggedOut(e event.LoggedOut) {
 		zap.Int("streams", e.Streams),
 		zap.String("client_ip", e.By.Holder.Addr),
 	)...)
+}
+
+// warnOfOrigin says that a page of another origin cannot read its stream, as far as the
+// guard can see, which therefore yields. A page of any site can cause it.
+func (g *Guard) warnOfOrigin(reader identity.Reader) {
+	if reader.Nobody || g.Rule.Limit == 0 || !g.otherOrigin.due(time.Hour) {
+		return
+	}
+	g.Logger.Warn("a page of another origin gets a stream that it cannot read as far as the guard sees: it takes no key from others, and gives its own to the first who asks; if the answer's Access-Control-Allow-Origin is set behind the guard's back, as by a deferred header directive, write: allow_origin <origin>",
+		g.zoneField(), zap.String("cause", "cors"), zap.String("origin", reader.Origin))
+}
+
+// warnOfDenials says that more tokens are logged out than can be remembered.
+func (g *Guard) warnOfDenials() {
+	if g.manyDenials.due(time.Minute) {
+		g.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", g.zoneField())
+	}
+}
+
+// warnOfLogout says that a request may have logged out, which its method keeps from
+// counting.
+func (q *request) warnOfLogout(l *Logout) {
+	q.identify()
+	if q.holder.Token.IsZero() || !q.guard.missedLogout.due(time.Hour) {
+		return
+	}
+	q.guard.Logger.Warn("a request to a logout path succeeded and ends no stream, since only POST and DELETE count there; if it logs out, add: logout "+q.r.Method+" "+l.Path,
+		q.guard.zoneField(), zap.String("method", q.r.Method))
+}
+
+// endedNothing says why a logout ended no stream.
+func (q *request) endedNothing(l *Logout, why string) {
+	q.guard.Logger.Debug("a logout ended no stream: "+why,
+		q.guard.zoneField(), zap.String("path", l.Path), zap.String("client_ip", q.holder.Addr))
 }
 
 // auditLog tells what happens to contested keys, seldom enough to be read.

@@ -28,8 +28,11 @@ func (q *request) terms() stream.Terms {
 		}
 	}
 	t := stream.Terms{Notice: noticeOf(q)}
-	if q.rule().Policy == registry.Reject {
+	if q.rule().Policy == registry.Reject && !q.yielding {
 		t.Keep = g.Reserve
+	}
+	if q.yielding {
+		g.warnOfOrigin(q.reader)
 	}
 	return t
 }
@@ -59,14 +62,22 @@ func (q *request) Opened() {
 	case errors.Is(err, registry.ErrDenied):
 		s.End(registry.Ending{Reason: reason.Logout})
 		return
+	case errors.Is(err, registry.ErrYielded):
+		s.End(registry.Ending{Reason: reason.Superseded})
+		return
 	case err != nil:
 		q.guard.Logger.Debug("stream was over before it was admitted", q.guard.zoneField(), zap.Error(err))
 		return
+	}
+	if q.arrival.loggedOut.Load() {
+		s.End(registry.Ending{Reason: reason.Logout}) // who did it may not have found a holder yet
 	}
 	if z.IsDraining() {
 		s.End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
 	if q.tracked() {
+		q.held = true
+		q.noteHeld()
 		z.Sessions.Add(q.holder, s)
 		q.guard.warnIfEncoded(q.response.Header())
 		q.tell(event.Admitted{Stream: q.self()})

@@ -203,6 +203,7 @@ func (e *aroundRequest) Snapshot() func() {
 	return func() { e.c.kept = kept }
 }
 func (e *aroundRequest) ClientIP() string            { return e.c.addr }
+func (*aroundRequest) ForwardedHosts() []string      { return nil }
 func (*aroundRequest) Connection() stream.Connection { return stream.Connection{} }
 
 // client is a request, and the writer of its response.
@@ -237,7 +238,6 @@ func query(raw string) func(*client) { return func(c *client) { c.r.URL.RawQuery
 func method(m string) func(*client)  { return func(c *client) { c.r.Method = m } }
 func from(addr string) func(*client) { return func(c *client) { c.addr = addr } }
 func notAsking(c *client)            { c.r.Header.Set("Accept", "*/*") }
-func navigating(c *client)           { c.r.Header.Set("Sec-Fetch-Dest", "document") }
 
 func (c *client) Header() http.Header { return c.header }
 
