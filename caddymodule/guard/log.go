@@ -49,9 +49,6 @@ func (l *eventLog) Observe(e event.Event) {
 			zap.String("holder_ip", e.Loser.Addr),
 			zap.String("newcomer_ip", e.Newcomer.Holder.Addr),
 		)...)
-	case event.Damped:
-		l.security.Warn("newcomer parked: it takes the key back again and again",
-			whoFields(l.zone, e.Newcomer, zap.String("newcomer_ip", e.Newcomer.Holder.Addr))...)
 	case event.Ended:
 		l.ended(e)
 	case event.LoggedOut:
@@ -134,6 +131,8 @@ func (l *auditLog) Observe(e event.Event) {
 	switch e := e.(type) {
 	case event.Rejected:
 		l.rejected(e)
+	case event.Damped:
+		l.parked(e)
 	case event.Superseded:
 		l.takenOver(e.Newcomer)
 	}
@@ -152,6 +151,15 @@ func (l *auditLog) rejected(e event.Rejected) {
 	)
 	l.audit.Rejected(e.Newcomer.Holder.Key, func(attempts int) {
 		l.security.Warn("newcomer rejected", append(fields, zap.Int("attempts", attempts))...)
+	})
+}
+
+// parked tells of a newcomer that flaps, as rejected does of a refused one: some
+// clients come back at once, whatever they are told.
+func (l *auditLog) parked(e event.Damped) {
+	fields := whoFields(l.zone, e.Newcomer, zap.String("newcomer_ip", e.Newcomer.Holder.Addr))
+	l.audit.Parked(e.Newcomer.Holder.Key, func(attempts int) {
+		l.security.Warn("newcomer parked: it takes the key back again and again", append(fields, zap.Int("attempts", attempts))...)
 	})
 }
 

@@ -188,3 +188,22 @@ func TestLog_SaysWhetherTheEventWasSent(t *testing.T) {
 		require.Equal(t, "gzip", warnings[0].ContextMap()["content_encoding"])
 	})
 }
+
+// Some clients come back at once, whatever they are told.
+func TestLog_ParkedNewcomersAreToldOnceAMinute(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		told := func() []observer.LoggedEntry { return s.logs.FilterMessageSnippet("newcomer parked").All() }
+		s.fought()
+		require.Len(t, told(), 1)
+		for range 5 {
+			s.open(token("ann")).leave()
+			s.pass(5 * time.Second)
+		}
+		require.Len(t, told(), 1)
+		s.leaveAll()
+		s.pass(time.Minute)
+		require.Len(t, told(), 2)
+		require.Equal(t, "security", told()[1].LoggerName)
+		require.EqualValues(t, 5, told()[1].ContextMap()["attempts"])
+	}, all(tended, damping))
+}

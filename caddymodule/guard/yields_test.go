@@ -228,5 +228,5 @@ func TestYields_IsNoLossForFlapDamping(t *testing.T) {
 			second.leave()
 			s.pass(time.Second)
 		}
-	})
+	}, damping)
 }
