@@ -195,12 +195,12 @@ func TestLog_ParkedNewcomersAreToldOnceAMinute(t *testing.T) {
 		told := func() []observer.LoggedEntry { return s.logs.FilterMessageSnippet("newcomer parked").All() }
 		s.fought()
 		require.Len(t, told(), 1)
+		s.pass(6 * time.Second)
 		for range 5 {
-			s.open(token("ann")).leave()
-			s.pass(5 * time.Second)
+			s.send(token("ann"))
+			s.settle()
 		}
 		require.Len(t, told(), 1)
-		s.leaveAll()
 		s.pass(time.Minute)
 		require.Len(t, told(), 2)
 		require.Equal(t, "security", told()[1].LoggerName)
