@@ -106,11 +106,21 @@ func (e *environment) Connection() stream.Connection {
 	return c.Connection
 }
 
+// Users implements guard.Env.
+func (e *environment) Users() *stream.Users {
+	c, ok := e.r.Context().Value(connKey{}).(*connection)
+	if !ok {
+		return nil
+	}
+	return &c.users
+}
+
 // connection is one that the server has accepted. Most never carry a stream, so
 // its TCP connection is looked for when the first one comes.
 type connection struct {
 	stream.Connection
-	once sync.Once
+	once  sync.Once
+	users stream.Users
 }
 
 type connKey struct{}

@@ -34,6 +34,8 @@ type chain struct {
 	// answering says that a guard answers by itself: what it writes is no stream of
 	// the upstream's.
 	answering bool
+	// user is the request as one that uses the client's connection.
+	user stream.User
 }
 
 // link is a request's place in the chain of its guards.

@@ -190,6 +190,8 @@ type Env interface {
 	ForwardedHosts() []string
 	// Connection is the client's connection.
 	Connection() stream.Connection
+	// Users counts the requests that use the client's connection; nil: that is not known.
+	Users() *stream.Users
 }
 
 // Next is the handlers behind the guard.
@@ -215,7 +217,9 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	if head {
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
+	q.useConnection()
 	defer func() {
+		q.chain.leaveConnection(q)
 		q.leaveArrivals()
 		q.noteHeld()
 		q.ahead.stop()

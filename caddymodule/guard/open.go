@@ -42,7 +42,7 @@ func (q *request) terms() stream.Terms {
 func (q *request) open(t stream.Terms) {
 	q.holder.Since = time.Now()
 	t.Holder = q.holder
-	t.Connection = q.env.Connection()
+	t.Connection = q.connection()
 	t.Gone = q.guard.Zone.Forget
 	s := q.response.NewStream(t)
 	if !t.Untracked {

@@ -165,6 +165,28 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 // tell tells the guard's observers.
 func (q *request) tell(e event.Event) { q.guard.observers.Tell(e) }
 
+// useConnection counts the request among those that use the client's connection, if
+// others may do so at the same time, and no guard further out has.
+func (q *request) useConnection() {
+	if q.r.ProtoMajor != 1 && q.outer == nil {
+		q.chain.user.Enter(q.env.Users())
+	}
+}
+
+// leaveConnection is for the request of the outermost guard, which has counted it.
+func (c *chain) leaveConnection(q *request) {
+	if q.outer == nil {
+		c.user.Leave()
+	}
+}
+
+// connection is the client's connection.
+func (q *request) connection() stream.Connection {
+	c := q.env.Connection()
+	c.User = &q.chain.user
+	return c
+}
+
 // rule is the guard's rule. Who yields, or waits, never supersedes.
 func (q *request) rule() registry.Rule {
 	rule := q.guard.Rule

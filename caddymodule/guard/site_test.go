@@ -205,6 +205,7 @@ func (e *aroundRequest) Snapshot() func() {
 func (e *aroundRequest) ClientIP() string            { return e.c.addr }
 func (*aroundRequest) ForwardedHosts() []string      { return nil }
 func (*aroundRequest) Connection() stream.Connection { return stream.Connection{} }
+func (*aroundRequest) Users() *stream.Users          { return nil }
 
 // client is a request, and the writer of its response.
 type client struct {
