@@ -78,7 +78,7 @@ func TestWatch_RoundsToWhatTheKernelTakes(t *testing.T) {
 		1:                         time.Millisecond,
 		1500 * time.Microsecond:   2 * time.Millisecond,
 		30 * 24 * time.Hour:       math.MaxInt32 * time.Millisecond,
-		time.Duration(1<<62):      math.MaxInt32 * time.Millisecond,
+		time.Duration(1 << 62):    math.MaxInt32 * time.Millisecond,
 		math.MaxInt32 * 1_000_000: math.MaxInt32 * time.Millisecond,
 	} {
 		t.Run(d.String(), func(t *testing.T) {

@@ -81,16 +81,16 @@ func (m *Map[K, V]) next() time.Time {
 
 // forgetDue forgets entries whose time is not after now, and reports whether there
 // were any.
-func (m *Map[K, V]) forgetDue(now time.Time) (any bool) {
+func (m *Map[K, V]) forgetDue(now time.Time) (found bool) {
 	for range maxForgotten {
 		e := m.Due(now)
 		if e == nil {
 			break
 		}
 		m.Remove(e)
-		any = true
+		found = true
 	}
-	return any
+	return found
 }
 
 func (m *Map[K, V]) forgetAll() {
