@@ -30,6 +30,8 @@ type request struct {
 	// takesOver says that it ended, or waited for, streams whose requests are gone by
 	// now, as far as the guard knows.
 	takesOver bool
+	// withheld says that it is refused, which it is told at the header.
+	withheld bool
 	logout    *Logout // what it logs out, if anything
 
 	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
@@ -78,7 +80,11 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 	if governed {
 		q.asking = isAsking(r)
 	}
-	q.link.join(q)
+	if q.link.join(q); q.outer != nil {
+		q.asked = q.outer.asked
+	} else {
+		q.asked = time.Now()
+	}
 	q.credentials = g.Identity.Find(r)
 	// A key that needs only the request is computed on entry, so that a rewrite
 	// further inside does not change it. The default key is of what no rewrite
