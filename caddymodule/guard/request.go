@@ -32,7 +32,7 @@ type request struct {
 	takesOver bool
 	// withheld says that it is refused, which it is told at the header.
 	withheld bool
-	logout    *Logout // what it logs out, if anything
+	logout   *Logout // what it logs out, if anything
 
 	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry

@@ -384,8 +384,8 @@ type Registry interface {
 	// counts as gone for those after it, and so do, for all, the leaving: streams that
 	// the request has ended, or its guards of other registries are about to. Under
 	// Reject nothing does: a holder is protected from the request's other guards too.
-	// Whom a later ask has to end makes room for an earlier one before others do, so
-	// that nobody ends for room that is made anyway.
+	// Nobody ends for room that is made anyway: of those who would have to end, whoever
+	// can stay does, and an ask prefers to end whom another one has to.
 	Admit(ctx context.Context, phase Phase, consent Consent, asks []Ask, leaving []StreamID) ([]Admission, error)
 	// End ends every holder that the selector names, on any node, and gives up the
 	// kept places that it names. It does not end reserved places: Commit asks once

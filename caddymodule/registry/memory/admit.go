@@ -18,9 +18,8 @@ type call struct {
 	asks    []registry.Ask
 	leaving []registry.StreamID
 	answers []registry.Admission
-	// ahead has, where there are several asks, what each prefers, with what those after
-	// it have to end.
-	ahead [][]registry.StreamID
+	// plan names, where there are several asks, who ends for them.
+	plan []registry.StreamID
 }
 
 // judged is a newcomer, and what becomes of it as far as it alone is concerned.
@@ -139,29 +138,48 @@ func (c *call) newcomer(i int, gone []registry.StreamID) newcomer {
 
 // prefer names who makes room before others for the i-th ask.
 func (c *call) prefer(i int) []registry.StreamID {
-	if c.ahead == nil {
+	if len(c.plan) == 0 {
 		return c.asks[i].Prefer
 	}
-	return c.ahead[i]
+	return slices.Concat(c.asks[i].Prefer, c.plan)
 }
 
-// lookAhead has each ask prefer those whom the asks after it have to end.
+// mostSpared bounds for how many of a plan it is tried whether they can stay.
+const mostSpared = 64
+
+// lookAhead plans who ends, where there are several asks, so that nobody ends for room
+// that is made anyway.
 func (c *call) lookAhead() {
 	if len(c.asks) < 2 {
 		return
 	}
-	c.ahead = make([][]registry.StreamID, len(c.asks))
-	var later []registry.StreamID
-	for i := len(c.asks) - 1; i >= 0; i-- {
-		c.ahead[i] = slices.Concat(c.asks[i].Prefer, later)
-		if i == 0 {
-			return
-		}
-		n := c.newcomer(i, c.leaving)
-		for _, v := range n.cost().ends {
-			later = append(later, v.entry.holder.ID)
+	for i := range c.asks {
+		c.plan = append(c.plan, c.besides(i)...)
+	}
+	if len(c.plan) < 2 || len(c.plan) > mostSpared {
+		return
+	}
+	for _, spared := range slices.Clone(c.plan) {
+		whole := c.plan
+		c.plan = slices.DeleteFunc(slices.Clone(whole), func(id registry.StreamID) bool { return id == spared })
+		for i := range c.asks {
+			if len(c.besides(i)) > 0 {
+				c.plan = whole
+				break
+			}
 		}
 	}
+}
+
+// besides names those who have to end for the i-th ask and are not in the plan.
+func (c *call) besides(i int) (more []registry.StreamID) {
+	n := c.newcomer(i, c.leaving)
+	for _, v := range n.cost().ends {
+		if !slices.ContainsFunc(c.plan, v.entry.holder.ID.SameResponse) {
+			more = append(more, v.entry.holder.ID)
+		}
+	}
+	return more
 }
 
 // judge finds out what becomes of the newcomer.

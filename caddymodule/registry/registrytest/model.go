@@ -357,21 +357,34 @@ func (m *model) admit(
 	return answers
 }
 
-// preferences returns, for each ask, who makes room first: whom it says, and those
-// whom the asks after it have to end.
-func (m *model) preferences(asks []registry.Ask, leaving []registry.StreamID) [][]registry.StreamID {
-	out := make([][]registry.StreamID, len(asks))
-	var later []registry.StreamID
-	for i, a := range slices.Backward(asks) {
-		out[i] = slices.Concat(a.Prefer, later)
+// plan returns who ends for the asks: first those whom each needs besides those before
+// it; then, in this order, whoever can stay is left out.
+func (m *model) plan(asks []registry.Ask, leaving []registry.StreamID) []registry.StreamID {
+	if len(asks) < 2 {
+		return nil
+	}
+	var plan []registry.StreamID
+	missing := func(plan []registry.StreamID, a registry.Ask) (more []registry.StreamID) {
 		v := m.view(a.Holder, a.Rule, leaving)
-		v.prefer = out[i]
+		v.prefer = slices.Concat(a.Prefer, plan)
 		ends, _, _ := v.victims()
 		for _, victim := range ends {
-			later = append(later, victim.Holder.ID)
+			if !isAmong(plan, victim.Holder) {
+				more = append(more, victim.Holder.ID)
+			}
+		}
+		return more
+	}
+	for _, a := range asks {
+		plan = append(plan, missing(plan, a)...)
+	}
+	for _, id := range slices.Clone(plan) {
+		without := slices.DeleteFunc(slices.Clone(plan), func(other registry.StreamID) bool { return other == id })
+		if !slices.ContainsFunc(asks, func(a registry.Ask) bool { return len(missing(without, a)) > 0 }) {
+			plan = without
 		}
 	}
-	return out
+	return plan
 }
 
 // decide finds out who makes room for each newcomer, and reports whether all are
@@ -380,8 +393,9 @@ func (m *model) decide(asks []registry.Ask, leaving []registry.StreamID, now tim
 	out = make([]modelAnswer, len(asks))
 	gone := slices.Clone(leaving)
 	refused := -1
-	for i, prefer := range m.preferences(asks, leaving) {
-		m.decideOne(asks[i], gone, prefer, now, &out[i])
+	plan := m.plan(asks, leaving)
+	for i, a := range asks {
+		m.decideOne(a, gone, slices.Concat(a.Prefer, plan), now, &out[i])
 		if out[i].outcome != registry.Admitted {
 			refused = i
 			break
