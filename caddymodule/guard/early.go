@@ -33,12 +33,10 @@ func (q *request) decideEarly() *refusal {
 	case f == nil || q.readable:
 		return f
 	case isSafe(q.r.Method):
-		q.withheld = true
 		return nil
 	case f.status == http.StatusUnauthorized:
 		return f
 	default:
-		q.withheld = true
 		return tokenDemanded(q) // what else refuses is asked before the token
 	}
 }

@@ -30,9 +30,7 @@ type request struct {
 	// takesOver says that it ended, or waited for, streams whose requests are gone by
 	// now, as far as the guard knows.
 	takesOver bool
-	// withheld says that it is refused, which it is told at the header.
-	withheld bool
-	logout   *Logout // what it logs out, if anything
+	logout    *Logout // what it logs out, if anything
 
 	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry

@@ -34,7 +34,7 @@ func (c *chain) together(q *request) (deciding []*request) {
 	for o := q; o != nil; o = o.outer {
 		switch {
 		case !o.mayRefuse():
-		case o.withheld || !o.acceptsEarly():
+		case !o.acceptsEarly():
 			return nil
 		case !o.governed || o.anonymous() || c.covers(o):
 		case !o.decidesEarly():
