@@ -80,7 +80,7 @@ func (c *call) decide() (int, suspects) {
 		a.Outcome = refused.outcome
 		switch a.Outcome {
 		case registry.Rejected:
-			a.Holders = refused.someHolders()
+			a.Holders = refused.someHolders(c.in)
 			return len(js), refused.suspects()
 		case registry.Outasked:
 			a.Holders = []*registry.Holder{youngest(viaKey, refused.slot.held).holder}

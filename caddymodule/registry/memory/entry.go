@@ -184,4 +184,16 @@ func ring(v via, head *entry) iter.Seq[*entry] {
 	}
 }
 
+// backwards walks a ring, youngest first. The ring must not change meanwhile.
+func backwards(v via, head *entry) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		if head == nil {
+			return
+		}
+		for e := youngest(v, head); yield(e) && e != head; {
+			e = e.links[v].prev
+		}
+	}
+}
+
 var _ registry.Place = (*entry)(nil)
