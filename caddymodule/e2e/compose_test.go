@@ -226,6 +226,7 @@ func TestTwoGuards_AnOuterOneThatRefusesLateLeavesTheUserTheStream(t *testing.T)
 			harness.RequireAdmitted(t, alice)
 			for range 2 {
 				refused := open("")
+				harness.RequireLive(t, alice)
 				if refused.Status == 200 {
 					harness.RequireRejected(t, refused)
 				} else {
@@ -260,9 +261,9 @@ func TestTwoGuards_NobodyEndsForRoomThatIsMadeAnyway(t *testing.T) {
 				}
 				bob, alice := open("bob"), open("alice")
 				alice2 := open("alice")
-				harness.RequireEnded(t, alice, harness.Duplicated, "superseded")
 				harness.RequireLive(t, bob)
 				harness.RequireLive(t, alice2)
+				harness.RequireEnded(t, alice, harness.Duplicated, "superseded")
 				app.WaitOpen(t, 2)
 			})
 		}
@@ -305,6 +306,7 @@ func TestLateAnswer_DoesNotTakeTheKey(t *testing.T) {
 			newer := harness.NewClient(t, protocol).Open(t, server.URL+"/raw", harness.WithBearer("alice"))
 			harness.RequireAdmitted(t, newer)
 			older := <-late
+			harness.RequireLive(t, newer)
 			if assert.NotNil(t, older) {
 				notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 				assert.Contains(t, notice.ID, "sse-guard")

@@ -2,6 +2,9 @@ package registrytest
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -129,4 +132,37 @@ func testAsked(t *testing.T, open Open) {
 			}
 		}},
 	})
+}
+
+// All ask at once, and are answered in any order, some at once and some in two steps.
+func testLastAsked(t *testing.T, open Open) {
+	const limit, each = 3, 50
+	at := asking()
+	for range 20 {
+		s := open.site(t)
+		times := rand.Perm(goroutines * each) //nolint:gosec // a schedule need not be secret
+		var mu sync.Mutex
+		next := 0 // guarded by mu
+		take := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			next++
+			return times[next-1]
+		}
+		race(rand.Uint64(), func(rnd *rand.Rand, _ string) { //nolint:gosec // a schedule need not be secret
+			for range each {
+				second := take()
+				ask := registry.Ask{Holder: at(Anon(fmt.Sprintf("%03d", second)), second), Rule: Supersede(limit, registry.Streams)}
+				phase := pick(rnd, []registry.Phase{registry.Header, registry.Reserve})
+				as, err := s.Admit(context.Background(), phase, registry.Consent{}, []registry.Ask{ask}, nil)
+				require.NoError(t, err)
+				if p := as[0].Place; p != nil && phase == registry.Reserve {
+					if _, err := p.Commit(context.Background()); err != nil {
+						require.ErrorIs(t, err, registry.ErrOutasked)
+					}
+				}
+			}
+		})
+		require.Equal(t, []string{"397", "398", "399"}, s.holders(t, "key"))
+	}
 }
