@@ -94,7 +94,7 @@ var options = []option[*Handler]{
 	},
 	word(option[*Handler]{
 		name: "policy", def: "supersede",
-		doc: "The newest wins, or the first stays.",
+		doc: "The newest wins, which is who asked last, or the first stays.",
 	}, func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
 	word(option[*Handler]{
 		name: "takeover", def: "auto",

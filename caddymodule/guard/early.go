@@ -66,32 +66,30 @@ func (q *request) decidesEarly() bool {
 // gone, and those of the client's streams that are leaving. Backends that keep
 // emitters by user remove the newcomer's when the older one is cleaned up after it.
 //
+// It does so for all guards of the request at once, so q has to be the innermost
+// (see chain.together). The others only ask whether they are to refuse.
+//
 // A newcomer that would be rejected is, if the upstream has authorised its token
 // before, or it was verified here.
 func admitEarly(q *request) *refusal {
 	if !q.decidesEarly() {
 		return nil
 	}
-	if q.back.asked {
-		q.takesOver = q.back.departed != nil
-		q.guard.awaitDeparture(q.r.Context(), q.back.departed)
+	together := q.chain.together(q)
+	if q.back.asked && len(together) < 2 {
+		q.awaitEarly(q.back.departed)
 		return nil
 	}
 	for tries := 0; ; tries++ {
-		a, err := q.askEarly(q.consent())
+		a, err := q.decideTogether(together)
 		if err != nil {
 			return q.guard.unreachable(err)
 		}
 		switch a.Outcome {
-		case registry.Admitted:
-			q.tellSuperseded(a.Ends)
-			q.takesOver = len(a.Ends) > 0 || a.Departed != nil
-			q.guard.awaitDeparture(q.r.Context(), a.Departed)
-			return nil
-		case registry.Denied, registry.Damped:
-			return refusedBy(a.Outcome, q)
-		case registry.Undecided:
-			return nil // decided at the header
+		case registry.Admitted, registry.Undecided, registry.Entombed:
+			return nil // if it is not Admitted, it is decided at the header
+		case registry.Denied, registry.Damped, registry.Outasked:
+			return refusedBy(a, q)
 		}
 		f := q.rejectEarly(a.Holders)
 		if f == nil {

@@ -8,6 +8,7 @@ package guard
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -95,6 +96,8 @@ type Config struct {
 // Guard governs the streams of one route.
 type Guard struct {
 	Config
+	// name is the same over reloads, and of guards of one zone and key.
+	name      string
 	observers event.Observers
 	cors      *corsMemory
 
@@ -104,7 +107,7 @@ type Guard struct {
 
 // New returns a guard as c says.
 func New(c Config) *Guard {
-	g := &Guard{Config: c, cors: newCORSMemory()}
+	g := &Guard{Config: c, cors: newCORSMemory(), name: fmt.Sprintf("%q", append([]string{c.Zone.Name}, c.Key...))}
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},

@@ -22,6 +22,8 @@ type sender struct {
 	// which need not say so.
 	origin string
 	env    Env
+	// asked is when the request came to the outermost of its guards.
+	asked time.Time
 
 	// credentials are what the request presented on entry.
 	credentials identity.Credentials
@@ -39,7 +41,7 @@ type sender struct {
 // identify finds out who asks, as far as the request alone tells. With wait, it
 // waits for keys that tokens are verified with.
 func (s *sender) identify(id registry.StreamID, wait bool) {
-	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP()}
+	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP(), Asked: s.asked}
 	var token identity.Token
 	token, s.tokenErr = s.credentials.Token()
 	s.holder.Token = registry.ID(token.Hash)

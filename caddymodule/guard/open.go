@@ -18,7 +18,6 @@ import (
 // terms are those of a stream that is to hold its key.
 func (q *request) terms() stream.Terms {
 	h, g := q.holder, q.guard
-	h.Nested = q.chain.nested(q)
 	if q.claims != nil {
 		if !q.claims.Expires.IsZero() {
 			h.Expires = q.claims.Expires.Add(g.Leeway)
@@ -58,6 +57,9 @@ func (q *request) Opened() {
 	switch {
 	case errors.Is(err, registry.ErrDenied):
 		s.End(registry.Ending{Reason: reason.Logout})
+		return
+	case errors.Is(err, registry.ErrOutasked):
+		s.End(registry.Ending{Reason: reason.Superseded})
 		return
 	case err != nil:
 		q.guard.Logger.Debug("stream was over before it was admitted", q.guard.zoneField(), zap.Error(err))

@@ -85,6 +85,17 @@ func rejected() *refusal {
 	}
 }
 
+// outasked is the answer to a request that was answered after one that asked later. It
+// has lost its place as if it had got it first, so its client is told the same.
+func outasked() *refusal {
+	return &refusal{
+		status: http.StatusConflict,
+		title:  "A newer connection holds this stream",
+		detail: "This request was answered after one that was sent later.",
+		reason: reason.Superseded,
+	}
+}
+
 // parked is the answer to a client that takes the key back again and again.
 func parked() *refusal {
 	return &refusal{

@@ -78,7 +78,11 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 	if governed {
 		q.asking = isAsking(r)
 	}
-	q.link.join(q)
+	if q.link.join(q); q.outer != nil {
+		q.asked = q.outer.asked
+	} else {
+		q.asked = time.Now()
+	}
 	q.credentials = g.Identity.Find(r)
 	// A key that needs only the request is computed on entry, so that a rewrite
 	// further inside does not change it. The default key is of what no rewrite

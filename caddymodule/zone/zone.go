@@ -38,6 +38,8 @@ type Zone struct {
 	Returns *conflict.Returns
 	// Audit counts what happens to contested keys.
 	Audit *conflict.Audit
+	// Nesting knows behind which guards others stand.
+	Nesting *Nesting
 	// Wheel looks after the streams.
 	Wheel *wheel.Wheel
 
@@ -53,6 +55,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zon
 		Damping: conflict.NewDamping(),
 		Returns: conflict.NewReturns(),
 		Audit:   conflict.NewAudit(),
+		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}
 	z.draining.began = make(chan struct{})

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -19,7 +20,8 @@ type entry struct {
 
 	// These are guarded by the lock of the key's shard.
 
-	// age is the number of the commit, 0 before; a lower one is older.
+	// age is the number of the commit, 0 before. It tells who is older of those that
+	// asked at the same time.
 	age uint64
 	// slot is nil once the entry has left and departed.
 	slot *slot
@@ -125,6 +127,31 @@ func (e *entry) join(v via, head *entry) *entry {
 	return head
 }
 
+// enter puts e into a ring of holders, which are in the order in which they asked,
+// and returns its head. It costs as many steps as holders asked later.
+func (e *entry) enter(v via, head *entry) *entry {
+	if head == nil || !e.isOlder(youngest(v, head)) {
+		return e.join(v, head)
+	}
+	next := youngest(v, head)
+	for next != head && e.isOlder(next.links[v].prev) {
+		next = next.links[v].prev
+	}
+	e.join(v, next) // before it, that is
+	if next == head {
+		return e
+	}
+	return head
+}
+
+// isOlder tells whether e asked before other did.
+func (e *entry) isOlder(other *entry) bool { return e.holder.Asked.Before(other.holder.Asked) }
+
+// compareAge orders holders of a key as their ring does.
+func compareAge(a, b *entry) int {
+	return cmp.Or(a.holder.Asked.Compare(b.holder.Asked), cmp.Compare(a.age, b.age))
+}
+
 // leave takes e out of the ring and returns its head, nil if it is now empty.
 func (e *entry) leave(v via, head *entry) *entry {
 	l := e.links[v]
@@ -153,6 +180,18 @@ func ring(v via, head *entry) iter.Seq[*entry] {
 			if e = e.links[v].next; e == head {
 				return
 			}
+		}
+	}
+}
+
+// backwards walks a ring, youngest first. The ring must not change meanwhile.
+func backwards(v via, head *entry) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		if head == nil {
+			return
+		}
+		for e := youngest(v, head); yield(e) && e != head; {
+			e = e.links[v].prev
 		}
 	}
 }

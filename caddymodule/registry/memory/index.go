@@ -72,6 +72,30 @@ func (x *index) under(id registry.ID, most int) []*entry {
 	return first(most, nil, x.via, sh.heads[id])
 }
 
+// mostVisited is how many who carry an ID are looked at for those of one key.
+const mostVisited = 1024
+
+// underKey returns the oldest of those who carry id and hold key, or are kept a place,
+// most of them at most, and as far as they are among the oldest mostVisited who carry it.
+func (x *index) underKey(id, key registry.ID, most int) (es []*entry) {
+	if id.IsZero() {
+		return nil
+	}
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	visited := 0
+	for e := range ring(x.via, sh.heads[id]) {
+		if visited++; len(es) == most || visited > mostVisited {
+			break
+		}
+		if e.holder.Key == key {
+			es = append(es, e)
+		}
+	}
+	return es
+}
+
 // first adds to es the oldest of a ring, until there are most.
 func first(most int, es []*entry, v via, head *entry) []*entry {
 	for e := range ring(v, head) {

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -18,10 +17,11 @@ type newcomer struct {
 	slot *slot
 	// claim is nil if the newcomer's client id has no place, or is none.
 	claim *claim
-	// gone names holders, by streams of their responses, that do not count: they
-	// are about to end.
-	gone   []registry.StreamID
-	absent absent
+	// gone are holders that do not count, since they are about to end. preferred are
+	// those that make room before others, since another guard of the request has to end
+	// them: the oldest first, and none that asked later than the newcomer.
+	gone, preferred []*entry
+	absent          absent
 	// back has the places, kept for the newcomer's client, that it takes back: one,
 	// or, for a tab, all.
 	back []*entry
@@ -59,15 +59,29 @@ func (n *newcomer) find(sh *shard) {
 	}
 }
 
-// countGone counts the holders that do not count.
-func (n *newcomer) countGone() {
-	if len(n.gone) == 0 || n.slot == nil {
+// regard has n know which holders do not count, and which make room before others:
+// both are named by streams of their responses.
+func (n *newcomer) regard(in *Registry, gone, preferred []registry.StreamID) {
+	if n.slot == nil {
 		return
 	}
-	for e := range ring(viaKey, n.slot.held) {
-		if !n.isGone(e) {
-			continue
-		}
+	for _, id := range gone {
+		n.gone = in.ids.ofResponse(id, n.holder.Key, n.gone)
+	}
+	for _, id := range preferred {
+		n.preferred = in.ids.ofResponse(id, n.holder.Key, n.preferred)
+	}
+	n.preferred = slices.DeleteFunc(n.preferred, func(e *entry) bool { return n.isGone(e) || n.isOlder(e) })
+	slices.SortFunc(n.preferred, compareAge)
+	n.countGone()
+}
+
+// isOlder tells whether the newcomer asked before e did.
+func (n *newcomer) isOlder(e *entry) bool { return n.holder.Asked.Before(e.holder.Asked) }
+
+// countGone counts the holders that do not count.
+func (n *newcomer) countGone() {
+	for _, e := range n.gone {
 		n.absent.streams++
 		if n.owns(e) {
 			n.absent.own++
@@ -83,17 +97,7 @@ func (n *newcomer) countGone() {
 }
 
 // isGone tells whether e does not count for the newcomer.
-func (n *newcomer) isGone(e *entry) bool { return names(n.gone, e.holder.ID) }
-
-// names tells whether one of the streams is of the same response as id.
-func names(streams []registry.StreamID, id registry.StreamID) bool {
-	for i := range streams {
-		if streams[i].SameResponse(id) {
-			return true
-		}
-	}
-	return false
-}
+func (n *newcomer) isGone(e *entry) bool { return slices.Contains(n.gone, e) }
 
 // present returns the youngest of the claim's holders that counts; nil if there is
 // none.
@@ -204,6 +208,8 @@ type cost struct {
 	ends []victim
 	// yields are the kept places that are given up.
 	yields []*entry
+	// outasked says that nobody is to make room: who would have to asked later.
+	outasked bool
 }
 
 // victim is a holder that must end, and why.
@@ -221,7 +227,7 @@ func (n *newcomer) cost() cost {
 	if n.isTab() {
 		for e := range ring(viaClaim, n.claim.oldest()) {
 			if !n.isGone(e) {
-				c.ends = append(c.ends, victim{e, reason.Replaced})
+				n.end(&c, e, reason.Replaced)
 			}
 		}
 	}
@@ -232,12 +238,24 @@ func (n *newcomer) cost() cost {
 	default:
 		n.supersedeStreams(&c)
 	}
-	slices.SortFunc(c.ends, func(a, b victim) int { return cmp.Compare(a.entry.age, b.entry.age) })
+	if c.outasked {
+		return cost{outasked: true}
+	}
+	slices.SortFunc(c.ends, func(a, b victim) int { return compareAge(a.entry, b.entry) })
 	return c
 }
 
+// end adds e to those in c that must end, unless it asked after the newcomer.
+func (n *newcomer) end(c *cost, e *entry, why reason.Reason) {
+	if n.isOlder(e) {
+		c.outasked = true
+		return
+	}
+	c.ends = append(c.ends, victim{e, why})
+}
+
 // supersedeStreams adds to c the places that are too many: kept ones first, then
-// the newcomer's own older streams, then the oldest.
+// the newcomer's own older streams, then the preferred ones, then the oldest.
 func (n *newcomer) supersedeStreams(c *cost) {
 	excess := n.slot.holders + n.slot.keeping - n.absent.streams - len(c.ends) - len(c.yields) + 1 - n.terms.limit()
 	for e := range ring(viaKey, n.slot.kept) {
@@ -255,25 +273,31 @@ func (n *newcomer) supersedeStreams(c *cost) {
 				return
 			}
 			if !n.isGone(e) {
-				c.ends = append(c.ends, victim{e, reason.Replaced})
+				n.end(c, e, reason.Replaced)
 				excess--
 			}
 		}
 	}
+	for _, e := range n.preferred {
+		if excess > 0 && !n.owns(e) {
+			n.end(c, e, reason.Superseded)
+			excess--
+		}
+	}
 	for e := range ring(viaKey, n.slot.held) {
-		if excess <= 0 {
+		if excess <= 0 || c.outasked {
 			return
 		}
-		if !n.owns(e) && !n.isGone(e) { // else in c already
-			c.ends = append(c.ends, victim{e, reason.Superseded})
+		if !n.owns(e) && !n.isGone(e) && !slices.Contains(n.preferred, e) { // else in c already
+			n.end(c, e, reason.Superseded)
 			excess--
 		}
 	}
 }
 
 // supersedeClients adds to c all places of the clients that are too many: first
-// those for which places are only kept, then those whose youngest stream is
-// oldest, never the newcomer's own.
+// those for which places are only kept, then those all of whose streams are
+// preferred, then those whose youngest stream is oldest, never the newcomer's own.
 func (n *newcomer) supersedeClients(c *cost) {
 	excess := n.slot.holding - n.absent.holding - n.anonymousBack() - n.terms.limit()
 	if !n.holds() {
@@ -292,24 +316,65 @@ func (n *newcomer) supersedeClients(c *cost) {
 			excess--
 		}
 	}
+	for _, e := range n.preferred {
+		if excess > 0 && !n.owns(e) && n.isYoungest(e) && n.isPreferred(e) {
+			n.endClient(c, e)
+			excess--
+		}
+	}
 	for e := range ring(viaKey, n.slot.held) {
 		switch {
 		case excess <= 0:
 			return
-		case n.owns(e), n.isGone(e):
-		case e.claim == nil:
-			c.ends = append(c.ends, victim{e, reason.Superseded})
-			excess--
-		case n.present(e.claim) == e:
-			for peer := range ring(viaClaim, e.claim.held) {
-				if !n.isGone(peer) {
-					c.ends = append(c.ends, victim{peer, reason.Superseded})
-				}
-			}
-			n.yieldAll(c, e.claim)
+		case n.owns(e), n.isGone(e), !n.isYoungest(e), n.isPreferred(e):
+		case n.isOutaskedBy(e):
+			c.outasked = true
+			return
+		default:
+			n.endClient(c, e)
 			excess--
 		}
 	}
+}
+
+// isYoungest tells whether e is the youngest of its client's streams.
+func (n *newcomer) isYoungest(e *entry) bool { return e.claim == nil || n.present(e.claim) == e }
+
+// isPreferred tells whether all streams of e's client are preferred.
+func (n *newcomer) isPreferred(e *entry) bool {
+	if len(n.preferred) == 0 || e.claim == nil {
+		return slices.Contains(n.preferred, e)
+	}
+	for peer := range ring(viaClaim, e.claim.held) {
+		if !n.isGone(peer) && !slices.Contains(n.preferred, peer) {
+			return false
+		}
+	}
+	return true
+}
+
+// isOutaskedBy tells whether e asked after all streams of the newcomer's client.
+func (n *newcomer) isOutaskedBy(e *entry) bool {
+	if n.claim != nil {
+		if own := n.present(n.claim); own != nil && !own.isOlder(e) {
+			return false
+		}
+	}
+	return n.isOlder(e)
+}
+
+// endClient adds to c all streams and places of e's client.
+func (n *newcomer) endClient(c *cost, e *entry) {
+	if e.claim == nil {
+		c.ends = append(c.ends, victim{e, reason.Superseded})
+		return
+	}
+	for peer := range ring(viaClaim, e.claim.held) {
+		if !n.isGone(peer) {
+			c.ends = append(c.ends, victim{peer, reason.Superseded})
+		}
+	}
+	n.yieldAll(c, e.claim)
 }
 
 // yieldAll adds to c all places that are kept for the claim's client.

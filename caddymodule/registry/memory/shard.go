@@ -31,11 +31,10 @@ type shard struct {
 // pair names the streams of one client under one key.
 type pair struct{ key, client registry.ID }
 
-// newcomer looks up what the stream finds, who does not count those gone.
-func (sh *shard) newcomer(h *registry.Holder, t terms, gone []registry.StreamID) newcomer {
-	n := newcomer{holder: h, terms: t, gone: gone}
+// newcomer looks up what the stream finds.
+func (sh *shard) newcomer(h *registry.Holder, t terms) newcomer {
+	n := newcomer{holder: h, terms: t}
 	n.find(sh)
-	n.countGone()
 	n.findBack()
 	return n
 }
@@ -62,7 +61,8 @@ func (sh *shard) reserve(e *entry) {
 	}
 }
 
-// hold makes e, which is reserved, the youngest holder of its key.
+// hold makes e, which is reserved, a holder of its key: the youngest, unless others
+// asked later.
 func (sh *shard) hold(e *entry) {
 	sh.commits++
 	e.age = sh.commits
@@ -76,14 +76,14 @@ func (sh *shard) hold(e *entry) {
 	sl, c := e.slot, e.claim
 	sl.reservations--
 	sl.holders++
-	sl.held = e.join(viaKey, sl.held)
+	sl.held = e.enter(viaKey, sl.held)
 	if c == nil || c.holders+c.kept == 0 {
 		sl.holding++
 	}
 	if c != nil {
 		c.reserve(e.holder, -1)
 		c.holders++
-		c.held = e.join(viaClaim, c.held)
+		c.held = e.enter(viaClaim, c.held)
 	}
 	e.in.ids.add(e)
 	e.in.tokens.add(e)
