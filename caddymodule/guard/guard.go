@@ -98,8 +98,8 @@ type Guard struct {
 	observers event.Observers
 	cors      *corsMemory
 
-	warnEncoded   sync.Once
-	tellUncounted sync.Once
+	warnEncoded sync.Once
+	twoTokens   seldom // lines about requests that are refused for two tokens
 }
 
 // New returns a guard as c says.
@@ -108,6 +108,7 @@ func New(c Config) *Guard {
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
+		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
 	}
 	return g
