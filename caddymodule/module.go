@@ -323,7 +323,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		Zone:           h.zone.Zone,
 		Identity:       extractor,
 		Methods:        h.Methods,
-		Key:            h.Key,
+		Key:            h.canonicalKey(),
 		KeyFromRequest: h.keyFromRequest(),
 		DenyMissing:    h.MissingKey == missingKeyDeny,
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
@@ -337,7 +337,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,
-		Messages:       h.Messages,
+		Messages:       h.canonicalMessages(),
 		Stream: stream.Config{
 			EndTimeout:   time.Duration(h.EndTimeout),
 			MaxEventSize: int(h.MaxEventSize),
@@ -359,6 +359,10 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	}
 	if h.Retry == 0 {
 		config.Retry = defaultRetry
+	}
+	if h.isConstantKey() {
+		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks",
+			zap.String("zone", h.Zone), zap.Strings("key", h.Key))
 	}
 	if h.Policy == registry.Reject {
 		config.Reserve = time.Duration(*h.Reserve)

@@ -58,7 +58,8 @@ type option[T any] struct {
 var options = []option[*Handler]{
 	text(option[*Handler]{
 		name: "zone", syntax: "<name>", def: defaultZone,
-		doc: "Namespace of keys. Guards with one zone share holders.",
+		doc:      "Namespace of keys. Guards with one zone share holders.",
+		validate: func(h *Handler) error { return noPlaceholders("zone", h.Zone) },
 	}, func(h *Handler) *string { return &h.Zone }),
 	{
 		name: "token", syntax: "header|query|cookie <name>", repeats: true,

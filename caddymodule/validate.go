@@ -211,6 +211,10 @@ func (h *Handler) validateWhole() error {
 		}
 	}
 	for _, l := range h.Logout {
+		// The path is compared before the guard has looked at the request.
+		if err := ownPlaceholdersAmong("logout", "its path", []string{l.Path}, nil); err != nil {
+			return err
+		}
 		if l.Scope == guard.LogoutUser && !verified {
 			return fmt.Errorf("logout %s user needs tokens that are verified here, or anybody could log anybody out; add a jwt block with keys, or write: logout %[1]s token", l.Path)
 		}

@@ -100,6 +100,7 @@ type Guard struct {
 
 	warnEncoded sync.Once
 	twoTokens   seldom // lines about requests that are refused for two tokens
+	unknown     seldom // lines about placeholders that the guard does not set
 }
 
 // New returns a guard as c says.

@@ -56,6 +56,7 @@ func (q *request) placeholder(name string) string {
 	claim, ok := strings.CutPrefix(name, claimsPlaceholder)
 	switch {
 	case !ok:
+		q.guard.tellUnknown(name)
 		return ""
 	case q.claims != nil && q.claimsErr == nil:
 		return q.claims.Text(claim)

@@ -139,6 +139,15 @@ func presented(r *http.Request, x *identity.Extractor) (fields []zap.Field) {
 	return append(fields, places("found", others))
 }
 
+// tellUnknown says that a handler behind the guard uses a placeholder of the guard's
+// that there is none of. Its own options are looked at when the configuration is loaded.
+func (g *Guard) tellUnknown(name string) {
+	if g.unknown.may("", untrackedEvery) {
+		g.Logger.Warn("a handler behind the guard uses a placeholder that the guard does not set, and gets nothing for it",
+			g.zoneField(), zap.String("placeholder", "{"+name+"}"))
+	}
+}
+
 // twoTokensEvery is how often a guard says that it refuses requests for two tokens.
 const twoTokensEvery = time.Minute
 

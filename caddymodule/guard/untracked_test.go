@@ -180,3 +180,18 @@ func TestMissingKey_IsNamed(t *testing.T) {
 		require.Contains(t, problemOf(t, s.open()).Detail, "no token")
 	}, denyingMissing)
 }
+
+// What a handler behind the guard misspells it gets nothing for, and somebody is told.
+func TestPlaceholder_ThatIsUnknownIsToldOnceAnHour(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		c := s.open(token("ann"))
+		for range 2 {
+			require.Empty(t, c.published("sse_guard.claim.sub"))
+			require.NotEmpty(t, c.published("sse_guard.token"))
+		}
+		lines := s.logs.FilterMessageSnippet("placeholder").All()
+		require.Len(t, lines, 1)
+		require.Equal(t, zap.WarnLevel, lines[0].Level)
+		require.Equal(t, "{sse_guard.claim.sub}", lines[0].ContextMap()["placeholder"])
+	})
+}
