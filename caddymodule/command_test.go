@@ -91,6 +91,7 @@ func handlerJSON(t *testing.T, config, name string) string {
 		switch v := value.(type) {
 		case map[string]any:
 			if v["handler"] == name {
+				delete(v, "defined_at")
 				found = append(found, v)
 			}
 			for _, child := range v {

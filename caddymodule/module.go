@@ -48,7 +48,10 @@ func init() {
 // `{sse_guard.client}` | A hash of the client id, within its token or verified user; empty without one
 // `{sse_guard.claims.*}` | A claim of the token, if it is good: `sub`, `realm_access.roles`; dots lead into objects, arrays are joined with commas
 type Handler struct {
-	// The namespace of keys. Guards with the same zone share holders.
+	// The namespace of keys. Guards with the same zone share holders. Guards of two
+	// sites that have a `key` must name their zones, or Caddy does not start: a user of
+	// one site could end the streams of another user of the other. A site is the
+	// routes of one server for the same hosts, or a site block of a Caddyfile.
 	// Default: `default`.
 	Zone string `json:"zone,omitempty"`
 
@@ -243,8 +246,14 @@ type Handler struct {
 	// Who keeps the holders. Default: `memory`.
 	RegistryRaw json.RawMessage `json:"registry,omitempty" caddy:"namespace=sse_guard.registries inline_key=module"`
 
+	// Where a Caddyfile has the directive. Its adapter sets it, for error messages and
+	// to tell sites apart. Default: none.
+	DefinedAt string `json:"defined_at,omitempty"`
+
 	guard *guard.Guard
 	zone  openedZone
+	// zoneNamed says that the configuration names the zone.
+	zoneNamed bool
 }
 
 const (
@@ -274,8 +283,19 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the handler.
+// Provision sets up the handler. Where it comes from a Caddyfile, its errors say where.
 func (h *Handler) Provision(ctx caddy.Context) error {
+	if err := h.provision(ctx); err != nil {
+		if h.DefinedAt != "" {
+			return fmt.Errorf("%s: %w", h.DefinedAt, err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (h *Handler) provision(ctx caddy.Context) error {
+	h.zoneNamed = h.Zone != ""
 	h.setDefaults()
 	if err := h.Validate(); err != nil {
 		return err // before anything is opened by these values
