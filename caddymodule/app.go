@@ -122,6 +122,9 @@ func (a *App) check(w want) error {
 	members := a.guards[w.zone]
 	if len(members) == 0 {
 		zones := slices.Sorted(maps.Keys(a.guards))
+		if len(zones) == 0 {
+			return fmt.Errorf("%s: zone %q has no guard, nor has any other; add the directive sse_guard", w.matcher, w.zone)
+		}
 		return fmt.Errorf("%s: zone %q has no guard; the zones are: %s", w.matcher, w.zone, strings.Join(zones, ", "))
 	}
 	for _, m := range members[1:] {

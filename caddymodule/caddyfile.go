@@ -115,6 +115,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.WrapErr(err)
 		}
 	}
+	if err := h.validateGiven(); err != nil {
+		return d.WrapErr(err)
+	}
 	if err := h.validateWhole(); err != nil {
 		return d.WrapErr(err)
 	}

@@ -196,6 +196,7 @@ func TestApp_StartRefusesMatchersThatCannotWork(t *testing.T) {
 		want    []string // of the error; none: it starts
 	}{
 		"no guard":         {[]string{`{"zone": "a"}`, `{"zone": "b"}`}, "sse_guard_holder", `{}`, []string{"sse_guard_holder", `"default"`, "a, b"}},
+		"no guard at all":  {nil, "sse_guard_holder", `{}`, []string{"sse_guard_holder", `"default"`, "nor has any other"}},
 		"unlike":           {[]string{`{}`, `{"token": [{"from": "query", "name": "t"}]}`}, "sse_guard_holder", `{}`, []string{"sse_guard_holder", `"default"`, "token, client, jwt or registry"}},
 		"alike":            {[]string{`{}`, `{"limit": 3}`}, "sse_guard_holder", `{}`, nil},
 		"unlike elsewhere": {[]string{`{}`, `{"zone": "a", "token": [{"from": "query", "name": "t"}]}`}, "sse_guard_holder", `{}`, nil},

@@ -296,6 +296,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (h *Handler) provision(ctx caddy.Context) error {
 	h.zoneNamed = h.Zone != ""
+	if err := h.validateGiven(); err != nil {
+		return err
+	}
 	h.setDefaults()
 	if err := h.Validate(); err != nil {
 		return err // before anything is opened by these values
