@@ -100,6 +100,7 @@ type Guard struct {
 
 	warnEncoded sync.Once
 	twoTokens   seldom // lines about requests that are refused for two tokens
+	cutOff      seldom // lines about streams that the server cuts
 	unknown     seldom // lines about placeholders that the guard does not set
 }
 
@@ -180,6 +181,8 @@ type Env interface {
 	// Snapshot notes what the server keeps of the request while handlers work on it,
 	// and returns what puts that back, any number of times.
 	Snapshot() (restore func())
+	// WriteDeadline is when the server cuts the response off; zero: never.
+	WriteDeadline() time.Time
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// Connection is the client's connection.
