@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -48,6 +50,25 @@ func TestSSEProxy_RefusesBadFlags(t *testing.T) {
 		output, err := cmd.CombinedOutput()
 		require.Error(t, err, flags)
 		assert.Contains(t, string(output), want)
+	}
+}
+
+// TestSSEProxy_RefusesAPortInUse, of another one too: Caddies share ports, and each
+// would get some of the clients.
+func TestSSEProxy_RefusesAPortInUse(t *testing.T) {
+	first, url := harness.StartSSEProxy(t)
+	require.Eventually(t, func() bool { return strings.Contains(first.String(), "Open "+url+" in two tabs") },
+		harness.Patience, 10*time.Millisecond, "it says what to open: %s", first)
+	_, port, _ := strings.Cut(strings.TrimPrefix(url, "http://"), ":")
+	for _, from := range []string{":" + port, "http://127.0.0.1:" + port} {
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+		defer cancel()
+		output, err := exec.CommandContext(ctx, harness.CaddyBinary(t), "sse-proxy", "--from", from).CombinedOutput()
+		require.NoError(t, ctx.Err(), "it has started: %s", output)
+		require.Error(t, err)
+		require.Contains(t, string(output), "already; end that program")
+		require.Contains(t, string(output), ":"+port)
+		require.Contains(t, string(output), "--from")
 	}
 }
 
