@@ -216,8 +216,8 @@ func readmeCommands(t testing.TB) (commands []string) {
 // is run.
 func TestREADME_CommandsAreTested(t *testing.T) {
 	where := map[string]string{
-		"go run ./cmd/caddy sse-proxy":                           "TestDemo_TwoTabs",
-		"go run ./cmd/caddy sse-proxy --to localhost:8000":       "TestSSEProxy_BeforeAnApplication",
+		"go run ./cmd/caddy sse-proxy":                      "TestDemo_TwoTabs",
+		"go run ./cmd/caddy sse-proxy --to localhost:8000":  "TestSSEProxy_BeforeAnApplication",
 		"go run ./cmd/caddy run --config Caddyfile.example": "TestCaddyfileExample_RunsAsAnyUser",
 		"make test":             "this very run",
 		"make compat":           "itself: it plays its scenes for a quarter of an hour",

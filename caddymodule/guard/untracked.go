@@ -41,7 +41,7 @@ func (q *request) untracked() event.UntrackedCause {
 
 // Placeholders of the guard as they are written in a key.
 const (
-	tokenPlaceholder  = "{sse_guard.token}"
+	tokenPlaceholder  = "{sse_guard.token}" //nolint:gosec // a name, no credential
 	clientPlaceholder = "{sse_guard.client}"
 )
 
