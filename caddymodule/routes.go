@@ -112,9 +112,13 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 		case *caddyhttp.Invoke:
 			by = w.invoke(h.Name, at)
 		case *reverseproxy.Handler:
-			by = "reverse_proxy"
+			if len(h.HandleResponse) == 0 { // as forward_auth has it, whose routes may go on
+				by = "reverse_proxy"
+			}
 		case *caddyhttp.StaticResponse:
-			by = "respond, or redir,"
+			if code := string(h.StatusCode); code != "103" && !strings.Contains(code, "{") { // after 103 it goes on
+				by = "respond, or redir,"
+			}
 		case *caddyhttp.StaticError:
 			by = "error"
 		case *fileserver.FileServer:

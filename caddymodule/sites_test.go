@@ -97,6 +97,8 @@ func TestPlacements_AGuardThatSeesNothingIsAWarning(t *testing.T) {
 		"after respond":                {"http://a.example {\nroute {\nrespond 404\nsse_guard\n}\n}", "respond"},
 		"after file_server":            {"http://a.example {\nroute {\nfile_server\nsse_guard\n}\n}", "file_server"},
 		"after file_server, passing":   {"http://a.example {\nroute {\nfile_server {\npass_thru\n}\nsse_guard\n}\n}", ""},
+		"after forward_auth":           {"http://a.example {\nforward_auth localhost:1 {\nuri /auth\n}\nsse_guard\n}", ""},
+		"after early hints":            {"http://a.example {\nroute {\nrespond 103\nsse_guard\n}\n}", ""},
 		"after header":                 {"http://a.example {\nroute {\nheader X y\nsse_guard\n}\n}", ""},
 		"behind handle blocks":         {"{\norder sse_guard last\n}\nhttp://a.example {\nhandle /api/* {\nreverse_proxy localhost:1\n}\nhandle {\nrespond 404\n}\nsse_guard\n}", "respond"},
 		"behind some that do not end":  {"{\norder sse_guard last\n}\nhttp://a.example {\nhandle /api/* {\nheader X y\n}\nhandle {\nrespond 404\n}\nsse_guard\n}", ""},
