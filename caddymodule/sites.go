@@ -35,9 +35,15 @@ func (a *App) warnOf(p placement) {
 	case p.never != "":
 		a.logger.Warn("a guard sees no request: its matcher asks for a path that none is; paths begin with /",
 			append(fields, zap.String("path", p.never))...)
-	case len(p.uncounted) > 0:
+	case len(p.uncounted) > 0 && !p.guard.servesUncounted():
 		a.logger.Warn("a guard counts no request: its matcher lets none through but by methods that do not count; write: methods "+strings.Join(p.uncounted, " "), fields...)
 	}
+}
+
+// servesUncounted reports whether the guard is of use to requests that do not count: it
+// verifies their tokens, or logs out.
+func (h *Handler) servesUncounted() bool {
+	return h.RequireToken || h.JWT != nil || len(h.Logout) > 0
 }
 
 // String is the site as people know it.

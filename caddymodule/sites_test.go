@@ -107,6 +107,8 @@ func TestPlacements_AGuardThatSeesNothingIsAWarning(t *testing.T) {
 		"another site":                 {"http://a.example {\nrespond 404\n}\nhttp://b.example {\nsse_guard\n}", ""},
 		"a method that does not count": {"http://a.example {\n@m method POST\nsse_guard @m\n}", "methods POST"},
 		"one that counts":              {"http://a.example {\n@m method POST\nsse_guard @m {\nmethods POST\n}\n}", ""},
+		"one that needs a token":       {"http://a.example {\n@m method POST\nsse_guard @m {\nrequire_token\n}\n}", ""},
+		"one that logs out":            {"http://a.example {\n@m method POST\nsse_guard @m {\nlogout POST /logout\n}\n}", ""},
 		"one of two counts":            {"http://a.example {\n@m method POST GET\nsse_guard @m\n}", ""},
 		"a method around it":           {"http://a.example {\n@m method POST\nhandle @m {\nsse_guard\n}\n}", "methods POST"},
 		"a path that none is":          {"http://a.example {\n@m path events\nsse_guard @m\n}", "paths begin with /"},
