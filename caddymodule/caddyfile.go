@@ -26,7 +26,26 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
+	handler.DefinedAt = definedAt(h)
 	return handler, nil
+}
+
+// definedAt names the directive by its place in the Caddyfile. That of a snippet is
+// numbered each time that it is imported, so that no two directives have one name.
+func definedAt(h httpcaddyfile.Helper) string {
+	h.Reset()
+	h.Next()
+	place := fmt.Sprintf("%s:%d", h.File(), h.Line())
+	if h.IsNamedRoute() {
+		place += ", a named route" // it has a State of its own
+	}
+	key := "sse_guard " + place
+	times, _ := h.State[key].(int)
+	h.State[key] = times + 1
+	if times > 0 {
+		place += fmt.Sprintf(", import %d", times+1)
+	}
+	return place
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -95,6 +114,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if err := h.validateContradictions(); err != nil {
 			return d.WrapErr(err)
 		}
+	}
+	if err := h.validateGiven(); err != nil {
+		return d.WrapErr(err)
 	}
 	if err := h.validateWhole(); err != nil {
 		return d.WrapErr(err)

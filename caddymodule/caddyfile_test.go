@@ -83,9 +83,9 @@ var optionForms = map[string]struct{ block, json string }{
 	"heartbeat off":         {`heartbeat off`, `{"heartbeat":0}`},
 	"dead_after":            {`dead_after 1m`, `{"dead_after":60000000000}`},
 	"dead_after off":        {`dead_after off`, `{"dead_after":0}`},
-	"probe":                 {`probe 500ms`, `{"probe":500000000}`},
+	"probe":                 {"probe 500ms\npolicy reject", `{"policy":"reject","probe":500000000}`},
 	"probe off":             {`probe off`, `{"probe":0}`},
-	"reserve":               {`reserve 10s`, `{"reserve":10000000000}`},
+	"reserve":               {"reserve 10s\npolicy reject", `{"policy":"reject","reserve":10000000000}`},
 	"reserve off":           {`reserve off`, `{"reserve":0}`},
 	"flap":                  {`flap 3 2m`, `{"flap":{"count":3,"half_life":120000000000}}`},
 	"flap, a count alone":   {`flap 3`, `{"flap":{"count":3,"half_life":60000000000}}`},
@@ -99,7 +99,7 @@ var optionForms = map[string]struct{ block, json string }{
 	"retry_refused off":     {`retry_refused off`, `{"retry_refused":[]}`},
 	"require_token":         {`require_token`, `{"require_token":true}`},
 	"on_reject event":       {`on_reject event`, `{"on_reject":"event"}`},
-	"on_reject park":        {`on_reject park`, `{"on_reject":"park"}`},
+	"on_reject park":        {"on_reject park\npolicy reject", `{"policy":"reject","on_reject":"park"}`},
 	"on_reject status":      {`on_reject status`, `{"on_reject":"status"}`},
 	"retry":                 {`retry 1500ms`, `{"retry":1500000000}`},
 	"retry, in days":        {`retry 1d`, `{"retry":86400000000000}`},
@@ -355,6 +355,10 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"methods: no name":          {`methods "GET POST"`, []string{"Caddyfile:3", "methods", `"GET POST"`, "any, or the name of a method"}},
 		"methods: HEAD":             {`methods GET head`, []string{"Caddyfile:3", "methods", `"head"`, "no body"}},
 		"methods: any, late":        {`methods POST any`, []string{"Caddyfile:3", "methods", `"POST any"`, "stands alone"}},
+		"park, supersede":           {"on_reject park\nlimit 2", []string{"Caddyfile:", "on_reject park", "policy supersede", "policy reject"}},
+		"probe, supersede":          {"policy supersede\nprobe 2s", []string{"Caddyfile:", "probe 2s", "policy supersede", "policy reject"}},
+		"reserve, supersede":        {`reserve 2s`, []string{"Caddyfile:", "reserve 2s", "policy reject"}},
+		"leeway, short":             {"jwt {\npublic_key a.pem\nleeway 5us\n}", []string{"Caddyfile:5", "leeway", `"5us"`, "at least 1ms"}},
 		"negative limit":            {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
 		"retry_refused: no status":  {`retry_refused 409 conflict`, []string{"Caddyfile:3", "retry_refused", `"conflict"`, "400 to 599", "or off"}},
 		"retry_refused: a success":  {`retry_refused 204`, []string{"Caddyfile:3", "retry_refused", "204", "400 to 599"}},
@@ -437,6 +441,9 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"empty key part":           {`key {sse_guard.token} ""`, []string{"Caddyfile:3", "key", "part 2 is empty", "a placeholder or a word"}},
 		"unknown placeholder":      {"limit 2\nkey {sse_guard.token} a-{sse_guard.tokn}", []string{"Caddyfile:4", "key", "{sse_guard.tokn}", "{sse_guard.token}, {sse_guard.client}, {sse_guard.claims.*}"}},
 		"placeholder in capitals":  {`key {sse_guard.Token}`, []string{"Caddyfile:3", "key", "{sse_guard.Token}", "{sse_guard.token}"}},
+		"claim without an s":       {`key {sse_guard.claim.sub}`, []string{"Caddyfile:3", "key", "{sse_guard.claim.sub}", "{sse_guard.claims.*}"}},
+		"zone with a placeholder":  {`zone {host}`, []string{"Caddyfile:3", "zone", "{http.request.host}", "not replaced here"}},
+		"logout path of a token":   {`logout /{sse_guard.token}`, []string{"logout", "{sse_guard.token}", "none"}},
 		"key made of the key":      {`key {sse_guard.key}`, []string{"Caddyfile:3", "key", "{sse_guard.key}", "{sse_guard.token}"}},
 		"claim without a name":     {`key {sse_guard.claims.}`, []string{"Caddyfile:3", "key", "{sse_guard.claims.}", "{sse_guard.claims.*}"}},
 		"unclosed key part":        {`key "{http.request.host"`, []string{"Caddyfile:3", "key", `"{http.request.host"`, "write: {name}"}},
@@ -458,6 +465,7 @@ func TestCaddyfile_Errors(t *testing.T) {
 			for _, part := range test.want {
 				require.ErrorContains(t, err, part)
 			}
+			require.NotRegexp(t, `: ,|: ?$|: ;|  `, err.Error(), "an empty list")
 		})
 	}
 }

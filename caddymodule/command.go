@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -92,15 +93,58 @@ func cmdSSEProxy(fs caddycmd.Flags) (int, error) {
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
+	if err := requireFree(config); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
 	if err := caddy.Run(config); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if isDemo {
-		caddy.Log().Info("sse_guard demo: open this page in two tabs", zap.String("url", demoURL(proxy.from)))
-	} else {
-		caddy.Log().Info("sse_guard proxying", zap.String("from", proxy.from), zap.Strings("to", to))
-	}
+	fmt.Println(proxy.started(isDemo))
 	select {} // until a signal
+}
+
+// started is the line for who has started the command.
+func (p sseProxy) started(isDemo bool) string {
+	if isDemo {
+		return "Open " + publicURL(p.from) + " in two tabs: the first one is told when the second one opens."
+	}
+	return "Open " + publicURL(p.from) + ", which is " + strings.Join(p.to, ", ") + " with one live event stream for each token."
+}
+
+// requireFree returns an error if somebody listens already where a server of the
+// configuration is to. Caddy would share the port with another Caddy (SO_REUSEPORT), and
+// each would get some of the clients.
+func requireFree(config *caddy.Config) error {
+	var app struct {
+		Servers map[string]struct{ Listen []string }
+	}
+	if err := json.Unmarshal(config.AppsRaw["http"], &app); err != nil {
+		return fmt.Errorf("reading the adapted configuration: %w", err)
+	}
+	for _, server := range app.Servers {
+		for _, listen := range server.Listen {
+			addr, err := caddy.ParseNetworkAddress(listen)
+			if err != nil || addr.IsUnixNetwork() || addr.IsFdNetwork() {
+				continue // Caddy says what is wrong, if anything
+			}
+			for i := range addr.PortRangeSize() {
+				if err := probeListen(addr.Network, addr.JoinHostPort(i)); errors.Is(err, syscall.EADDRINUSE) {
+					return fmt.Errorf("somebody listens on %s already; end that program, or choose another address with --from", addr.JoinHostPort(i))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// probeListen listens for an instant, as the only one.
+func probeListen(network, addr string) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), network, addr)
+	if err != nil {
+		return err
+	}
+	return ln.Close()
 }
 
 // sseProxy is what the flags say.
@@ -179,8 +223,8 @@ func startDemo() (addr string, stop func(), err error) {
 	return ln.Addr().String(), func() { _ = srv.Close() }, nil
 }
 
-// demoURL is where a person finds the demo that listens on from.
-func demoURL(from string) string {
+// publicURL is where a person finds what listens on from.
+func publicURL(from string) string {
 	switch {
 	case strings.HasPrefix(from, ":"):
 		return "http://localhost" + from

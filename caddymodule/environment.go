@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -80,6 +81,16 @@ func (e *environment) Snapshot() (restore func()) {
 		clear(groups)
 		maps.Copy(groups, groupsBefore)
 	}
+}
+
+// WriteDeadline implements guard.Env.
+func (e *environment) WriteDeadline() time.Time {
+	srv, _ := e.r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	began, ok := caddyhttp.GetVar(e.r.Context(), "start_time").(time.Time)
+	if srv == nil || srv.WriteTimeout <= 0 || !ok {
+		return time.Time{}
+	}
+	return began.Add(time.Duration(srv.WriteTimeout))
 }
 
 // ClientIP implements guard.Env.

@@ -58,7 +58,8 @@ type option[T any] struct {
 var options = []option[*Handler]{
 	text(option[*Handler]{
 		name: "zone", syntax: "<name>", def: defaultZone,
-		doc: "Namespace of keys. Guards with one zone share holders.",
+		doc:      "Namespace of keys. Guards with one zone share holders. Where guards of several sites have a `key`, each names its zone, or Caddy does not start.",
+		validate: func(h *Handler) error { return noPlaceholders("zone", h.Zone) },
 	}, func(h *Handler) *string { return &h.Zone }),
 	{
 		name: "token", syntax: "header|query|cookie <name>", repeats: true,
@@ -111,13 +112,12 @@ var options = []option[*Handler]{
 	}, func(h *Handler) *bool { return &h.RequireToken }),
 	word(option[*Handler]{
 		name: "on_reject", def: "event",
-		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free, or a 409.",
+		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free (only under `policy reject`), or a 409.",
 	}, func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 	duration(option[*Handler]{
 		// Unset is not the same as 5s: only then streams open without it.
 		name: "retry", defDoc: "`" + defaultRetry.String() + "`",
-		doc:      "When a rejected newcomer comes back. If set, it is also sent before the first event of every stream.",
-		validate: func(h *Handler) error { return atLeast("retry", h.Retry, 0) },
+		doc: "When a rejected newcomer comes back. If set, it is also sent before the first event of every stream.",
 	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.Retry }),
 	word(option[*Handler]{
 		name: "come_back", def: comeBackCut,
@@ -179,7 +179,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) **caddy.Duration { return &h.StallAfter }),
 	durationOrOff(option[*Handler]{
 		name: "probe", def: "1s",
-		doc: "How long a holder has to prove that it lives before a newcomer is rejected because of it.",
+		doc: "Under `policy reject`: how long a holder has to prove that it lives before a newcomer is rejected because of it.",
 	}, func(h *Handler) **caddy.Duration { return &h.Probe }),
 	durationOrOff(option[*Handler]{
 		name: "reserve", def: "3s",
@@ -244,10 +244,10 @@ var jwtOptions = []option[*JWT]{
 		name: "audience", fields: []string{"audiences"}, syntax: "<name...>", defDoc: "not looked at",
 		doc: "Whom the token must be for (`aud`): any of these.",
 	}, func(j *JWT) *[]string { return &j.Audiences }),
-	duration(option[*JWT]{
+	orZero(duration(option[*JWT]{
 		name: "leeway", defDoc: "`0s`",
 		doc: "How far clocks may differ.",
-	}, 0, func(j *JWT) *caddy.Duration { return &j.Leeway }),
+	}, leastDuration, func(j *JWT) *caddy.Duration { return &j.Leeway })),
 	words(option[*JWT]{
 		name: "require", syntax: "<claim...>", defDoc: "none",
 		doc: "Claims that must be there.",

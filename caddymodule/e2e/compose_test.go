@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
@@ -317,4 +319,15 @@ func TestLateAnswer_DoesNotTakeTheKey(t *testing.T) {
 			app.WaitOpen(t, 1)
 		})
 	}
+}
+
+// A guard behind what answers every request guards nothing: somebody has to be told.
+func TestStart_WarnsOfAGuardThatSeesNothing(t *testing.T) {
+	log, err := harness.LoadSites(t, "order sse_guard after reverse_proxy",
+		fmt.Sprintf("http://localhost:%d {\nreverse_proxy localhost:1\nsse_guard\n}", harness.FreePort(t)))
+	require.NoError(t, err)
+	line := log.WaitLogs(t, 1)[0]
+	require.Equal(t, "warn", line.Level)
+	require.Contains(t, line.Msg, "reverse_proxy answers all of them before")
+	require.Contains(t, line.Raw, "Caddyfile:")
 }

@@ -128,6 +128,7 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 	case c.refused != nil:
 		return stream.Refuse
 	case q.verdict.coveredBy != nil:
+		q.tellUntracked()
 		return stream.Pass
 	default:
 		return stream.Admit
@@ -141,7 +142,6 @@ func (c *chain) judgeUncounted(q *request) stream.Verdict {
 		return stream.Refuse
 	}
 	q.open(stream.Terms{Untracked: true})
-	q.guard.passUncounted(q.r.Method)
 	return stream.Admit
 }
 

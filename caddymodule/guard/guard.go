@@ -101,8 +101,10 @@ type Guard struct {
 	observers event.Observers
 	cors      *corsMemory
 
-	warnEncoded   sync.Once
-	tellUncounted sync.Once
+	warnEncoded sync.Once
+	twoTokens   seldom // lines about requests that are refused for two tokens
+	cutOff      seldom // lines about streams that the server cuts
+	unknown     seldom // lines about placeholders that the guard does not set
 }
 
 // New returns a guard as c says.
@@ -111,6 +113,7 @@ func New(c Config) *Guard {
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
+		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
 	}
 	return g
@@ -181,6 +184,8 @@ type Env interface {
 	// Snapshot notes what the server keeps of the request while handlers work on it,
 	// and returns what puts that back, any number of times.
 	Snapshot() (restore func())
+	// WriteDeadline is when the server cuts the response off; zero: never.
+	WriteDeadline() time.Time
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// Connection is the client's connection.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,7 @@ func (e fakeEnv) Path() string                { return e.r.URL.Path }
 func (fakeEnv) Original() *url.URL            { return nil }
 func (fakeEnv) Snapshot() func()              { return func() {} }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
+func (fakeEnv) WriteDeadline() time.Time      { return time.Time{} }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 
 // newGuard is a guard as "sse_guard" without options makes it, and no log.

@@ -31,6 +31,10 @@ type sender struct {
 	// to know who asks, and not changed once a registry has it.
 	holder *registry.Holder
 
+	// lacks is the first part of the configured key that was empty when the key was
+	// computed last; empty: none was, or the default key lacks its token.
+	lacks string
+
 	// tokenErr says why the credentials are not those of one token.
 	tokenErr error
 	// claims is what a verified token says; with claimsErr, what it said once.

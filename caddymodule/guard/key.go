@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
@@ -20,6 +21,10 @@ func (q *request) findKey() {
 			parts[i] = q.env.Expand(template, q.placeholder)
 		}
 		key, _ = identity.Key(parts...)
+		q.lacks = ""
+		if i := slices.Index(parts, ""); i >= 0 {
+			q.lacks = q.guard.Key[i]
+		}
 	}
 	q.holder.Key = registry.ID(key)
 }
@@ -51,6 +56,7 @@ func (q *request) placeholder(name string) string {
 	claim, ok := strings.CutPrefix(name, claimsPlaceholder)
 	switch {
 	case !ok:
+		q.guard.tellUnknown(name)
 		return ""
 	case q.claims != nil && q.claimsErr == nil:
 		return q.claims.Text(claim)

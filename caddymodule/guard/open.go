@@ -68,11 +68,13 @@ func (q *request) Opened() {
 	if z.IsDraining() {
 		s.End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
-	if q.tracked() {
-		z.Sessions.Add(q.holder, s)
-		q.guard.warnIfEncoded(q.response.Header())
-		q.tell(event.Admitted{Stream: q.self()})
+	if !q.tracked() {
+		q.tellUntracked()
+		return
 	}
+	z.Sessions.Add(q.holder, s)
+	q.guard.warnIfEncoded(q.response.Header())
+	q.tell(event.Admitted{Stream: q.self()})
 }
 
 // warnIfEncoded says once that this guard's upstream compresses streams.

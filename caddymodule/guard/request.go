@@ -147,6 +147,9 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 			Bytes:     sum.Bytes,
 		})
 	}
+	if sum.Ending == nil && !sum.Refused && !sum.Passed && !sum.Left && q.response.Stream() != nil {
+		q.tellWriteTimeout()
+	}
 	if sum.Cut {
 		panic(http.ErrAbortHandler)
 	}

@@ -19,6 +19,7 @@ var errDecodersDisagree = fmt.Errorf(
 // Extractor finds the token and the client id of a request in the configured
 // places. It is immutable, and safe for concurrent use.
 type Extractor struct {
+	tokens  []TokenSource // as configured
 	headers []headerSource
 	query   []string
 	cookies []string
@@ -47,7 +48,7 @@ func NewExtractor(tokens []TokenSource, clients []ClientSource) (*Extractor, err
 		return nil, err
 	}
 
-	x := &Extractor{clients: slices.Clone(clients)}
+	x := &Extractor{tokens: slices.Clone(tokens), clients: slices.Clone(clients)}
 	for i, c := range x.clients {
 		if c.From == Header {
 			x.clients[i].Name = http.CanonicalHeaderKey(c.Name)
