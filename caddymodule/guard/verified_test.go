@@ -99,7 +99,7 @@ func TestVerified_StreamsNeedAGoodToken(t *testing.T) {
 				require.Equal(t, 1, s.backend.asked(), "only the answer proves to be a stream")
 
 				s.backend.answer = answering(http.StatusOK, "application/json", "{}")
-				for _, edit := range []func(*client){notAsking, method(http.MethodPost)} {
+				for _, edit := range []func(*client){notAsking, both(notAsking, method(http.MethodPost))} {
 					status, _, _ := s.open(token(test.token), edit).got()
 					require.Equal(t, http.StatusOK, status, "a refresh call passes")
 				}
@@ -130,7 +130,8 @@ func TestVerified_WaitsForKeysOnlyWhereAStreamIsAskedForOrComes(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
 		s.open(token("sub=ann"), notAsking)
-		s.open(token("sub=ann"), method(http.MethodPost))
+		s.open(token("sub=ann"), method(http.MethodPost), notAsking)
+		s.open(token("sub=ann"), method(http.MethodPost), bothTypes)
 		require.True(t, late(s), "nobody waited")
 
 		s.backend.answer = nil
