@@ -14,7 +14,7 @@ var ErrTokensDiffer = errors.New("the request carries two different tokens, expe
 
 // errDecodersDisagree is the other way of carrying two tokens: in one text.
 var errDecodersDisagree = fmt.Errorf(
-	"the token's signature is not base64url, and decoders disagree about what it says: %w", ErrTokensDiffer)
+	"the token's signature is spelled so that decoders disagree about what it says: %w", ErrTokensDiffer)
 
 // Extractor finds the token and the client id of a request in the configured
 // places. It is immutable, and safe for concurrent use.

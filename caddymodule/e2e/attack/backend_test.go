@@ -36,6 +36,9 @@ func startBackend(t testing.TB) *carefreeBackend {
 
 func (b *carefreeBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.reached.Add(1)
+	if r.URL.Path == "/logout" {
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(max(int(b.status.Load()), http.StatusOK))
 	b.open.Add(1)
