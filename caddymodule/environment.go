@@ -32,6 +32,11 @@ func (e *environment) Expand(template string, own func(string) string) string {
 		if strings.HasPrefix(name, ownPlaceholders) {
 			return own(name), nil
 		}
+		if (name == "http.request.uri.path" || name == "http.request.orig_uri.path") && val == "" {
+			// As in GET http://host HTTP/1.1, which is the same (RFC 9110 section 4.2.3): a
+			// client must not lack a part of its key by that.
+			return "/", nil
+		}
 		return val, nil
 	})
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 )
 
 // carefreeBackend streams to whoever asks, by whatever method and without a look at
-// any token, as handlers do that leave all that to their proxy.
+// any token, as handlers do that leave all that to their proxy. At its start page is
+// nothing to be had without one.
 type carefreeBackend struct {
 	*httptest.Server
 	// reached counts the requests that have come, and open those that stream.
@@ -36,7 +37,7 @@ func startBackend(t testing.TB) *carefreeBackend {
 
 func (b *carefreeBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.reached.Add(1)
-	if r.URL.Path == "/logout" {
+	if r.URL.Path == "/logout" || r.URL.Path == "/" && len(r.Header["Authorization"]) == 0 {
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
