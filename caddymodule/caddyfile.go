@@ -33,7 +33,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //
 //	sse_guard [<matcher>] {
 //	    zone           <name>
-//	    token          header|query|cookie <name>  # repeatable
+//	    token          header|query|cookie|path <name>  # repeatable
 //	    client         header|query|cookie <name> [device|tab]  # repeatable
 //	    key            <part...>
 //	    methods        any|<name...>

@@ -64,8 +64,12 @@ func (e *environment) Path() string {
 }
 
 // Original implements guard.Env.
-func (e *environment) Original() *url.URL {
-	orig, _ := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+func (e *environment) Original() *url.URL { return originalURL(e.r) }
+
+// originalURL is the URL that the client asked for, before any rewrite; nil: that is
+// not known.
+func originalURL(r *http.Request) *url.URL {
+	orig, _ := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	return orig.URL
 }
 

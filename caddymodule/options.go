@@ -61,9 +61,9 @@ var options = []option[*Handler]{
 		doc: "Namespace of keys. Guards with one zone share holders.",
 	}, func(h *Handler) *string { return &h.Zone }),
 	{
-		name: "token", syntax: "header|query|cookie <name>", repeats: true,
+		name: "token", syntax: "header|query|cookie|path <name>", repeats: true,
 		def:   "header Authorization\nquery token\nquery access_token\ncookie access_token",
-		doc:   "Where the token is.",
+		doc:   "Where the token is. `path` is a parameter such as `/events;jsessionid=…`, and counts only if no other source has one.",
 		parse: parseToken, validate: (*Handler).validateTokens, fill: fillTokens,
 	},
 	{

@@ -13,7 +13,7 @@ func (q *request) findKey() {
 	q.identify()
 	var key identity.Hash
 	if len(q.guard.Key) == 0 {
-		key, _ = identity.DefaultKey(identity.Hash(q.holder.Token), q.r.Host, q.env.Path())
+		key, _ = identity.DefaultKey(identity.Hash(q.holder.Token), q.r.Host, q.guard.Identity.Path(q.env.Path()))
 	} else {
 		parts := make([]string, len(q.guard.Key))
 		for i, template := range q.guard.Key {
