@@ -171,6 +171,33 @@ func TestClaims_AreAKey(t *testing.T) {
 	}
 }
 
+// Two issuers may name different people alike: in a key, sub counts only within iss.
+func TestClaims_ASubOfAnotherIssuerIsAnotherUser(t *testing.T) {
+	users := keyedBy("{sse_guard.claims.sub}")
+	for name, configure := range map[string][]func(*Config){
+		"verified":               {all(users, verifying)},
+		"unverified":             {all(users, unverified)},
+		"in a text":              {all(keyedBy("user {sse_guard.claims.sub} of the shop"), verifying)},
+		"of a guard further out": {all(keyedBy("{req.X-Name}"), verifying), keyedBy("{sse_guard.claims.sub}")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				ofA := s.open(token("iss=A&sub=1&n=1"), field("X-Name", "a"))
+				ofB := s.open(token("iss=B&sub=1"), field("X-Name", "b"))
+				nobodys := s.open(token("sub=1"), field("X-Name", "c"))
+				require.False(t, ofA.over())
+				require.Equal(t, "1", ofA.published("sse_guard.claims.sub"), "handlers see what the token says")
+				again := s.open(token("iss=A&sub=1&n=2"), field("X-Name", "d"))
+				require.True(t, ofA.ends())
+				require.Equal(t, "superseded", ofA.lastEvent(t).Data.Reason)
+				for _, c := range []*client{ofB, nobodys, again} {
+					require.False(t, c.over())
+				}
+			}, configure...)
+		})
+	}
+}
+
 func TestClaims_OfNoGoodTokenAreNeverShown(t *testing.T) {
 	show := func(t *testing.T, configure func(*Config), edits ...func(*client)) string {
 		var shown string
