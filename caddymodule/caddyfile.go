@@ -52,7 +52,7 @@ func definedAt(h httpcaddyfile.Helper) string {
 //
 //	sse_guard [<matcher>] {
 //	    zone           <name>
-//	    token          header|query|cookie <name>  # repeatable
+//	    token          header|query|cookie|path <name>  # repeatable
 //	    client         header|query|cookie <name> [device|tab]  # repeatable
 //	    key            <part...>
 //	    methods        any|<name...>
@@ -72,9 +72,9 @@ func definedAt(h httpcaddyfile.Helper) string {
 //	    message        <reason> <text>  # repeatable
 //	    secret         <placeholder>
 //	    jwt {
-//	        hmac_secret <placeholder or file> [<kid>]  # repeatable
-//	        public_key  <PEM file> [<kid>]  # repeatable
-//	        jwks        <url> [<refresh>]  # repeatable
+//	        hmac_secret <placeholder or file> [<kid>] [issuer <name...>]  # repeatable
+//	        public_key  <PEM file> [<kid>] [issuer <name...>]  # repeatable
+//	        jwks        <url> [<refresh>] [issuer <name...>]  # repeatable
 //	        algorithms  <name...>
 //	        issuer      <name...>
 //	        audience    <name...>
@@ -345,33 +345,45 @@ func parseDrain(h *Handler, args []string) (err error) {
 }
 
 func parseHMACSecret(j *JWT, args []string) error {
-	s := HMACSecret{KeyID: kid(args)}
+	kid, issuers, err := keyArgs("hmac_secret", args[1:])
+	s := HMACSecret{KeyID: kid, Issuers: issuers}
 	if strings.Contains(args[0], "{") {
 		s.Secret = args[0]
 	} else {
 		s.File = args[0]
 	}
 	j.HMACSecrets = append(j.HMACSecrets, s)
-	return nil
+	return err
 }
 
 func parsePublicKey(j *JWT, args []string) error {
-	j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid(args)})
-	return nil
+	kid, issuers, err := keyArgs("public_key", args[1:])
+	j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid, Issuers: issuers})
+	return err
 }
 
-// kid is the optional second argument of a key.
-func kid(args []string) string {
-	if len(args) == 2 {
-		return args[1]
+// keyArgs reads what may follow a key: one more argument, and the issuers whose tokens
+// the key is for.
+func keyArgs(option string, args []string) (more string, issuers []string, err error) {
+	const keyword = "issuer"
+	given := strings.Join(args, " ")
+	if len(args) > 0 && args[0] != keyword {
+		more, args = args[0], args[1:]
 	}
-	return ""
+	switch {
+	case len(args) == 0:
+		return more, nil, nil
+	case args[0] != keyword || len(args) == 1:
+		return "", nil, fmt.Errorf("%s: %q is not allowed behind the key; the issuers whose tokens it is for come last: issuer <name...>", option, given)
+	}
+	return more, args[1:], nil
 }
 
-func parseJWKS(j *JWT, args []string) (err error) {
-	s := KeySet{URL: args[0]}
-	if len(args) == 2 {
-		s.Refresh, err = parseDuration("jwks", args[1], leastRefresh)
+func parseJWKS(j *JWT, args []string) error {
+	refresh, issuers, err := keyArgs("jwks", args[1:])
+	s := KeySet{URL: args[0], Issuers: issuers}
+	if refresh != "" {
+		s.Refresh, err = parseDuration("jwks", refresh, leastRefresh)
 	}
 	j.JWKS = append(j.JWKS, s)
 	return err

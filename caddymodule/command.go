@@ -29,8 +29,8 @@ func init() {
 		Long: `
 A reverse proxy with sse_guard before the upstream, without any file.
 
-One token may hold one Server-Sent Events stream per host and path: a newer
-one ends the older one with a DUPLICATED_CONNECTION event. --key, --limit and
+One token may hold one Server-Sent Events stream per path: a newer one ends
+the older one with a DUPLICATED_CONNECTION event. --key, --limit and
 --policy change that, with the meaning they have in the Caddyfile.
 
 Without --to it serves a demo: open the page it names in two tabs.
@@ -40,7 +40,7 @@ If --from has a host name, Caddy serves it over HTTPS with a certificate.
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Flags().StringP("from", "f", ":8080", "Address to receive traffic on")
 			cmd.Flags().StringSliceP("to", "t", nil, "Upstream address; may be repeated. Without it, a demo is served")
-			cmd.Flags().StringArrayP("key", "k", nil, "Part of what may be held only so often; may be repeated (default: token, host and path)")
+			cmd.Flags().StringArrayP("key", "k", nil, "Part of what may be held only so often; may be repeated (default: token and path)")
 			cmd.Flags().IntP("limit", "l", 1, "How many streams may hold a key; 0 only tracks")
 			cmd.Flags().StringP("policy", "p", string(registry.Supersede), "Who yields when a key is full: supersede or reject")
 			cmd.Flags().Bool("access-log", false, "Enable the access log")
@@ -156,6 +156,11 @@ type sseProxy struct {
 	accessLog, debug bool
 }
 
+// hostlessKey is the default key without the host. The command serves one application,
+// under whatever host it is asked for: a client that makes up hosts must not hold as
+// many streams.
+var hostlessKey = []string{"{sse_guard.token}", "{http.request.orig_uri.path}"}
+
 // config adapts the Caddyfile that does the same.
 func (p sseProxy) config() (*caddy.Config, error) {
 	text, err := p.caddyfile()
@@ -199,9 +204,11 @@ func (p sseProxy) caddyfile() ([]byte, error) {
 		b.WriteString("\tlog\n")
 	}
 	fmt.Fprintf(&b, "\tsse_guard {\n\t\tlimit %d\n\t\tpolicy %s\n", p.limit, quote(p.policy))
-	if len(p.key) > 0 {
-		fmt.Fprintf(&b, "\t\tkey %s\n", quote(p.key...))
+	key := p.key
+	if len(key) == 0 {
+		key = hostlessKey
 	}
+	fmt.Fprintf(&b, "\t\tkey %s\n", quote(key...))
 	fmt.Fprintf(&b, "\t}\n\treverse_proxy %s\n}\n", quote(p.to...))
 	return []byte(b.String()), quoteErr
 }

@@ -19,7 +19,7 @@ func TestSSEProxy_FlagsBecomeACaddyfile(t *testing.T) {
 		"defaults": {
 			sseProxy{from: ":8080", to: []string{"localhost:8000"}, limit: 1, policy: "supersede"},
 			"{\n\tadmin off\n\tpersist_config off\n\tgrace_period 2s\n}\n" +
-				"`:8080` {\n\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
+				"`:8080` {\n\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t\tkey `{sse_guard.token}` `{http.request.orig_uri.path}`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
 		},
 		"everything": {
 			sseProxy{
@@ -46,12 +46,12 @@ func TestSSEProxy_ConfigGuardsTheUpstreams(t *testing.T) {
 	}{
 		"defaults": {
 			sseProxy{from: ":8080", to: []string{"localhost:8000"}, limit: 1, policy: "supersede"},
-			`{"handler": "sse_guard", "limit": 1, "policy": "supersede"}`,
+			`{"handler": "sse_guard", "limit": 1, "policy": "supersede", "key": ["{sse_guard.token}", "{http.request.orig_uri.path}"]}`,
 			[]string{"localhost:8000"},
 		},
 		"no limit, several upstreams": {
 			sseProxy{from: "http://127.0.0.1:9000", to: []string{"a:1", "b:2"}, policy: "supersede"},
-			`{"handler": "sse_guard", "limit": 0, "policy": "supersede"}`,
+			`{"handler": "sse_guard", "limit": 0, "policy": "supersede", "key": ["{sse_guard.token}", "{http.request.orig_uri.path}"]}`,
 			[]string{"a:1", "b:2"},
 		},
 		"key parts with blanks, quotes and short placeholders": {

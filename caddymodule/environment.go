@@ -33,6 +33,11 @@ func (e *environment) Expand(template string, own func(string) string) string {
 		if strings.HasPrefix(name, ownPlaceholders) {
 			return own(name), nil
 		}
+		if (name == "http.request.uri.path" || name == "http.request.orig_uri.path") && val == "" {
+			// As in GET http://host HTTP/1.1, which is the same (RFC 9110 section 4.2.3): a
+			// client must not lack a part of its key by that.
+			return "/", nil
+		}
 		return val, nil
 	})
 	if err != nil {
@@ -60,8 +65,12 @@ func (e *environment) Path() string {
 }
 
 // Original implements guard.Env.
-func (e *environment) Original() *url.URL {
-	orig, _ := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+func (e *environment) Original() *url.URL { return originalURL(e.r) }
+
+// originalURL is the URL that the client asked for, before any rewrite; nil: that is
+// not known.
+func originalURL(r *http.Request) *url.URL {
+	orig, _ := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	return orig.URL
 }
 

@@ -58,7 +58,9 @@ type Handler struct {
 	// Where to find the token. All sources are looked at; two different
 	// tokens in one request that asks for a stream are refused with 400.
 	// A `Bearer ` prefix is removed; of the `Authorization` header, other
-	// schemes are ignored. Default: `header Authorization`, `query token`,
+	// schemes are ignored. A parameter of the `path` (`/events;jsessionid=1234`)
+	// counts only if there is no token elsewhere; the default key then has the
+	// path without parameters. Default: `header Authorization`, `query token`,
 	// `query access_token`, `cookie access_token`.
 	Token []identity.TokenSource `json:"token,omitempty"`
 
@@ -344,7 +346,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	logger := ctx.Logger()
 	config := guard.Config{
 		Zone:           h.zone.Zone,
-		Identity:       extractor,
+		Identity:       extractor.WithOriginal(originalURL),
 		Methods:        h.Methods,
 		Key:            h.canonicalKey(),
 		KeyFromRequest: h.keyFromRequest(),

@@ -26,7 +26,7 @@ type option[T any] struct {
 	// fields are the JSON fields that hold the option; empty: one of its name.
 	fields []string
 	// syntax is what follows the name: <value>, [optional], this|that and
-	// <many...>. At its end, "|off" replaces all arguments, and "{ ... }" is a
+	// <many...>; [word <value>] is two words or none. At its end, "|off" replaces all arguments, and "{ ... }" is a
 	// block. The number of arguments is derived from it, see arity.
 	syntax string
 	// def is the default as it would be written behind the name, one line for each
@@ -62,9 +62,9 @@ var options = []option[*Handler]{
 		validate: func(h *Handler) error { return noPlaceholders("zone", h.Zone) },
 	}, func(h *Handler) *string { return &h.Zone }),
 	{
-		name: "token", syntax: "header|query|cookie <name>", repeats: true,
+		name: "token", syntax: "header|query|cookie|path <name>", repeats: true,
 		def:   "header Authorization\nquery token\nquery access_token\ncookie access_token",
-		doc:   "Where the token is.",
+		doc:   "Where the token is. `path` is a parameter such as `/events;jsessionid=…`, and counts only if no other source has one.",
 		parse: parseToken, validate: (*Handler).validateTokens, fill: fillTokens,
 	},
 	{
@@ -218,17 +218,17 @@ var options = []option[*Handler]{
 // documents.
 var jwtOptions = []option[*JWT]{
 	{
-		name: "hmac_secret", fields: []string{"hmac_secrets"}, syntax: "<placeholder or file> [<kid>]", repeats: true, defDoc: "none",
-		doc:   "For HS256, HS384, HS512.",
+		name: "hmac_secret", fields: []string{"hmac_secrets"}, syntax: "<placeholder or file> [<kid>] [issuer <name...>]", repeats: true, defDoc: "none",
+		doc:   "For HS256, HS384, HS512. With `issuer`, for the tokens of these only, as for the other keys.",
 		parse: parseHMACSecret, validate: (*JWT).validateHMACSecrets,
 	},
 	{
-		name: "public_key", fields: []string{"public_keys"}, syntax: "<PEM file> [<kid>]", repeats: true, defDoc: "none",
+		name: "public_key", fields: []string{"public_keys"}, syntax: "<PEM file> [<kid>] [issuer <name...>]", repeats: true, defDoc: "none",
 		doc:   "RSA, EC or Ed25519 keys, or certificates: every key in the file counts, so put no CA into it. Each is good for the algorithms of its kind only.",
 		parse: parsePublicKey, validate: (*JWT).validatePublicKeys,
 	},
 	{
-		name: "jwks", syntax: "<url> [<refresh>]", repeats: true, defDoc: "none",
+		name: "jwks", syntax: "<url> [<refresh>] [issuer <name...>]", repeats: true, defDoc: "none",
 		doc:   "A published key set, fetched anew every hour unless said otherwise.",
 		parse: parseJWKS, validate: (*JWT).validateJWKS,
 	},
@@ -237,8 +237,8 @@ var jwtOptions = []option[*JWT]{
 		doc: "Accept only these. `none` is never accepted.",
 	}, func(j *JWT) *[]string { return &j.Algorithms }),
 	words(option[*JWT]{
-		name: "issuer", fields: []string{"issuers"}, syntax: "<name...>", defDoc: "anybody who has the keys",
-		doc: "Who must have issued the token (`iss`): any of these.",
+		name: "issuer", fields: []string{"issuers"}, syntax: "<name...>", defDoc: "those behind the keys, or else anybody who has the keys",
+		doc: "Who must have issued the token (`iss`): any of these. Where there are several issuers and several keys, each key names its own.",
 	}, func(j *JWT) *[]string { return &j.Issuers }),
 	words(option[*JWT]{
 		name: "audience", fields: []string{"audiences"}, syntax: "<name...>", defDoc: "not looked at",
@@ -297,10 +297,13 @@ var syntaxWord = regexp.MustCompile(`(<[^>]*>|[^\s<])+`)
 // arity is how many arguments a syntax allows; most is -1 where it has no bound.
 func arity(syntax string) (least, most int) {
 	syntax = strings.TrimSuffix(syntax, "{ ... }")
+	optional := false // the brackets may have several words
 	for _, word := range syntaxWord.FindAllString(syntax, -1) {
-		if !strings.HasPrefix(word, "[") {
+		optional = optional || strings.HasPrefix(word, "[")
+		if !optional {
 			least++
 		}
+		optional = optional && !strings.HasSuffix(word, "]")
 		if strings.Contains(word, "...") {
 			return least, -1 // nothing follows it
 		}

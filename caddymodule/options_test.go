@@ -97,6 +97,8 @@ func TestArity_FollowsFromTheSyntax(t *testing.T) {
 		"<n> <window>|off":                {1, 2},
 		"<part...>":                       {1, -1},
 		"<placeholder or file> [<kid>]":   {1, 2},
+		"<file> [<kid>] [issuer <name>]":  {1, 4},
+		"<file> [issuer <name...>]":       {1, -1},
 		"[<method>] <path> [<scope>]":     {1, 3},
 		"[<method>] <path> [<status...>]": {1, -1},
 		"<module> { ... }":                {1, 1},

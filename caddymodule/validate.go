@@ -101,7 +101,7 @@ var methodName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 func (h *Handler) validateMethods() error {
 	for _, name := range h.Methods {
 		switch {
-		case name == identity.AnyMethod && len(h.Methods) > 1:
+		case strings.EqualFold(name, identity.AnyMethod) && len(h.Methods) > 1:
 			return fmt.Errorf("methods: %q stands alone, got %q; write: methods any, or the names of methods", name, strings.Join(h.Methods, " "))
 		case !methodName.MatchString(name):
 			return fmt.Errorf("methods: %q is not allowed; it is any, or the name of a method, such as GET or POST", name)

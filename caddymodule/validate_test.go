@@ -37,7 +37,7 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"end_timeout":               {`{"end_timeout": "1us"}`, []string{"end_timeout", "1µs", "at least 1ms"}},
 		"negative max_event_size":   {`{"max_event_size": -1}`, []string{"max_event_size", "-1", "1 byte to less than 2 GiB"}},
 		"too large max_event_size":  {`{"max_event_size": 2147483648}`, []string{"max_event_size", "2147483648", "less than 2 GiB"}},
-		"token place":               {`{"token": [{"from": "body", "name": "t"}]}`, []string{"token", `"body"`, `"header", "query" or "cookie"`}},
+		"token place":               {`{"token": [{"from": "body", "name": "t"}]}`, []string{"token", `"body"`, `"header", "query", "cookie" or "path"`}},
 		"token without a name":      {`{"token": [{"from": "query"}]}`, []string{"token", "without a name"}},
 		"token twice":               {`{"token": [{"from": "query", "name": "t"}, {"from": "query", "name": "t"}]}`, []string{"token", "given twice"}},
 		"client scope":              {`{"client": [{"from": "query", "name": "c", "scope": "window"}]}`, []string{"client", `"window"`, `"device" or "tab"`}},

@@ -201,12 +201,15 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	original := env.Original()
 	r = takeWish(takeTombstones(r, original), original)
 	head := r.Method == http.MethodHead // its answer has no body
-	if head && g.Verifier == nil {
+	if head && g.Verifier == nil && (!g.RequireToken || !identity.AcceptsStream(r)) {
 		return next(w, r)
 	}
 	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), g.logoutOf(r))
 	ctx := context.WithValue(r.Context(), requestKey{}, q)
 	if head {
+		if f := q.decideHead(w); f != nil {
+			return f.answer(q, w)
+		}
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
 	defer func() {

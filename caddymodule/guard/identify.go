@@ -116,6 +116,9 @@ func (s *sender) findClient(scope identity.Hash) {
 	s.holder.Client, s.holder.Tab = registry.ID(client), tab
 }
 
+// demandsToken reports whether every stream needs a token.
+func (g *Guard) demandsToken() bool { return g.RequireToken || g.Verifier != nil && !g.Optional }
+
 // verified reports whether the token was verified here, and is good.
 func (s *sender) verified() bool {
 	return s.claims != nil && s.claimsErr == nil && !s.guard.Unverified

@@ -53,18 +53,25 @@ type returning struct {
 // asking is what a request asks for, as far as that is known before the upstream has
 // answered.
 type asking struct {
-	names    bool // a stream among what it accepts
-	asks     bool // for a stream, and nothing else
+	names    bool // a stream among what it accepts, whatever its method
+	only     bool // it accepts nothing else
+	asks     bool // only that, and a stream in answer would count
 	bodiless bool // all of it has arrived
 	readable bool // its page could read a refusal that is given now
 }
 
-// isAsking tells what a request asks for whose answer may be a stream that counts.
-func isAsking(r *http.Request) asking {
-	if r.Method == http.MethodOptions || r.Method == http.MethodTrace || !identity.AcceptsStream(r) {
+// isAsking tells what a request asks for. A stream in answer counts if it is governed.
+func isAsking(r *http.Request, governed bool) asking {
+	if !identity.AcceptsStream(r) {
 		return asking{}
 	}
-	return asking{names: true, asks: identity.AsksForStream(r), bodiless: isBodiless(r)}
+	only := identity.AsksForStream(r)
+	return asking{
+		names:    true,
+		only:     only,
+		asks:     only && governed && r.Method != http.MethodOptions && r.Method != http.MethodTrace,
+		bodiless: isBodiless(r),
+	}
 }
 
 type requestKey struct{}
@@ -74,9 +81,7 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 		sender:   sender{guard: g, r: r, env: env, origin: r.Header.Get("Origin")},
 		governed: governed,
 		logout:   logout,
-	}
-	if governed {
-		q.asking = isAsking(r)
+		asking:   isAsking(r, governed),
 	}
 	if q.link.join(q); q.outer != nil {
 		q.asked = q.outer.asked
@@ -87,7 +92,7 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 	// A key that needs only the request is computed on entry, so that a rewrite
 	// further inside does not change it. The default key is of what no rewrite
 	// changes.
-	if q.names || logout != nil || g.Verifier != nil {
+	if q.names && (governed || g.demandsToken()) || logout != nil || g.Verifier != nil {
 		q.identify()
 		if g.KeyFromRequest {
 			q.findKey()
@@ -98,12 +103,12 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 	return q
 }
 
-// identify finds out who asks, unless that is known. Only a request that asks for a
-// stream waits for keys; the others are verified with the keys at hand, and once
-// more should their answer prove to be a stream.
+// identify finds out who asks, unless that is known. Only a request that accepts
+// nothing but a stream waits for keys; the others are verified with the keys at hand,
+// and once more should their answer prove to be a stream.
 func (q *request) identify() {
 	if q.holder == nil {
-		q.sender.identify(q.streamID(), q.asks)
+		q.sender.identify(q.streamID(), q.asks || q.only && q.guard.demandsToken())
 	}
 }
 
@@ -120,7 +125,7 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 	if f := q.decideEarly(); f != nil {
 		return f
 	}
-	if q.names {
+	if q.names && q.governed {
 		// Go's transport would ask for gzip by itself if the field were absent,
 		// and in compressed streams events cannot be told apart.
 		q.r.Header.Set("Accept-Encoding", "identity")
@@ -133,6 +138,20 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 	q.entry.take(w.Header())
 	q.response.Init(w, q.r, q, &q.guard.Stream)
 	return nil
+}
+
+// decideHead refuses a HEAD that the upstream would do the work of a stream for, like
+// any request that names the type.
+func (q *request) decideHead(w http.ResponseWriter) *refusal {
+	if !q.names {
+		return nil
+	}
+	q.readable = q.canRead(w.Header())
+	f := q.decideEarly()
+	if f != nil {
+		q.letRead(w.Header())
+	}
+	return f
 }
 
 // conclude ends the way of a request whose handlers have returned.

@@ -62,7 +62,7 @@ func identified(q *request) *refusal {
 	case q.tokenErr != nil:
 		q.tellTwoTokens()
 		return differingTokens()
-	case q.holder.Token.IsZero() && (g.RequireToken || g.Verifier != nil && !g.Optional):
+	case q.holder.Token.IsZero() && g.demandsToken():
 		return missingToken()
 	case q.claimsErr != nil:
 		return q.guard.unverifiable(q.claimsErr)
