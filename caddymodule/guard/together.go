@@ -68,7 +68,8 @@ func (c *chain) covers(q *request) bool {
 	return false
 }
 
-// holdsFor reports whether q and a request of a guard further inside ask for one key.
+// holdsFor reports whether q asks for the key that the request of a guard further inside
+// asks for, so that it holds it for that one too.
 func (q *request) holdsFor(inner *request) bool {
 	return q.governed && q.guard.Zone.Name == inner.guard.Zone.Name &&
 		q.keyed() && inner.keyed() && q.holder.Key == inner.holder.Key

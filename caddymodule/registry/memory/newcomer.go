@@ -62,7 +62,7 @@ func (n *newcomer) find(sh *shard) {
 // regard has n know which holders do not count, and which make room before others:
 // both are named by streams of their responses.
 func (n *newcomer) regard(in *Registry, gone, preferred []registry.StreamID) {
-	if n.slot == nil {
+	if n.slot == nil || len(gone)+len(preferred) == 0 {
 		return
 	}
 	for _, id := range gone {
