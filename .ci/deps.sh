@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and is missing: Debian packages, and the Python
-# environment of testdata/fastapi in .cache/venv. Run again, it only looks.
+# environment of testdata/fastapi in .cache/venv, and the Spring Boot application of
+# testdata/spring in .cache/spring. Run again, it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/install.sh
@@ -16,6 +17,8 @@ has_ip() { have ip && have ss; }
 has_curl() { have curl; }
 has_venv() { venv_python >/dev/null; }
 
+has_java() { have mvn && have javac && [ "$(javac -version 2>&1 | sed 's/^javac \([0-9]*\).*/\1/')" -ge 17 ]; }
+
 needs=(
 	"go:golang-go"
 	"cc:gcc libc6-dev"
@@ -24,6 +27,7 @@ needs=(
 	"ip:iproute2"
 	"curl:curl"
 	"venv:python3 python3-venv"
+	"java:default-jdk-headless maven"
 )
 
 # check_go lets an old Go fetch the version that go.mod names, or fail here with
@@ -35,6 +39,18 @@ check_go() {
 	fi
 }
 
+# make_spring compiles the application, and puts what it needs beside it.
+make_spring() {
+	local dir=$PWD/.cache/spring files
+	mapfile -t files < <(find testdata/spring -type f | sort)
+	stale "$dir" "${files[@]}" || return 0
+	say "building the Spring Boot application"
+	rm -rf "$dir"
+	mvn --quiet --batch-mode -Dstyle.color=never -f testdata/spring/pom.xml \
+		-Dmaven.repo.local="$PWD/.cache/m2" -Dspring.directory="$dir" compile
+	made "$dir" "${files[@]}"
+}
+
 install_packages
 check_go
 mkdir -p .cache
@@ -42,4 +58,5 @@ mkdir -p .cache
 exec 9>.cache/deps.lock
 flock 9
 make_venv .cache/venv testdata/fastapi/requirements.txt
-say "$(go version | cut -d' ' -f3), $(.cache/venv/bin/python --version), all there"
+make_spring
+say "$(go version | cut -d' ' -f3), $(.cache/venv/bin/python --version), $(javac -version), all there"

@@ -26,6 +26,7 @@ type App struct {
 	// guards by zone; the matchers take the first.
 	guards map[string][]member
 	wants  []want
+	ctx    caddy.Context // of the configuration
 	logger *zap.Logger
 }
 
@@ -53,7 +54,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.verifiers = make(map[string]*jwtVerifier)
 	a.guards = make(map[string][]member)
-	a.logger = ctx.Logger()
+	a.ctx, a.logger = ctx, ctx.Logger()
 	return nil
 }
 
@@ -114,13 +115,16 @@ func (a *App) Start() error {
 			return err
 		}
 	}
-	return nil
+	return a.checkPlacements()
 }
 
 func (a *App) check(w want) error {
 	members := a.guards[w.zone]
 	if len(members) == 0 {
 		zones := slices.Sorted(maps.Keys(a.guards))
+		if len(zones) == 0 {
+			return fmt.Errorf("%s: zone %q has no guard, nor has any other; add the directive sse_guard", w.matcher, w.zone)
+		}
 		return fmt.Errorf("%s: zone %q has no guard; the zones are: %s", w.matcher, w.zone, strings.Join(zones, ", "))
 	}
 	for _, m := range members[1:] {

@@ -35,14 +35,33 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if err := handler.checkLogouts(matcher); err != nil {
 		return nil, h.WrapErr(err)
 	}
+	handler.DefinedAt = definedAt(h)
 	return h.NewRoute(matcher, handler), nil
+}
+
+// definedAt names the directive by its place in the Caddyfile. That of a snippet is
+// numbered each time that it is imported, so that no two directives have one name.
+func definedAt(h httpcaddyfile.Helper) string {
+	h.Reset()
+	h.Next()
+	place := fmt.Sprintf("%s:%d", h.File(), h.Line())
+	if h.IsNamedRoute() {
+		place += ", a named route" // it has a State of its own
+	}
+	key := "sse_guard " + place
+	times, _ := h.State[key].(int)
+	h.State[key] = times + 1
+	if times > 0 {
+		place += fmt.Sprintf(", import %d", times+1)
+	}
+	return place
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	sse_guard [<matcher>] {
 //	    zone           <name>
-//	    token          header|query|cookie <name>  # repeatable
+//	    token          header|query|cookie|path <name>  # repeatable
 //	    client         header|query|cookie <name> [device|tab]  # repeatable
 //	    key            <part...>
 //	    methods        any|<name...>
@@ -63,9 +82,9 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    message        <reason> <text>  # repeatable
 //	    secret         <placeholder>
 //	    jwt {
-//	        hmac_secret <placeholder or file> [<kid>]  # repeatable
-//	        public_key  <PEM file> [<kid>]  # repeatable
-//	        jwks        <url> [<refresh>]  # repeatable
+//	        hmac_secret <placeholder or file> [<kid>] [issuer <name...>]  # repeatable
+//	        public_key  <PEM file> [<kid>] [issuer <name...>]  # repeatable
+//	        jwks        <url> [<refresh>] [issuer <name...>]  # repeatable
 //	        algorithms  <name...>
 //	        issuer      <name...>
 //	        audience    <name...>
@@ -105,6 +124,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if err := h.validateContradictions(); err != nil {
 			return d.WrapErr(err)
 		}
+	}
+	if err := h.validateGiven(); err != nil {
+		return d.WrapErr(err)
 	}
 	if err := h.validateWhole(); err != nil {
 		return d.WrapErr(err)
@@ -345,33 +367,45 @@ func parseDrain(h *Handler, args []string) (err error) {
 }
 
 func parseHMACSecret(j *JWT, args []string) error {
-	s := HMACSecret{KeyID: kid(args)}
+	kid, issuers, err := keyArgs("hmac_secret", args[1:])
+	s := HMACSecret{KeyID: kid, Issuers: issuers}
 	if strings.Contains(args[0], "{") {
 		s.Secret = args[0]
 	} else {
 		s.File = args[0]
 	}
 	j.HMACSecrets = append(j.HMACSecrets, s)
-	return nil
+	return err
 }
 
 func parsePublicKey(j *JWT, args []string) error {
-	j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid(args)})
-	return nil
+	kid, issuers, err := keyArgs("public_key", args[1:])
+	j.PublicKeys = append(j.PublicKeys, PublicKey{File: args[0], KeyID: kid, Issuers: issuers})
+	return err
 }
 
-// kid is the optional second argument of a key.
-func kid(args []string) string {
-	if len(args) == 2 {
-		return args[1]
+// keyArgs reads what may follow a key: one more argument, and the issuers whose tokens
+// the key is for.
+func keyArgs(option string, args []string) (more string, issuers []string, err error) {
+	const keyword = "issuer"
+	given := strings.Join(args, " ")
+	if len(args) > 0 && args[0] != keyword {
+		more, args = args[0], args[1:]
 	}
-	return ""
+	switch {
+	case len(args) == 0:
+		return more, nil, nil
+	case args[0] != keyword || len(args) == 1:
+		return "", nil, fmt.Errorf("%s: %q is not allowed behind the key; the issuers whose tokens it is for come last: issuer <name...>", option, given)
+	}
+	return more, args[1:], nil
 }
 
-func parseJWKS(j *JWT, args []string) (err error) {
-	s := KeySet{URL: args[0]}
-	if len(args) == 2 {
-		s.Refresh, err = parseDuration("jwks", args[1], leastRefresh)
+func parseJWKS(j *JWT, args []string) error {
+	refresh, issuers, err := keyArgs("jwks", args[1:])
+	s := KeySet{URL: args[0], Issuers: issuers}
+	if refresh != "" {
+		s.Refresh, err = parseDuration("jwks", refresh, leastRefresh)
 	}
 	j.JWKS = append(j.JWKS, s)
 	return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,8 +29,8 @@ func init() {
 		Long: `
 A reverse proxy with sse_guard before the upstream, without any file.
 
-One token may hold one Server-Sent Events stream per host and path: a newer
-one ends the older one with a DUPLICATED_CONNECTION event. --key, --limit and
+One token may hold one Server-Sent Events stream per path: a newer one ends
+the older one with a DUPLICATED_CONNECTION event. --key, --limit and
 --policy change that, with the meaning they have in the Caddyfile.
 
 Without --to it serves a demo: open the page it names in two tabs.
@@ -39,7 +40,7 @@ If --from has a host name, Caddy serves it over HTTPS with a certificate.
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Flags().StringP("from", "f", ":8080", "Address to receive traffic on")
 			cmd.Flags().StringSliceP("to", "t", nil, "Upstream address; may be repeated. Without it, a demo is served")
-			cmd.Flags().StringArrayP("key", "k", nil, "Part of what may be held only so often; may be repeated (default: token, host and path)")
+			cmd.Flags().StringArrayP("key", "k", nil, "Part of what may be held only so often; may be repeated (default: token and path)")
 			cmd.Flags().IntP("limit", "l", 1, "How many streams may hold a key; 0 only tracks")
 			cmd.Flags().StringP("policy", "p", string(registry.Supersede), "Who yields when a key is full: supersede or reject")
 			cmd.Flags().Bool("access-log", false, "Enable the access log")
@@ -92,15 +93,58 @@ func cmdSSEProxy(fs caddycmd.Flags) (int, error) {
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
+	if err := requireFree(config); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
 	if err := caddy.Run(config); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if isDemo {
-		caddy.Log().Info("sse_guard demo: open this page in two tabs", zap.String("url", demoURL(proxy.from)))
-	} else {
-		caddy.Log().Info("sse_guard proxying", zap.String("from", proxy.from), zap.Strings("to", to))
-	}
+	fmt.Println(proxy.started(isDemo))
 	select {} // until a signal
+}
+
+// started is the line for who has started the command.
+func (p sseProxy) started(isDemo bool) string {
+	if isDemo {
+		return "Open " + publicURL(p.from) + " in two tabs: the first one is told when the second one opens."
+	}
+	return "Open " + publicURL(p.from) + ", which is " + strings.Join(p.to, ", ") + " with one live event stream for each token."
+}
+
+// requireFree returns an error if somebody listens already where a server of the
+// configuration is to. Caddy would share the port with another Caddy (SO_REUSEPORT), and
+// each would get some of the clients.
+func requireFree(config *caddy.Config) error {
+	var app struct {
+		Servers map[string]struct{ Listen []string }
+	}
+	if err := json.Unmarshal(config.AppsRaw["http"], &app); err != nil {
+		return fmt.Errorf("reading the adapted configuration: %w", err)
+	}
+	for _, server := range app.Servers {
+		for _, listen := range server.Listen {
+			addr, err := caddy.ParseNetworkAddress(listen)
+			if err != nil || addr.IsUnixNetwork() || addr.IsFdNetwork() {
+				continue // Caddy says what is wrong, if anything
+			}
+			for i := range addr.PortRangeSize() {
+				if err := probeListen(addr.Network, addr.JoinHostPort(i)); errors.Is(err, syscall.EADDRINUSE) {
+					return fmt.Errorf("somebody listens on %s already; end that program, or choose another address with --from", addr.JoinHostPort(i))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// probeListen listens for an instant, as the only one.
+func probeListen(network, addr string) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), network, addr)
+	if err != nil {
+		return err
+	}
+	return ln.Close()
 }
 
 // sseProxy is what the flags say.
@@ -111,6 +155,11 @@ type sseProxy struct {
 	policy           string
 	accessLog, debug bool
 }
+
+// hostlessKey is the default key without the host. The command serves one application,
+// under whatever host it is asked for: a client that makes up hosts must not hold as
+// many streams.
+var hostlessKey = []string{"{sse_guard.token}", "{http.request.orig_uri.path}"}
 
 // config adapts the Caddyfile that does the same.
 func (p sseProxy) config() (*caddy.Config, error) {
@@ -155,9 +204,11 @@ func (p sseProxy) caddyfile() ([]byte, error) {
 		b.WriteString("\tlog\n")
 	}
 	fmt.Fprintf(&b, "\tsse_guard {\n\t\tlimit %d\n\t\tpolicy %s\n", p.limit, quote(p.policy))
-	if len(p.key) > 0 {
-		fmt.Fprintf(&b, "\t\tkey %s\n", quote(p.key...))
+	key := p.key
+	if len(key) == 0 {
+		key = hostlessKey
 	}
+	fmt.Fprintf(&b, "\t\tkey %s\n", quote(key...))
 	fmt.Fprintf(&b, "\t}\n\treverse_proxy %s\n}\n", quote(p.to...))
 	return []byte(b.String()), quoteErr
 }
@@ -179,8 +230,8 @@ func startDemo() (addr string, stop func(), err error) {
 	return ln.Addr().String(), func() { _ = srv.Close() }, nil
 }
 
-// demoURL is where a person finds the demo that listens on from.
-func demoURL(from string) string {
+// publicURL is where a person finds what listens on from.
+func publicURL(from string) string {
 	switch {
 	case strings.HasPrefix(from, ":"):
 		return "http://localhost" + from

@@ -19,7 +19,7 @@ func TestSSEProxy_FlagsBecomeACaddyfile(t *testing.T) {
 		"defaults": {
 			sseProxy{from: ":8080", to: []string{"localhost:8000"}, limit: 1, policy: "supersede"},
 			"{\n\tadmin off\n\tpersist_config off\n\tgrace_period 2s\n}\n" +
-				"`:8080` {\n\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
+				"`:8080` {\n\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t\tkey `{sse_guard.token}` `{http.request.orig_uri.path}`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
 		},
 		"everything": {
 			sseProxy{
@@ -46,12 +46,12 @@ func TestSSEProxy_ConfigGuardsTheUpstreams(t *testing.T) {
 	}{
 		"defaults": {
 			sseProxy{from: ":8080", to: []string{"localhost:8000"}, limit: 1, policy: "supersede"},
-			`{"handler": "sse_guard", "limit": 1, "policy": "supersede"}`,
+			`{"handler": "sse_guard", "limit": 1, "policy": "supersede", "key": ["{sse_guard.token}", "{http.request.orig_uri.path}"]}`,
 			[]string{"localhost:8000"},
 		},
 		"no limit, several upstreams": {
 			sseProxy{from: "http://127.0.0.1:9000", to: []string{"a:1", "b:2"}, policy: "supersede"},
-			`{"handler": "sse_guard", "limit": 0, "policy": "supersede"}`,
+			`{"handler": "sse_guard", "limit": 0, "policy": "supersede", "key": ["{sse_guard.token}", "{http.request.orig_uri.path}"]}`,
 			[]string{"a:1", "b:2"},
 		},
 		"key parts with blanks, quotes and short placeholders": {
@@ -91,6 +91,7 @@ func handlerJSON(t *testing.T, config, name string) string {
 		switch v := value.(type) {
 		case map[string]any:
 			if v["handler"] == name {
+				delete(v, "defined_at")
 				found = append(found, v)
 			}
 			for _, child := range v {
@@ -158,7 +159,7 @@ func TestSSEProxy_CommandHasItsFlags(t *testing.T) {
 	}
 }
 
-func TestDemoURL_IsWhereABrowserFindsIt(t *testing.T) {
+func TestPublicURL_IsWhereABrowserFindsIt(t *testing.T) {
 	for from, want := range map[string]string{
 		":8080":                  "http://localhost:8080",
 		"http://localhost:9000":  "http://localhost:9000",
@@ -167,7 +168,7 @@ func TestDemoURL_IsWhereABrowserFindsIt(t *testing.T) {
 		"demo.example":           "https://demo.example",
 		"demo.example:80":        "http://demo.example:80",
 	} {
-		require.Equal(t, want, demoURL(from), from)
+		require.Equal(t, want, publicURL(from), from)
 	}
 }
 
@@ -183,4 +184,9 @@ func TestStartDemo_ServesThePage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, res.StatusCode)
 	require.Contains(t, string(page), "EventSource")
+}
+
+func TestSSEProxy_SaysWhatToOpen(t *testing.T) {
+	require.Contains(t, sseProxy{from: ":8080"}.started(true), "Open http://localhost:8080 in two tabs")
+	require.Contains(t, sseProxy{from: "example.com", to: []string{"a:1", "b:2"}}.started(false), "Open https://example.com, which is a:1, b:2")
 }

@@ -160,7 +160,9 @@ var alternatives = regexp.MustCompile(`^[a-z]+(\|[a-z]+)+$`)
 
 // Every JSON field is an option of the Caddyfile, and the other way round.
 func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
-	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "module.go", "Handler"))), allFields(options))
+	fields := fieldComments(t, "module.go", "Handler")
+	delete(fields, "defined_at") // the adapter sets it
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(options))
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "jwt.go", "JWT"))), allFields(jwtOptions))
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -31,6 +32,11 @@ func (e *environment) Expand(template string, own func(string) string) string {
 	out, err := e.repl.ReplaceFunc(template, func(name string, val any) (any, error) {
 		if strings.HasPrefix(name, ownPlaceholders) {
 			return own(name), nil
+		}
+		if (name == "http.request.uri.path" || name == "http.request.orig_uri.path") && val == "" {
+			// As in GET http://host HTTP/1.1, which is the same (RFC 9110 section 4.2.3): a
+			// client must not lack a part of its key by that.
+			return "/", nil
 		}
 		return val, nil
 	})
@@ -59,8 +65,12 @@ func (e *environment) Path() string {
 }
 
 // Original implements guard.Env.
-func (e *environment) Original() *url.URL {
-	orig, _ := e.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+func (e *environment) Original() *url.URL { return originalURL(e.r) }
+
+// originalURL is the URL that the client asked for, before any rewrite; nil: that is
+// not known.
+func originalURL(r *http.Request) *url.URL {
+	orig, _ := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	return orig.URL
 }
 
@@ -80,6 +90,16 @@ func (e *environment) Snapshot() (restore func()) {
 		clear(groups)
 		maps.Copy(groups, groupsBefore)
 	}
+}
+
+// WriteDeadline implements guard.Env.
+func (e *environment) WriteDeadline() time.Time {
+	srv, _ := e.r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	began, ok := caddyhttp.GetVar(e.r.Context(), "start_time").(time.Time)
+	if srv == nil || srv.WriteTimeout <= 0 || !ok {
+		return time.Time{}
+	}
+	return began.Add(time.Duration(srv.WriteTimeout))
 }
 
 // ClientIP implements guard.Env.

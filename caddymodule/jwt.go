@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -41,8 +43,10 @@ type JWT struct {
 	// Default: all of each key's kind.
 	Algorithms []string `json:"algorithms,omitempty"`
 
-	// Who must have issued the token: any of these (`iss`). Default: anybody who
-	// has the keys.
+	// Who must have issued the token: any of these (`iss`). Where there are several,
+	// each with keys of its own, each key names its issuers, so that no issuer's key
+	// is good for another's tokens. Default: those behind the keys, or else
+	// anybody who has the keys.
 	Issuers []string `json:"issuers,omitempty"`
 
 	// Whom the token must be for: any of these (`aud`). Default: not looked at.
@@ -76,6 +80,8 @@ type HMACSecret struct {
 	File string `json:"file,omitempty"`
 	// The `kid` of the tokens it is for. Default: any.
 	KeyID string `json:"kid,omitempty"`
+	// The issuers (`iss`) of the tokens it is for. Default: any.
+	Issuers []string `json:"issuers,omitempty"`
 }
 
 // PublicKey is a file with public keys or certificates.
@@ -84,6 +90,8 @@ type PublicKey struct {
 	File string `json:"file"`
 	// The `kid` of the tokens it is for. Default: any.
 	KeyID string `json:"kid,omitempty"`
+	// The issuers (`iss`) of the tokens it is for. Default: any.
+	Issuers []string `json:"issuers,omitempty"`
 }
 
 // KeySet is a JSON Web Key Set that is fetched in the background, and kept while
@@ -94,6 +102,8 @@ type KeySet struct {
 	// How often it is fetched. A token with an unknown `kid` has it fetched at
 	// once, but not more than every ten seconds. Default: 1h.
 	Refresh caddy.Duration `json:"refresh,omitempty"`
+	// The issuers (`iss`) of the tokens it is for. Default: any.
+	Issuers []string `json:"issuers,omitempty"`
 }
 
 const (
@@ -118,7 +128,69 @@ func (j *JWT) validate() error {
 	if err := validateEach(jwtOptions, j); err != nil {
 		return fmt.Errorf("jwt: %w", err)
 	}
+	if err := j.validateIssuers(); err != nil {
+		return fmt.Errorf("jwt: %w", err)
+	}
 	return nil
+}
+
+// keyLine is a line that gives keys.
+type keyLine struct {
+	usage   string // how it is written without issuers
+	issuers []string
+}
+
+func (j *JWT) keyLines() (lines []keyLine) {
+	for _, s := range j.HMACSecrets {
+		lines = append(lines, keyLine{"hmac_secret <placeholder or file>", s.Issuers})
+	}
+	for _, p := range j.PublicKeys {
+		lines = append(lines, keyLine{"public_key " + p.File, p.Issuers})
+	}
+	for _, s := range j.JWKS {
+		name := "<url>"
+		if u, err := url.Parse(s.URL); err == nil {
+			name = u.Redacted()
+		}
+		lines = append(lines, keyLine{"jwks " + name, s.Issuers})
+	}
+	return lines
+}
+
+// validateIssuers refuses keys with which one issuer could sign in the name of
+// another, and issuers for whom there is no key.
+func (j *JWT) validateIssuers() error {
+	lines := j.keyLines()
+	var bound []string
+	for _, l := range lines {
+		bound = append(bound, l.issuers...)
+	}
+	if slices.Contains(bound, "") {
+		return errors.New("issuer: \"\" is not allowed behind a key; it is the iss of the tokens that the key is for")
+	}
+	several := len(bound) > 0 || len(j.Issuers) > 1
+	for _, l := range lines {
+		if several && len(lines) > 1 && len(l.issuers) == 0 {
+			return fmt.Errorf("issuer: there are several issuers and several keys, and %s is good for all of them: whoever has that key could sign in the name of another issuer; write: %[1]s issuer <name...>", l.usage)
+		}
+		for _, name := range l.issuers {
+			if len(j.Issuers) > 0 && !slices.Contains(j.Issuers, name) && !isTemplate(j.Issuers, name) {
+				return fmt.Errorf("issuer: %s is for %q, which is none of the accepted ones: %s; add it there, or leave out the option issuer", l.usage, name, strings.Join(j.Issuers, ", "))
+			}
+		}
+	}
+	for _, name := range j.Issuers {
+		if len(bound) > 0 && !slices.Contains(bound, name) && !isTemplate(bound, name) {
+			return fmt.Errorf("issuer: no key is for %q; write behind the one that is: issuer %[1]s", name)
+		}
+	}
+	return nil
+}
+
+// isTemplate reports whether name, or one of others, has a placeholder: whether they
+// are equal is not known yet.
+func isTemplate(others []string, name string) bool {
+	return slices.ContainsFunc(append(slices.Clone(others), name), func(s string) bool { return strings.Contains(s, "{") })
 }
 
 func (j *JWT) validateHMACSecrets() error {
@@ -160,10 +232,16 @@ func (s fetchedSet) Destruct() error {
 	return nil
 }
 
+// publishedAt is what a set is fetched by, with its default.
+type publishedAt struct {
+	url     string
+	refresh caddy.Duration
+}
+
 // jwtVerifier verifies by a JWT's options until it is closed.
 type jwtVerifier struct {
 	identity.Verifier
-	sets []KeySet // in the pool, with their defaults
+	sets []publishedAt // in the pool
 }
 
 func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
@@ -183,6 +261,7 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 		Audiences:  expand.all("audience", j.Audiences),
 		Leeway:     time.Duration(j.Leeway),
 		Require:    j.Require,
+		IssuersOf:  make(map[*verify.JWKS][]string),
 	}
 	for _, s := range j.HMACSecrets {
 		key, err := s.key(expand, logger)
@@ -192,7 +271,7 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("jwt: hmac_secret: %w", err)
 		}
-		config.Keys = append(config.Keys, key)
+		config.Keys = append(config.Keys, key.Of(expand.all("issuer", s.Issuers)...))
 	}
 	for _, p := range j.PublicKeys {
 		file := expand.one("public_key", p.File)
@@ -204,7 +283,10 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("jwt: public_key: %s: %w", file, err)
 		}
-		config.Keys = append(config.Keys, keys...)
+		issuers := expand.all("issuer", p.Issuers)
+		for _, key := range keys {
+			config.Keys = append(config.Keys, key.Of(issuers...))
+		}
 	}
 	for _, s := range j.JWKS {
 		s.URL = expand.one("jwks", s.URL)
@@ -214,15 +296,18 @@ func (j *JWT) verifier(logger *zap.Logger) (_ *jwtVerifier, err error) {
 		} else if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			return nil, fmt.Errorf("jwt: jwks: %q is not allowed; it is a URL that begins with https:// or http://", u.Redacted())
 		}
-		set, _, err := keySets.LoadOrNew(s, func() (caddy.Destructor, error) {
+		at := publishedAt{s.URL, s.Refresh}
+		pooled, _, err := keySets.LoadOrNew(at, func() (caddy.Destructor, error) {
 			set, err := verify.NewJWKS(s.URL, time.Duration(s.Refresh), lastingLogger())
 			return fetchedSet{set}, err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("jwt: jwks: %w", err)
 		}
-		v.sets = append(v.sets, s)
-		config.JWKS = append(config.JWKS, set.(fetchedSet).JWKS)
+		v.sets = append(v.sets, at)
+		set := pooled.(fetchedSet).JWKS
+		config.JWKS = append(config.JWKS, set)
+		config.IssuersOf[set] = append(config.IssuersOf[set], expand.all("issuer", s.Issuers)...)
 	}
 	if expand.err != nil {
 		return nil, fmt.Errorf("jwt: %w", expand.err)

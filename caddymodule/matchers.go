@@ -87,6 +87,11 @@ func (m *MatchClaim) Validate() error {
 		if name == "" || len(values) == 0 {
 			return fmt.Errorf("sse_guard_claim: claims: %q has %d values; expected a name with at least one value", name, len(values))
 		}
+		for _, text := range append([]string{name}, values...) {
+			if err := noPlaceholders("sse_guard_claim", text); err != nil {
+				return err // it would never match
+			}
+		}
 	}
 	return nil
 }

@@ -119,6 +119,19 @@ func TestMatchClaim(t *testing.T) {
 	require.False(t, matches(t, m, "no.jwt.atall"))
 }
 
+// A placeholder would be compared as it is written, and never match.
+func TestMatchClaim_RefusesPlaceholders(t *testing.T) {
+	c := newConfiguration(t, storageIn(t.TempDir()))
+	for _, config := range []string{
+		`{"claims": {"role": ["a", "{http.request.header.X-Role}"]}}`,
+		`{"claims": {"{sse_guard.claim.sub}": ["a"]}}`,
+	} {
+		_, err := c.LoadModuleByID("http.matchers.sse_guard_claim", json.RawMessage(config))
+		require.ErrorContains(t, err, "placeholders are not replaced here")
+	}
+	c.matcher(t, "sse_guard_claim", `{"claims": {"role": ["{a}"]}}`)
+}
+
 func TestMatchHolder_NobodyHoldsYet(t *testing.T) {
 	c := newConfiguration(t, storageIn(t.TempDir()))
 	m := c.matcher(t, "sse_guard_holder", `{}`)
@@ -183,6 +196,7 @@ func TestApp_StartRefusesMatchersThatCannotWork(t *testing.T) {
 		want    []string // of the error; none: it starts
 	}{
 		"no guard":         {[]string{`{"zone": "a"}`, `{"zone": "b"}`}, "sse_guard_holder", `{}`, []string{"sse_guard_holder", `"default"`, "a, b"}},
+		"no guard at all":  {nil, "sse_guard_holder", `{}`, []string{"sse_guard_holder", `"default"`, "nor has any other"}},
 		"unlike":           {[]string{`{}`, `{"token": [{"from": "query", "name": "t"}]}`}, "sse_guard_holder", `{}`, []string{"sse_guard_holder", `"default"`, "token, client, jwt or registry"}},
 		"alike":            {[]string{`{}`, `{"limit": 3}`}, "sse_guard_holder", `{}`, nil},
 		"unlike elsewhere": {[]string{`{}`, `{"zone": "a", "token": [{"from": "query", "name": "t"}]}`}, "sse_guard_holder", `{}`, nil},

@@ -48,14 +48,19 @@ func init() {
 // `{sse_guard.client}` | A hash of the client id, within its token or verified user; empty without one
 // `{sse_guard.claims.*}` | A claim of the token, if it is good: `sub`, `realm_access.roles`; dots lead into objects, arrays are joined with commas
 type Handler struct {
-	// The namespace of keys. Guards with the same zone share holders.
+	// The namespace of keys. Guards with the same zone share holders. Guards of two
+	// sites that have a `key` must name their zones, or Caddy does not start: a user of
+	// one site could end the streams of another user of the other. A site is the
+	// routes of one server for the same hosts, or a site block of a Caddyfile.
 	// Default: `default`.
 	Zone string `json:"zone,omitempty"`
 
 	// Where to find the token. All sources are looked at; two different
 	// tokens in one request that asks for a stream are refused with 400.
 	// A `Bearer ` prefix is removed; of the `Authorization` header, other
-	// schemes are ignored. Default: `header Authorization`, `query token`,
+	// schemes are ignored. A parameter of the `path` (`/events;jsessionid=1234`)
+	// counts only if there is no token elsewhere; the default key then has the
+	// path without parameters. Default: `header Authorization`, `query token`,
 	// `query access_token`, `cookie access_token`.
 	Token []identity.TokenSource `json:"token,omitempty"`
 
@@ -251,8 +256,14 @@ type Handler struct {
 	// Who keeps the holders. Default: `memory`.
 	RegistryRaw json.RawMessage `json:"registry,omitempty" caddy:"namespace=sse_guard.registries inline_key=module"`
 
+	// Where a Caddyfile has the directive. Its adapter sets it, for error messages and
+	// to tell sites apart. Default: none.
+	DefinedAt string `json:"defined_at,omitempty"`
+
 	guard *guard.Guard
 	zone  openedZone
+	// zoneNamed says that the configuration names the zone.
+	zoneNamed bool
 }
 
 const (
@@ -282,8 +293,22 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the handler.
+// Provision sets up the handler. Where it comes from a Caddyfile, its errors say where.
 func (h *Handler) Provision(ctx caddy.Context) error {
+	if err := h.provision(ctx); err != nil {
+		if h.DefinedAt != "" {
+			return fmt.Errorf("%s: %w", h.DefinedAt, err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (h *Handler) provision(ctx caddy.Context) error {
+	h.zoneNamed = h.Zone != ""
+	if err := h.validateGiven(); err != nil {
+		return err
+	}
 	h.setDefaults()
 	if err := h.Validate(); err != nil {
 		return err // before anything is opened by these values
@@ -329,9 +354,9 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	logger := ctx.Logger()
 	config := guard.Config{
 		Zone:           h.zone.Zone,
-		Identity:       extractor,
+		Identity:       extractor.WithOriginal(originalURL),
 		Methods:        h.Methods,
-		Key:            h.Key,
+		Key:            h.canonicalKey(),
 		KeyFromRequest: h.keyFromRequest(),
 		DenyMissing:    h.MissingKey == missingKeyDeny,
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
@@ -346,7 +371,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,
-		Messages:       h.Messages,
+		Messages:       h.canonicalMessages(),
 		Stream: stream.Config{
 			EndTimeout:   time.Duration(h.EndTimeout),
 			MaxEventSize: int(h.MaxEventSize),
@@ -368,6 +393,10 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	}
 	if h.Retry == 0 {
 		config.Retry = defaultRetry
+	}
+	if h.isConstantKey() {
+		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks",
+			zap.String("zone", h.Zone), zap.Strings("key", h.Key))
 	}
 	if h.Policy == registry.Reject {
 		config.Reserve = time.Duration(*h.Reserve)

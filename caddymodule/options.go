@@ -26,7 +26,7 @@ type option[T any] struct {
 	// fields are the JSON fields that hold the option; empty: one of its name.
 	fields []string
 	// syntax is what follows the name: <value>, [optional], this|that and
-	// <many...>. At its end, "|off" replaces all arguments, and "{ ... }" is a
+	// <many...>; [word <value>] is two words or none. At its end, "|off" replaces all arguments, and "{ ... }" is a
 	// block. The number of arguments is derived from it, see arity.
 	syntax string
 	// def is the default as it would be written behind the name, one line for each
@@ -58,12 +58,13 @@ type option[T any] struct {
 var options = []option[*Handler]{
 	text(option[*Handler]{
 		name: "zone", syntax: "<name>", def: defaultZone,
-		doc: "Namespace of keys. Guards with one zone share holders.",
+		doc:      "Namespace of keys. Guards with one zone share holders. Where guards of several sites have a `key`, each names its zone, or Caddy does not start.",
+		validate: func(h *Handler) error { return noPlaceholders("zone", h.Zone) },
 	}, func(h *Handler) *string { return &h.Zone }),
 	{
-		name: "token", syntax: "header|query|cookie <name>", repeats: true,
+		name: "token", syntax: "header|query|cookie|path <name>", repeats: true,
 		def:   "header Authorization\nquery token\nquery access_token\ncookie access_token",
-		doc:   "Where the token is.",
+		doc:   "Where the token is. `path` is a parameter such as `/events;jsessionid=…`, and counts only if no other source has one.",
 		parse: parseToken, validate: (*Handler).validateTokens, fill: fillTokens,
 	},
 	{
@@ -94,7 +95,7 @@ var options = []option[*Handler]{
 	},
 	word(option[*Handler]{
 		name: "policy", def: "supersede",
-		doc: "The newest wins, or the first stays.",
+		doc: "The newest wins, which is who asked last, or the first stays.",
 	}, func(h *Handler) *registry.Policy { return &h.Policy }, registry.Supersede, registry.Reject),
 	word(option[*Handler]{
 		name: "takeover", def: "auto",
@@ -116,13 +117,12 @@ var options = []option[*Handler]{
 	}, func(h *Handler) *bool { return &h.RequireToken }),
 	word(option[*Handler]{
 		name: "on_reject", def: "event",
-		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free, or a 409.",
+		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free (only under `policy reject`), or a 409.",
 	}, func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 	duration(option[*Handler]{
 		// Unset is not the same as 5s: only then streams open without it.
 		name: "retry", defDoc: "`" + defaultRetry.String() + "`",
-		doc:      "When a rejected newcomer comes back. If set, it is also sent before the first event of every stream.",
-		validate: func(h *Handler) error { return atLeast("retry", h.Retry, 0) },
+		doc: "When a rejected newcomer comes back. If set, it is also sent before the first event of every stream.",
 	}, leastDuration, func(h *Handler) *caddy.Duration { return &h.Retry }),
 	word(option[*Handler]{
 		name: "come_back", def: comeBackCut,
@@ -184,7 +184,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) **caddy.Duration { return &h.StallAfter }),
 	durationOrOff(option[*Handler]{
 		name: "probe", def: "1s",
-		doc: "How long a holder has to prove that it lives before a newcomer is rejected because of it.",
+		doc: "Under `policy reject`: how long a holder has to prove that it lives before a newcomer is rejected because of it.",
 	}, func(h *Handler) **caddy.Duration { return &h.Probe }),
 	durationOrOff(option[*Handler]{
 		name: "reserve", def: "3s",
@@ -223,17 +223,17 @@ var options = []option[*Handler]{
 // documents.
 var jwtOptions = []option[*JWT]{
 	{
-		name: "hmac_secret", fields: []string{"hmac_secrets"}, syntax: "<placeholder or file> [<kid>]", repeats: true, defDoc: "none",
-		doc:   "For HS256, HS384, HS512.",
+		name: "hmac_secret", fields: []string{"hmac_secrets"}, syntax: "<placeholder or file> [<kid>] [issuer <name...>]", repeats: true, defDoc: "none",
+		doc:   "For HS256, HS384, HS512. With `issuer`, for the tokens of these only, as for the other keys.",
 		parse: parseHMACSecret, validate: (*JWT).validateHMACSecrets,
 	},
 	{
-		name: "public_key", fields: []string{"public_keys"}, syntax: "<PEM file> [<kid>]", repeats: true, defDoc: "none",
+		name: "public_key", fields: []string{"public_keys"}, syntax: "<PEM file> [<kid>] [issuer <name...>]", repeats: true, defDoc: "none",
 		doc:   "RSA, EC or Ed25519 keys, or certificates: every key in the file counts, so put no CA into it. Each is good for the algorithms of its kind only.",
 		parse: parsePublicKey, validate: (*JWT).validatePublicKeys,
 	},
 	{
-		name: "jwks", syntax: "<url> [<refresh>]", repeats: true, defDoc: "none",
+		name: "jwks", syntax: "<url> [<refresh>] [issuer <name...>]", repeats: true, defDoc: "none",
 		doc:   "A published key set, fetched anew every hour unless said otherwise.",
 		parse: parseJWKS, validate: (*JWT).validateJWKS,
 	},
@@ -242,17 +242,17 @@ var jwtOptions = []option[*JWT]{
 		doc: "Accept only these. `none` is never accepted.",
 	}, func(j *JWT) *[]string { return &j.Algorithms }),
 	words(option[*JWT]{
-		name: "issuer", fields: []string{"issuers"}, syntax: "<name...>", defDoc: "anybody who has the keys",
-		doc: "Who must have issued the token (`iss`): any of these.",
+		name: "issuer", fields: []string{"issuers"}, syntax: "<name...>", defDoc: "those behind the keys, or else anybody who has the keys",
+		doc: "Who must have issued the token (`iss`): any of these. Where there are several issuers and several keys, each key names its own.",
 	}, func(j *JWT) *[]string { return &j.Issuers }),
 	words(option[*JWT]{
 		name: "audience", fields: []string{"audiences"}, syntax: "<name...>", defDoc: "not looked at",
 		doc: "Whom the token must be for (`aud`): any of these.",
 	}, func(j *JWT) *[]string { return &j.Audiences }),
-	duration(option[*JWT]{
+	orZero(duration(option[*JWT]{
 		name: "leeway", defDoc: "`0s`",
 		doc: "How far clocks may differ.",
-	}, 0, func(j *JWT) *caddy.Duration { return &j.Leeway }),
+	}, leastDuration, func(j *JWT) *caddy.Duration { return &j.Leeway })),
 	words(option[*JWT]{
 		name: "require", syntax: "<claim...>", defDoc: "none",
 		doc: "Claims that must be there.",
@@ -302,10 +302,13 @@ var syntaxWord = regexp.MustCompile(`(<[^>]*>|[^\s<])+`)
 // arity is how many arguments a syntax allows; most is -1 where it has no bound.
 func arity(syntax string) (least, most int) {
 	syntax = strings.TrimSuffix(syntax, "{ ... }")
+	optional := false // the brackets may have several words
 	for _, word := range syntaxWord.FindAllString(syntax, -1) {
-		if !strings.HasPrefix(word, "[") {
+		optional = optional || strings.HasPrefix(word, "[")
+		if !optional {
 			least++
 		}
+		optional = optional && !strings.HasSuffix(word, "]")
 		if strings.Contains(word, "...") {
 			return least, -1 // nothing follows it
 		}

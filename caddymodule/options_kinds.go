@@ -65,6 +65,18 @@ func duration[T any](o option[T], least time.Duration, field func(T) *caddy.Dura
 	return o.filledBy(fillZero(field))
 }
 
+// orZero lets a duration, whose default is 0, be given as that.
+func orZero[T any](o option[T]) option[T] {
+	parse := o.parse
+	o.parse = func(target T, args []string) error {
+		if given, err := caddy.ParseDuration(args[0]); err == nil && given == 0 {
+			return nil
+		}
+		return parse(target, args)
+	}
+	return o
+}
+
 // durationOrOff completes an option of a duration that may be turned off, which
 // is 0 in JSON; nil leaves it out.
 func durationOrOff[T any](o option[T], field func(T) **caddy.Duration) option[T] {

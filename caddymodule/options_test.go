@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
@@ -29,11 +31,15 @@ func requireRows[T any](t *testing.T, options []option[T]) {
 	}
 }
 
-// The defaults are what a Caddyfile that writes them out would give.
+// The defaults are what a Caddyfile that writes them out would give, under the policy
+// under which all of them mean something.
 func TestDefaults_AreTheLinesOfTheTable(t *testing.T) {
 	var block strings.Builder
 	for _, o := range options {
 		for line := range strings.SplitSeq(o.def, "\n") {
+			if line == "supersede" {
+				line = "reject"
+			}
 			if line != "" {
 				fmt.Fprintf(&block, "%s %s\n", o.name, line)
 			}
@@ -41,9 +47,14 @@ func TestDefaults_AreTheLinesOfTheTable(t *testing.T) {
 	}
 	written, err := parse(block.String())
 	require.NoError(t, err, block.String())
-	h := new(Handler)
+	h := &Handler{Policy: registry.Reject}
 	h.setDefaults()
 	require.Equal(t, written, h)
+	require.NoError(t, h.Validate())
+
+	h = new(Handler)
+	h.setDefaults()
+	require.Equal(t, registry.Supersede, h.Policy)
 	require.NoError(t, h.Validate())
 }
 
@@ -86,6 +97,8 @@ func TestArity_FollowsFromTheSyntax(t *testing.T) {
 		"<n> <window>|off":                {1, 2},
 		"<part...>":                       {1, -1},
 		"<placeholder or file> [<kid>]":   {1, 2},
+		"<file> [<kid>] [issuer <name>]":  {1, 4},
+		"<file> [issuer <name...>]":       {1, -1},
 		"[<method>] <path> [<scope>]":     {1, 3},
 		"[<method>] <path> [<status...>]": {1, -1},
 		"<module> { ... }":                {1, 1},

@@ -3,8 +3,13 @@ package caddymodule
 import (
 	"fmt"
 	"iter"
+	"maps"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
 // placeholder is one that the guard sets. The tables of placeholders in README and
@@ -60,10 +65,77 @@ func ownPlaceholdersAmong(option, what string, texts []string, allowed []placeho
 	for text := range placeholders(texts) {
 		name, _, _ := strings.Cut(text, "}")
 		if strings.HasPrefix(name, ownPlaceholders) && !slices.ContainsFunc(allowed, func(p placeholder) bool { return p.matches(name) }) {
+			if len(allowed) == 0 {
+				return fmt.Errorf("%s: {%s} is not allowed; %s may have none of the guard's placeholders", option, name, what)
+			}
 			return fmt.Errorf("%s: {%s} is not allowed; of the guard's placeholders, %s may have: %s", option, name, what, strings.Join(names, ", "))
 		}
 	}
 	return nil
+}
+
+// responseField is a placeholder of a field of the backend's response header, whose
+// name Caddy knows in its canonical spelling only.
+var responseField = regexp.MustCompile(`\{http\.(reverse_proxy|intercept)\.header\.([^{}]+)\}`)
+
+// canonicalFields spells the names of response header fields in text as Caddy does.
+func canonicalFields(text string) string {
+	return responseField.ReplaceAllStringFunc(text, func(found string) string {
+		at := strings.LastIndex(found, ".header.") + len(".header.")
+		return found[:at] + http.CanonicalHeaderKey(found[at:len(found)-1]) + "}"
+	})
+}
+
+// canonicalKey is the key with canonicalFields.
+func (h *Handler) canonicalKey() []string {
+	if len(h.Key) == 0 {
+		return nil
+	}
+	parts := make([]string, len(h.Key))
+	for i, part := range h.Key {
+		parts[i] = canonicalFields(part)
+	}
+	return parts
+}
+
+// canonicalMessages is the messages with canonicalFields.
+func (h *Handler) canonicalMessages() map[reason.Reason]string {
+	messages := maps.Clone(h.Messages)
+	for of, text := range messages {
+		messages[of] = canonicalFields(text)
+	}
+	return messages
+}
+
+// constantPlaceholders begin the names of placeholders whose values are the same for
+// all requests.
+var constantPlaceholders = []string{"env.", "system.", "file."}
+
+// isConstantKey reports whether all requests have the same key.
+func (h *Handler) isConstantKey() bool {
+	for name := range placeholders(h.Key) {
+		if !hasPrefixOf(name, constantPlaceholders) {
+			return false
+		}
+	}
+	return len(h.Key) > 0
+}
+
+// noPlaceholders refuses placeholders in a text where none is replaced.
+func noPlaceholders(option, text string) error {
+	for rest := range placeholders([]string{text}) {
+		if name, _, closed := strings.Cut(rest, "}"); closed && (hasPrefixOf(name, requestPlaceholders) || hasPrefixOf(name, otherPlaceholders)) {
+			return fmt.Errorf("%s: {%s} is not allowed: placeholders are not replaced here; write the text itself", option, name)
+		}
+	}
+	return nil
+}
+
+// otherPlaceholders begin names besides requestPlaceholders.
+var otherPlaceholders = []string{"http.", "time."}
+
+func hasPrefixOf(name string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // requestPlaceholders begin the names of placeholders whose values are known
@@ -80,7 +152,7 @@ func (h *Handler) keyFromRequest() bool {
 		return false
 	}
 	for name := range placeholders(h.Key) {
-		if !slices.ContainsFunc(requestPlaceholders, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+		if !hasPrefixOf(name, requestPlaceholders) {
 			return false
 		}
 	}

@@ -93,3 +93,27 @@ func TestPlaceholder_Matches(t *testing.T) {
 		require.Equal(t, want, got, name)
 	}
 }
+
+// Caddy knows fields of a response by their canonical names only: another spelling would
+// be empty, and the stream pass untracked.
+func TestKey_NamesResponseFieldsInAnySpelling(t *testing.T) {
+	h := newConfiguration(t, storageIn(t.TempDir())).handler(t, `{
+		"key": ["a {http.reverse_proxy.header.x-user}", "{http.intercept.header.X-TENANT}{http.request.header.x-a}"],
+		"messages": {"logout": "Bye {http.reverse_proxy.header.x-name}"}
+	}`)
+	require.Equal(t, []string{"a {http.reverse_proxy.header.X-User}", "{http.intercept.header.X-Tenant}{http.request.header.x-a}"}, h.guard.Key)
+	require.Equal(t, "Bye {http.reverse_proxy.header.X-Name}", h.guard.Messages["logout"])
+	require.Contains(t, h.Key[0], "x-user", "the configuration is shown as it was given")
+}
+
+func TestKey_ThatIsConstantIsAWarning(t *testing.T) {
+	for config, warned := range map[string]bool{
+		`{"key": ["store"]}`:                        true,
+		`{"key": ["store", "{env.HOME}"]}`:          true,
+		`{"key": ["store", "{http.request.host}"]}`: false,
+		`{"key": ["{my.plugin}"]}`:                  false,
+		`{}`:                                        false,
+	} {
+		require.Equal(t, warned, strings.Contains(warningsOf(t, config), "no placeholder of the request"), config)
+	}
+}

@@ -3,7 +3,12 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,8 +29,14 @@ type configuration struct {
 
 func newConfiguration(t testing.TB, storage json.RawMessage) configuration {
 	t.Helper()
+	return newConfigurationLogging(t, storage, `{"output": "discard"}`)
+}
+
+// newConfigurationLogging is newConfiguration with a writer for the log.
+func newConfigurationLogging(t testing.TB, storage json.RawMessage, writer string) configuration {
+	t.Helper()
 	root, err := caddy.ProvisionContext(&caddy.Config{
-		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{WriterRaw: []byte(`{"output": "discard"}`)}}}},
+		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{WriterRaw: []byte(writer)}}}},
 		StorageRaw: storage,
 	})
 	require.NoError(t, err)
@@ -48,6 +59,25 @@ func (c configuration) handlerOrErr(config string) (*Handler, error) {
 		return nil, err
 	}
 	return mod.(*Handler), nil
+}
+
+// warningsOf returns what is logged, above information, while a handler is loaded.
+func warningsOf(t testing.TB, config string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "log")
+	c := newConfigurationLogging(t, storageIn(t.TempDir()), fmt.Sprintf(`{"output": "file", "filename": %q, "roll": false}`, file))
+	c.handler(t, config)
+	content, err := os.ReadFile(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		require.NoError(t, err)
+	}
+	var warnings strings.Builder
+	for line := range strings.Lines(string(content)) {
+		if strings.Contains(line, "WARN") || strings.Contains(line, `"warn"`) {
+			warnings.WriteString(line)
+		}
+	}
+	return warnings.String()
 }
 
 // validateConfig does what `caddy validate` does with a configuration whose

@@ -102,7 +102,7 @@ var methodName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 func (h *Handler) validateMethods() error {
 	for _, name := range h.Methods {
 		switch {
-		case name == identity.AnyMethod && len(h.Methods) > 1:
+		case strings.EqualFold(name, identity.AnyMethod) && len(h.Methods) > 1:
 			return fmt.Errorf("methods: %q stands alone, got %q; write: methods any, or the names of methods", name, strings.Join(h.Methods, " "))
 		case !methodName.MatchString(name):
 			return fmt.Errorf("methods: %q is not allowed; it is any, or the name of a method, such as GET or POST", name)
@@ -211,6 +211,25 @@ func (h *Handler) validateContradictions() error {
 	return nil
 }
 
+// validateGiven refuses options that are given and mean nothing under the policy. It is
+// asked before defaults are set, which contradict nothing.
+func (h *Handler) validateGiven() error {
+	if h.Policy == registry.Reject {
+		return nil
+	}
+	const remedy = "under policy supersede, where newcomers are not rejected for a full key; write: policy reject, or leave %s out"
+	switch {
+	case h.OnReject == guard.RejectPark:
+		return fmt.Errorf("on_reject park means nothing "+remedy, "on_reject")
+	case h.Probe != nil && *h.Probe > 0:
+		return fmt.Errorf("probe %s means nothing "+remedy, time.Duration(*h.Probe), "probe")
+	case h.Reserve != nil && *h.Reserve > 0:
+		return fmt.Errorf("reserve %s means nothing "+remedy, time.Duration(*h.Reserve), "reserve")
+	default:
+		return nil
+	}
+}
+
 // validateWhole refuses options that need others which are not there.
 func (h *Handler) validateWhole() error {
 	verified := h.JWT != nil && !h.JWT.Unverified
@@ -241,6 +260,10 @@ func (h *Handler) validateWhole() error {
 		}
 	}
 	for _, l := range h.Logout {
+		// The path is compared before the guard has looked at the request.
+		if err := ownPlaceholdersAmong("logout", "its path", []string{l.Path}, nil); err != nil {
+			return err
+		}
 		if l.Scope == guard.LogoutUser && !verified {
 			return fmt.Errorf("logout %s user needs tokens that are verified here, or anybody could log anybody out; add a jwt block with keys, or write: logout %[1]s token", l.Path)
 		}

@@ -1,9 +1,15 @@
 package caddymodule
 
 import (
+	"fmt"
+	"reflect"
 	"testing"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // In JSON there is no file and line; the option, what was given and what is
@@ -24,16 +30,22 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"retry_refused":             {`{"retry_refused": [409, 600]}`, []string{"retry_refused", "600", "400 to 599"}},
 		"limit":                     {`{"limit": -1}`, []string{"limit", "-1", "0 (track only) or more"}},
 		"limit_unit":                {`{"limit_unit": "users"}`, []string{"limit_unit", `"users"`, "streams, clients"}},
-		"retry":                     {`{"retry": -1}`, []string{"retry", "-1ns", "at least 0s"}},
+		"retry":                     {`{"retry": -1}`, []string{"retry", "-1ns", "at least 1ms"}},
+		"park, supersede":           {`{"on_reject": "park"}`, []string{"on_reject park", "policy supersede", "policy reject"}},
+		"probe, supersede":          {`{"policy": "supersede", "probe": "1s"}`, []string{"probe 1s", "policy supersede", "policy reject"}},
+		"reserve, supersede":        {`{"reserve": "1s"}`, []string{"reserve 1s", "policy supersede", "policy reject"}},
 		"end_timeout":               {`{"end_timeout": "1us"}`, []string{"end_timeout", "1µs", "at least 1ms"}},
 		"negative max_event_size":   {`{"max_event_size": -1}`, []string{"max_event_size", "-1", "1 byte to less than 2 GiB"}},
 		"too large max_event_size":  {`{"max_event_size": 2147483648}`, []string{"max_event_size", "2147483648", "less than 2 GiB"}},
-		"token place":               {`{"token": [{"from": "body", "name": "t"}]}`, []string{"token", `"body"`, `"header", "query" or "cookie"`}},
+		"token place":               {`{"token": [{"from": "body", "name": "t"}]}`, []string{"token", `"body"`, `"header", "query", "cookie" or "path"`}},
 		"token without a name":      {`{"token": [{"from": "query"}]}`, []string{"token", "without a name"}},
 		"token twice":               {`{"token": [{"from": "query", "name": "t"}, {"from": "query", "name": "t"}]}`, []string{"token", "given twice"}},
 		"client scope":              {`{"client": [{"from": "query", "name": "c", "scope": "window"}]}`, []string{"client", `"window"`, `"device" or "tab"`}},
 		"empty key part":            {`{"key": ["a", " "]}`, []string{"key", "part 2 is empty", "a placeholder or a word"}},
 		"unknown placeholder":       {`{"key": ["a", "b {sse_guard.user}"]}`, []string{"key", "{sse_guard.user}", "{sse_guard.token}, {sse_guard.client}, {sse_guard.claims.*}"}},
+		"claim without an s":        {`{"key": ["{sse_guard.claim.sub}"]}`, []string{"key", "{sse_guard.claim.sub}", "{sse_guard.claims.*}"}},
+		"zone with a placeholder":   {`{"zone": "{http.request.host}"}`, []string{"zone", "{http.request.host}", "not replaced here"}},
+		"logout path of a claim":    {`{"logout": [{"path": "/{sse_guard.claims.sub}/logout"}]}`, []string{"logout", "{sse_guard.claims.sub}", "none"}},
 		"key made of the key":       {`{"key": ["{sse_guard.key}"]}`, []string{"key", "{sse_guard.key}", "{sse_guard.token}, {sse_guard.client}"}},
 		"unclosed placeholder":      {`{"key": ["{http.request.host} {http.request.ur"]}`, []string{"key", "part 1", "{http.request.ur", "write: {name}"}},
 		"come_back":                 {`{"come_back": "gently"}`, []string{"come_back", `"gently"`, "cut, clean"}},
@@ -98,6 +110,7 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 			for _, part := range test.want {
 				require.ErrorContains(t, err, part)
 			}
+			require.NotRegexp(t, `: ,|: ?$|: ;|  `, err.Error(), "an empty list")
 			require.NotContains(t, err.Error(), "hunter2", "a secret is not told")
 		})
 	}
@@ -107,6 +120,8 @@ func TestValidate_AcceptsTheBounds(t *testing.T) {
 	c := newConfiguration(t, storageIn(t.TempDir()))
 	for _, config := range []string{
 		`{"limit": 0}`,
+		`{"probe": 0, "reserve": 0}`,
+		`{"policy": "reject", "probe": "2s", "reserve": "2s", "on_reject": "park"}`,
 		`{"limit": 0, "policy": "supersede"}`,
 		`{"limit": 1, "policy": "reject"}`,
 		`{"end_timeout": "1ms"}`,
@@ -123,5 +138,65 @@ func TestValidate_AcceptsTheBounds(t *testing.T) {
 	} {
 		_, err := c.handlerOrErr(config)
 		require.NoError(t, err, config)
+	}
+}
+
+// A number without a unit is one of nanoseconds in JSON: "retry": 5 would be told to
+// clients as no time at all. Every duration of the configuration has a least.
+func TestValidate_NoDurationIsANumberOfNanoseconds(t *testing.T) {
+	seen := 0
+	var try func(path string, at func(*Handler) reflect.Value, typ reflect.Type)
+	try = func(path string, at func(*Handler) reflect.Value, typ reflect.Type) {
+		switch {
+		case typ == reflect.TypeFor[caddy.Duration]():
+			seen++
+			t.Run(path, func(t *testing.T) {
+				set := func(d time.Duration) error {
+					h := plausible()
+					at(h).SetInt(int64(d))
+					h.setDefaults()
+					return h.Validate()
+				}
+				require.Error(t, set(5))
+				require.Error(t, set(-1))
+				require.NoError(t, set(20*time.Second))
+			})
+		case typ.Kind() == reflect.Pointer:
+			try(path, func(h *Handler) reflect.Value {
+				v := at(h)
+				if v.IsNil() {
+					v.Set(reflect.New(typ.Elem()))
+				}
+				return v.Elem()
+			}, typ.Elem())
+		case typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct:
+			try(path, func(h *Handler) reflect.Value {
+				v := at(h)
+				if v.Len() == 0 {
+					v.Set(reflect.MakeSlice(typ, 1, 1))
+				}
+				return v.Index(0)
+			}, typ.Elem())
+		case typ.Kind() == reflect.Struct:
+			for i := range typ.NumField() {
+				if f := typ.Field(i); f.IsExported() {
+					try(fmt.Sprintf("%s %s", path, f.Name), func(h *Handler) reflect.Value { return at(h).Field(i) }, f.Type)
+				}
+			}
+		}
+	}
+	try("Handler", func(h *Handler) reflect.Value { return reflect.ValueOf(h).Elem() }, reflect.TypeFor[Handler]())
+	require.Greater(t, seen, 10)
+}
+
+// plausible is a handler whose durations may all be given.
+func plausible() *Handler {
+	return &Handler{
+		Policy:        registry.Reject,
+		JWT:           &JWT{JWKS: []KeySet{{URL: "https://a.example/"}}},
+		Flap:          &Flap{Count: 4},
+		Drain:         &Drain{Window: caddy.Duration(time.Minute)},
+		SharedAccount: &SharedAccount{Addresses: 5, Window: caddy.Duration(time.Minute)},
+		Logout:        []Logout{{Path: "/logout"}},
 	}
 }

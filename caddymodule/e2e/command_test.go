@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -11,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -51,6 +54,25 @@ func TestSSEProxy_RefusesBadFlags(t *testing.T) {
 	}
 }
 
+// TestSSEProxy_RefusesAPortInUse, of another one too: Caddies share ports, and each
+// would get some of the clients.
+func TestSSEProxy_RefusesAPortInUse(t *testing.T) {
+	first, url := harness.StartSSEProxy(t)
+	require.Eventually(t, func() bool { return strings.Contains(first.String(), "Open "+url+" in two tabs") },
+		harness.Patience, 10*time.Millisecond, "it says what to open: %s", first)
+	_, port, _ := strings.Cut(strings.TrimPrefix(url, "http://"), ":")
+	for _, from := range []string{":" + port, "http://127.0.0.1:" + port} {
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+		defer cancel()
+		output, err := exec.CommandContext(ctx, harness.CaddyBinary(t), "sse-proxy", "--from", from).CombinedOutput()
+		require.NoError(t, ctx.Err(), "it has started: %s", output)
+		require.Error(t, err)
+		require.Contains(t, string(output), "already; end that program")
+		require.Contains(t, string(output), ":"+port)
+		require.Contains(t, string(output), "--from")
+	}
+}
+
 // TestCaddyfileExample is valid, formatted, and keeps tokens out of the logs.
 func TestCaddyfileExample(t *testing.T) {
 	caddy := harness.CaddyBinary(t)
@@ -70,6 +92,27 @@ func TestCaddyfileExample(t *testing.T) {
 	have, err := os.ReadFile(filepath.Join(harness.Root(t), "Caddyfile.example"))
 	require.NoError(t, err)
 	assert.Equal(t, string(want), string(have))
+}
+
+// TestCaddyfileExample_RunsAsAnyUser needs no right to a port below 1024, no
+// certificate and no internet. The ports are others than the file's, which may be in use.
+func TestCaddyfileExample_RunsAsAnyUser(t *testing.T) {
+	example, err := os.ReadFile(filepath.Join(harness.Root(t), "Caddyfile.example"))
+	require.NoError(t, err)
+	sites := regexp.MustCompile(`(?m)^(\S+) \{$`).FindAllStringSubmatch(string(example), -1)
+	require.Greater(t, len(sites), 2)
+	text := strings.Replace(string(example), "{\n", "{\n\tadmin off\n", 1)
+	var last string
+	for _, site := range sites {
+		require.Regexp(t, `^http://localhost:[1-9]\d{3}$`, site[1])
+		last = fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
+		text = strings.Replace(text, site[1], last, 1)
+	}
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	p := harness.StartCaddyProcess(t, last, "run", "--config", file, "--adapter", "caddyfile")
+	require.NotContains(t, p.String(), "permission denied")
+	require.NotRegexp(t, `passes untracked|sees no request|counts no request`, p.String())
 }
 
 // TestCaddyfileExample_FiltersTokens runs the example's log filter.
@@ -173,9 +216,9 @@ func readmeCommands(t testing.TB) (commands []string) {
 // is run.
 func TestREADME_CommandsAreTested(t *testing.T) {
 	where := map[string]string{
-		"go run ./cmd/caddy sse-proxy":                           "TestDemo_TwoTabs",
-		"go run ./cmd/caddy sse-proxy --to localhost:8000":       "TestSSEProxy_BeforeAnApplication",
-		"go run ./cmd/caddy validate --config Caddyfile.example": "TestCaddyfileExample",
+		"go run ./cmd/caddy sse-proxy":                      "TestDemo_TwoTabs",
+		"go run ./cmd/caddy sse-proxy --to localhost:8000":  "TestSSEProxy_BeforeAnApplication",
+		"go run ./cmd/caddy run --config Caddyfile.example": "TestCaddyfileExample_RunsAsAnyUser",
 		"make test":             "this very run",
 		"make compat":           "itself: it plays its scenes for a quarter of an hour",
 		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
@@ -199,4 +201,133 @@ func TestTwoGuards_OfOneKeyAreOne(t *testing.T) {
 	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 	newer.Next(t)
 	app.WaitOpen(t, 1)
+}
+
+// TestTwoGuards_AnOuterOneThatRefusesLateLeavesTheUserTheStream: the outer guard can
+// decide only when the backend has answered, so the inner one ends nobody before that.
+func TestTwoGuards_AnOuterOneThatRefusesLateLeavesTheUserTheStream(t *testing.T) {
+	for name, outer := range map[string]string{
+		"key from the answer":        "key {rp.header.X-User}\npolicy reject",
+		"takeover response":          "key user {sse_guard.token}\npolicy reject\ntakeover response",
+		"key missing in the answer":  "key {rp.header.X-Nothing}\nmissing_key deny",
+		"key missing in the request": "key {header.X-Nothing}\nmissing_key deny",
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := harness.StartFastAPI(t)
+			server := harness.StartCaddy(t, "@guarded not query outer=no\nroute {\nsse_guard @guarded {\n"+outer+"\n}\nsse_guard\nreverse_proxy "+app.URL+"\n}")
+			client := harness.NewClient(t, harness.HTTP1)
+			open := func(query string) *harness.Stream {
+				return client.Open(t, server.URL+"/user-header"+query, harness.WithBearer("alice"))
+			}
+			// The stream is held first where nothing refuses it, and the guards are no
+			// strangers to each other.
+			alice := open("")
+			if alice.Status != 200 {
+				alice = open("?outer=no")
+			}
+			harness.RequireAdmitted(t, alice)
+			for range 2 {
+				refused := open("")
+				harness.RequireLive(t, alice)
+				if refused.Status == 200 {
+					harness.RequireRejected(t, refused)
+				} else {
+					assert.Equal(t, 403, refused.Status)
+				}
+			}
+			harness.RequireLive(t, alice)
+			app.WaitOpen(t, 1)
+		})
+	}
+}
+
+// TestTwoGuards_NobodyEndsForRoomThatIsMadeAnyway, whichever guard is further inside: the
+// store is full, and the user's own older stream goes.
+func TestTwoGuards_NobodyEndsForRoomThatIsMadeAnyway(t *testing.T) {
+	const store = "sse_guard {\nkey store {query.store}\nlimit 2\n}\n"
+	const user = "sse_guard {\nkey user {sse_guard.token}\n}\n"
+	for name, guards := range map[string]string{"user inside": store + user, "store inside": user + store} {
+		for _, takeover := range []string{"early", "at the header"} {
+			t.Run(name+" "+takeover, func(t *testing.T) {
+				app := harness.StartFastAPI(t)
+				server := harness.StartCaddy(t, "route {\n"+guards+"reverse_proxy "+app.URL+"\n}")
+				client := harness.NewClient(t, harness.HTTP1)
+				options := []harness.RequestOption{}
+				if takeover == "at the header" {
+					options = append(options, harness.WithHeader("Accept", "*/*"))
+				}
+				open := func(user string) *harness.Stream {
+					s := client.Open(t, server.URL+"/raw?store=7", append(options, harness.WithBearer(user))...)
+					harness.RequireAdmitted(t, s)
+					return s
+				}
+				bob, alice := open("bob"), open("alice")
+				alice2 := open("alice")
+				harness.RequireLive(t, bob)
+				harness.RequireLive(t, alice2)
+				harness.RequireEnded(t, alice, harness.Duplicated, "superseded")
+				app.WaitOpen(t, 2)
+			})
+		}
+	}
+}
+
+// TestTwoGuards_EndEarlyTogether: a backend that keeps one emitter per user sees the
+// older stream leave first.
+func TestTwoGuards_EndEarlyTogether(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	server := harness.StartCaddy(t, "route {\nsse_guard {\nkey store {query.store}\nlimit 9\n}\nsse_guard\nreverse_proxy "+app.URL+"\n}")
+	client := harness.NewClient(t, harness.HTTP1)
+	open := func() *harness.Stream {
+		s := client.Open(t, server.URL+"/emitter?store=7", harness.WithBearer("alice"))
+		assert.Equal(t, 200, s.Status)
+		return s
+	}
+	streams := []*harness.Stream{open()}
+	for range 3 {
+		streams = append(streams, open())
+		app.WaitOpen(t, 1)
+		assert.True(t, app.Emit(t, "alice", "news"), "the newer stream's emitter is there")
+		streams[len(streams)-1].Next(t)
+	}
+}
+
+// TestLateAnswer_DoesNotTakeTheKey: the key goes to who asked last.
+func TestLateAnswer_DoesNotTakeTheKey(t *testing.T) {
+	for _, protocol := range []harness.Protocol{harness.HTTP1, harness.H2C} {
+		t.Run(string(protocol), func(t *testing.T) {
+			app := harness.StartFastAPI(t)
+			server := harness.StartCaddy(t, "sse_guard {\nkey {sse_guard.token}\n}\nreverse_proxy "+app.URL)
+			client := harness.NewClient(t, protocol)
+			late := make(chan *harness.Stream)
+			go func() {
+				s, _ := client.Connect(t.Context(), server.URL+"/slow-header?delay=1.5", "", harness.WithBearer("alice"))
+				late <- s
+			}()
+			app.WaitStats(t, func(s harness.AppStats) bool { return len(app.Requests(t)) == 1 })
+			newer := harness.NewClient(t, protocol).Open(t, server.URL+"/raw", harness.WithBearer("alice"))
+			harness.RequireAdmitted(t, newer)
+			older := <-late
+			harness.RequireLive(t, newer)
+			if assert.NotNil(t, older) {
+				notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+				assert.Contains(t, notice.ID, "sse-guard")
+				again := client.Open(t, server.URL+"/raw", harness.WithBearer("alice"), harness.WithHeader("Last-Event-ID", notice.ID))
+				assert.Equal(t, 204, again.Status)
+			}
+			harness.RequireLive(t, newer)
+			app.WaitOpen(t, 1)
+		})
+	}
+}
+
+// A guard behind what answers every request guards nothing: somebody has to be told.
+func TestStart_WarnsOfAGuardThatSeesNothing(t *testing.T) {
+	log, err := harness.LoadSites(t, "order sse_guard after reverse_proxy",
+		fmt.Sprintf("http://localhost:%d {\nreverse_proxy localhost:1\nsse_guard\n}", harness.FreePort(t)))
+	require.NoError(t, err)
+	line := log.WaitLogs(t, 1)[0]
+	require.Equal(t, "warn", line.Level)
+	require.Contains(t, line.Msg, "reverse_proxy answers all of them before")
+	require.Contains(t, line.Raw, "Caddyfile:")
 }

@@ -39,7 +39,10 @@ func startLAN(t testing.TB, options string) *lan {
 	app := harness.StartFastAPI(t)
 	n := &lan{app: app, http: harness.FreePort(t), tls: harness.FreePort(t)}
 	certificate := harness.WriteCertificate(t, t.TempDir())
-	site := fmt.Sprintf("sse_guard {\nheartbeat %s\ndead_after %s\nprobe %s\n%s\n}\nreverse_proxy %s", netBeat, netDead, netProbe, options, app.URL)
+	if strings.Contains(options, "policy reject") {
+		options += fmt.Sprintf("\nprobe %s", netProbe)
+	}
+	site := fmt.Sprintf("sse_guard {\nheartbeat %s\ndead_after %s\n%s\n}\nreverse_proxy %s", netBeat, netDead, options, app.URL)
 	_, n.log = harness.StartCaddySites(t, fmt.Sprintf("http://localhost:%d/whoami", n.http), `
 		grace_period 1s
 		servers {

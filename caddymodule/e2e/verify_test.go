@@ -79,8 +79,8 @@ func TestVerified_NoOtherTokenReachesTheBackend(t *testing.T) {
 	stranger, nameless := harness.NewIssuer(t, "HS256"), harness.NewIssuer(t, "ES256")
 	stranger.KID, nameless.KID = "hs-1", "rsa-1"
 	site := harness.VerifyingSite(app, strings.Join([]string{
-		rsa.KeyOption(t),
-		secret.KeyOption(t),
+		rsa.KeyOption(t) + " issuer https://issuer.example https://other-issuer.example",
+		secret.KeyOption(t) + " issuer https://other-issuer.example https://issuer.example",
 		"issuer https://issuer.example https://other-issuer.example",
 		"audience stream",
 		"require exp tenant",

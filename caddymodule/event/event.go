@@ -4,6 +4,7 @@
 package event
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -94,6 +95,31 @@ type Ended struct {
 	Bytes  int64
 }
 
+// Untracked is that a stream passes without holding a key of this guard.
+type Untracked struct {
+	Cause UntrackedCause
+	// Part is the part of the key that is empty, as it is configured.
+	Part string
+	// Request is the stream's.
+	Request *http.Request
+}
+
+// UntrackedCause is why a stream passes untracked.
+type UntrackedCause string
+
+const (
+	// UntrackedMethod is that requests of its method do not count.
+	UntrackedMethod UntrackedCause = "method"
+	// UntrackedToken is that it has no token, which the key is made of.
+	UntrackedToken UntrackedCause = "token"
+	// UntrackedAnonymous is that it has no token, and may be without one.
+	UntrackedAnonymous UntrackedCause = "anonymous"
+	// UntrackedKey is that a part of the key is empty.
+	UntrackedKey UntrackedCause = "key"
+	// UntrackedCovered is that a guard further out holds the same key for it.
+	UntrackedCovered UntrackedCause = "covered"
+)
+
 // LoggedOut is that a logout ended so many streams.
 type LoggedOut struct {
 	By      Who
@@ -109,4 +135,5 @@ func (Damped) isEvent()     {}
 func (Shown) isEvent()      {}
 func (Entombed) isEvent()   {}
 func (Ended) isEvent()      {}
+func (Untracked) isEvent()  {}
 func (LoggedOut) isEvent()  {}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
 
@@ -23,6 +24,11 @@ func (f *refusal) answer(q *request, w http.ResponseWriter) error {
 	case f.status == http.StatusNoContent:
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(f.status)
+		return nil
+	case f.reason == reason.Superseded && q.asks:
+		stream.SetHeader(w.Header())
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write(noticeOf(q)(nil, registry.Ending{Reason: f.reason}, "")) // a client that left needs none
 		return nil
 	case f.temporary && q.asks && q.guard.OnReject != RejectStatus:
 		return f.answerStream(q, w)

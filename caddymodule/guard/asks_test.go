@@ -211,7 +211,7 @@ func TestMethods_APostLeavesTheGetStreamOfItsClientAlone(t *testing.T) {
 }
 
 // What a guard does not count is in its lists all the same.
-func TestMethods_AStreamLeftOutIsUntrackedAndToldOnce(t *testing.T) {
+func TestMethods_AStreamLeftOutIsUntracked(t *testing.T) {
 	for name, test := range map[string]struct {
 		configure func(*Config)
 		level     zapcore.Level
@@ -231,7 +231,8 @@ func TestMethods_AStreamLeftOutIsUntrackedAndToldOnce(t *testing.T) {
 				require.Equal(t, registry.StateUntracked, rows[0].State)
 
 				lines := s.logs.FilterField(zap.String("cause", "method")).All()
-				require.Len(t, lines, 1)
+				require.Len(t, lines, 2)
+				require.Equal(t, zap.DebugLevel, lines[1].Level)
 				require.Equal(t, test.level, lines[0].Level)
 				require.Equal(t, http.MethodPost, lines[0].ContextMap()["method"])
 				first.leave()

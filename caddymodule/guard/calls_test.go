@@ -132,7 +132,7 @@ func TestCalls_OfTheRegistryPerFlow(t *testing.T) {
 		},
 		"two registries": {
 			newcomer,
-			[]string{"reserve", "reserve", "commit", "commit"},
+			[]string{"early", "reserve", "reserve", "commit", "commit"}, // the outer zone says whom it has to end
 			[]func(*Config){all(onlyAtHeader, keyedBy("shop")), all(onlyAtHeader, keyedBy("{sse_guard.token}"))},
 		},
 	} {

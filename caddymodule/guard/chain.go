@@ -2,7 +2,9 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -17,20 +19,30 @@ import (
 //  1. Each guard, from the innermost outward, goes through the steps of
 //     atHeader. The first refusal is the answer of all.
 //  2. Then all ask their registries, the innermost first, each registry in one
-//     call. All are admitted, or none.
+//     call. All are admitted, or none. Where there are several registries, those further
+//     out are asked before whom they have to end, so that these make room further inside
+//     too, and nobody else does.
 //  3. The header goes outward. As it passes each guard, that guard's stream opens,
 //     and takes its place for good.
 //
-// Before the request is forwarded each guard decides for itself, as the request
-// comes to it, and the inner ones are not known yet. Therefore none ends early what
-// a guard further inside governs too.
+// Before the request is forwarded the guards see it one after the other, from the
+// outermost inward. Each refuses then what it can refuse, but ends nobody for the
+// newcomer: a guard further inside may yet refuse it. The innermost ends for all, or,
+// where one of them cannot decide yet, nobody does before the header. A guard learns
+// from requests whether it is the innermost (see zone.Nesting); while it does not know,
+// the header decides.
 type chain struct {
 	// innermost is the guard that the request has come to last.
 	innermost *request
 	// id names the streams of the request, which differ in their last byte.
 	id registry.StreamID
+	// ended names, for one guard each, the streams that were ended before the request was
+	// forwarded.
+	ended []registry.StreamID
 	// refused is the request of the guard that has refused, nil if none has.
 	refused *request
+	// lost says that a place was not to be had any more when it was to be committed.
+	lost bool
 	// answering says that a guard answers by itself: what it writes is no stream of
 	// the upstream's.
 	answering bool
@@ -56,12 +68,15 @@ func (l *link) join(q *request) {
 	}
 	l.chain, l.depth = l.outer.chain, l.outer.depth+1
 	l.chain.innermost = q
+	for o := l.outer; o != nil && q.mayRefuse(); o = o.outer {
+		o.learn(true)
+	}
 }
 
-// nested reports whether a guard further inside governs the request of q too.
+// nested reports whether a guard further inside than q has a say at the header.
 func (c *chain) nested(q *request) bool {
 	for inner := c.innermost; inner != q; inner = inner.outer {
-		if inner.governed {
+		if inner.mayRefuse() {
 			return true
 		}
 	}
@@ -118,6 +133,7 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 	case c.refused != nil:
 		return stream.Refuse
 	case q.verdict.coveredBy != nil:
+		q.tellUntracked()
 		return stream.Pass
 	default:
 		return stream.Admit
@@ -131,7 +147,6 @@ func (c *chain) judgeUncounted(q *request) stream.Verdict {
 		return stream.Refuse
 	}
 	q.open(stream.Terms{Untracked: true})
-	q.guard.passUncounted(q.r.Method)
 	return stream.Admit
 }
 
@@ -161,6 +176,7 @@ func (c *chain) judge(from *request) {
 			continue
 		}
 		q.verdict.judged = true
+		q.learn(c.nested(q))
 		if !c.passes(q, atHeader) {
 			return
 		}
@@ -193,7 +209,7 @@ func (c *chain) cover(q *request) {
 		if !o.keyed() && o.guard.KeyFromRequest {
 			o.findKey()
 		}
-		if !o.keyed() || o.holder.Key != q.holder.Key {
+		if !o.holdsFor(q) {
 			continue
 		}
 		q.verdict.coveredBy = o
@@ -230,7 +246,7 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 			tries-- // nobody was probed
 			continue
 		case a.Outcome != registry.Rejected:
-			return q, refusedBy(a.Outcome, q)
+			return q, refusedBy(a, q)
 		}
 		if tries == mostProbes || q.yielding || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
@@ -240,15 +256,17 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 	return nil, nil
 }
 
-// refusedBy is the answer to a newcomer with that outcome, which probing does not
-// change.
-func refusedBy(o registry.Outcome, q *request) *refusal {
-	switch o {
+// refusedBy is the answer to a newcomer with an outcome that probing does not change.
+func refusedBy(a registry.Admission, q *request) *refusal {
+	switch a.Outcome {
 	case registry.Entombed:
 		return sentAway(q, q.back.shown)
 	case registry.Damped:
 		q.tell(event.Damped{Newcomer: q.self()})
 		return parked()
+	case registry.Outasked:
+		q.tell(event.Superseded{Loser: q.holder, Newcomer: event.Who{Holder: a.Holders[0]}})
+		return outasked()
 	default: // Denied
 		return q.guard.unverifiable(errLoggedOut)
 	}
@@ -262,10 +280,14 @@ func (c *chain) ask(asking []*request) (refused *request, a registry.Admission, 
 		phase = registry.Reserve // what reaches a guard further out may be no stream any more
 	}
 	groups := byZone(asking)
-	var leaving []registry.StreamID
+	prefer, err := c.foresee(groups, 1, func(*request, registry.Admission) {})
+	if err != nil {
+		return asking[0], a, err
+	}
+	leaving := slices.Clip(c.ended)
 	for i, group := range groups {
 		first := group[0]
-		admissions, err := first.guard.Zone.Registry.Admit(first.r.Context(), phase, registry.Consent{}, questions(group), leaving)
+		admissions, err := c.askZone(phase, registry.Consent{}, group, prefer[i], leaving)
 		if err != nil {
 			release(groups[:i])
 			return first, a, err
@@ -280,9 +302,7 @@ func (c *chain) ask(asking []*request) (refused *request, a registry.Admission, 
 				group[n].tellSuperseded(a.Ends)
 				continue
 			}
-			for _, victim := range a.Ends {
-				leaving = append(leaving, victim.Holder.ID)
-			}
+			leaving = append(leaving, streamsOf(a.Ends)...)
 		}
 	}
 	for _, q := range asking {
@@ -305,14 +325,6 @@ func byZone(asking []*request) (groups [][]*request) {
 		groups[i] = append(groups[i], q)
 	}
 	return groups
-}
-
-func questions(group []*request) []registry.Ask {
-	asks := make([]registry.Ask, len(group))
-	for i, q := range group {
-		asks[i] = question(q)
-	}
-	return asks
 }
 
 // notAdmitted returns the index of the first Ask that was answered with no, -1 if
@@ -354,7 +366,8 @@ func (c *chain) hold(q *request, phase registry.Phase) {
 // reserved, the innermost first: what it ends counts as gone for those further out,
 // which would else end another for it. Those further out wait for their own header,
 // which whoever answers between may hold back. One whose response has proved to be no
-// stream has lost its place.
+// stream has lost its place. Where one loses it to others, so do those further out: the
+// stream is to end, and nobody for it.
 func (c *chain) commit(ctx context.Context, opened *request) {
 	for q := c.innermost; q != opened.outer; q = q.outer {
 		place := q.verdict.place
@@ -362,11 +375,20 @@ func (c *chain) commit(ctx context.Context, opened *request) {
 			continue
 		}
 		q.verdict.place = nil
+		if c.lost {
+			place.Leave(registry.Keep{})
+			q.verdict.uncommitted = errPlaceLost
+			continue
+		}
 		var ended []registry.Victim
 		ended, q.verdict.uncommitted = place.Commit(ctx)
+		c.lost = q.verdict.uncommitted != nil
 		q.tellSuperseded(ended)
 	}
 }
+
+// errPlaceLost is why a place is not committed of a request that has lost another one.
+var errPlaceLost = errors.New("a guard further inside has lost the stream's place")
 
 // tellSuperseded tells of each holder that lost its stream to this one.
 func (q *request) tellSuperseded(ended []registry.Victim) {

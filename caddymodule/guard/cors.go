@@ -52,7 +52,9 @@ func (q *request) yields(header http.Header) {
 	if header != nil {
 		q.yielding = !q.reads(header)
 	}
-	q.holder.Yields = q.yielding
+	if q.holder != nil {
+		q.holder.Yields = q.yielding
+	}
 }
 
 // noteCORS remembers with which fields the upstream lets the page read its answer.

@@ -13,9 +13,10 @@ import (
 // decideEarly decides about a request before the upstream sees it, as far as the
 // request alone allows. It returns nil if the request may go on.
 //
-// One that accepts other types besides mostly gets those, and is to be answered as
-// the upstream would: of it only the token is demanded that it would need for a
-// stream.
+// One that accepts other types besides mostly gets those, and one whose method does
+// not count ends nobody: they are answered as the upstream would. But whoever names
+// the type needs the token that a stream would, by any method: what the upstream does
+// for it may cost something.
 //
 // A page of another origin reads only what CORS allows, and asks again and again
 // where it cannot: while nobody knows the fields with which the upstream lets it,
@@ -42,16 +43,18 @@ func (q *request) decideEarly() *refusal {
 }
 
 // tokenDemanded demands a good token, where one is required, of a request that may
-// yet get something else than a stream.
+// yet get something else than a stream. One that accepts other types too is refused
+// for a token that is missing or bad only: whether it needs a key set, or one token,
+// its answer says.
 func tokenDemanded(q *request) *refusal {
-	g := q.guard
-	if !g.RequireToken && (g.Verifier == nil || g.Optional) {
+	if !q.guard.demandsToken() {
 		return nil
 	}
-	if f := identified(q); f != nil && f.status == http.StatusUnauthorized {
-		return f
+	f := identified(q)
+	if f != nil && f.status != http.StatusUnauthorized && !q.only {
+		return nil
 	}
-	return nil
+	return f
 }
 
 // decidesEarly reports whether the guard may decide about the key before the
@@ -67,32 +70,30 @@ func (q *request) decidesEarly() bool {
 // gone, and those of the client's streams that are leaving. Backends that keep
 // emitters by user remove the newcomer's when the older one is cleaned up after it.
 //
+// It does so for all guards of the request at once, so q has to be the innermost
+// (see chain.together). The others only ask whether they are to refuse.
+//
 // A newcomer that would be rejected is, if the upstream has authorised its token
 // before, or it was verified here.
 func admitEarly(q *request) *refusal {
 	if !q.decidesEarly() {
 		return nil
 	}
-	if q.back.asked {
-		q.takesOver = q.back.departed != nil
-		q.guard.awaitDeparture(q.r.Context(), q.back.departed)
+	together := q.chain.together(q)
+	if q.back.asked && len(together) < 2 {
+		q.awaitEarly(q.back.departed)
 		return nil
 	}
 	for tries := 0; ; tries++ {
-		a, err := q.askEarly(q.consent())
+		a, err := q.decideTogether(together)
 		if err != nil {
 			return q.guard.unreachable(err)
 		}
 		switch a.Outcome {
-		case registry.Admitted:
-			q.tellSuperseded(a.Ends)
-			q.takesOver = len(a.Ends) > 0 || a.Departed != nil
-			q.guard.awaitDeparture(q.r.Context(), a.Departed)
-			return nil
-		case registry.Denied, registry.Damped:
-			return refusedBy(a.Outcome, q)
-		case registry.Undecided:
-			return nil // decided at the header
+		case registry.Admitted, registry.Undecided, registry.Entombed:
+			return nil // if it is not Admitted, it is decided at the header
+		case registry.Denied, registry.Damped, registry.Outasked:
+			return refusedBy(a, q)
 		}
 		f := q.rejectEarly(a.Holders)
 		if f == nil {

@@ -8,6 +8,7 @@ package guard
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -97,22 +98,25 @@ type Config struct {
 // Guard governs the streams of one route.
 type Guard struct {
 	Config
+	// name is the same over reloads, and of guards of one zone and key.
+	name      string
 	observers event.Observers
 	cors      *corsMemory
 
-	warnEncoded   sync.Once
-	tellUncounted sync.Once
-	otherOrigin   seldom // of warnOfOrigin
-	manyDenials   seldom // of warnOfDenials
-	missedLogout  seldom // of warnOfLogout
+	warnEncoded sync.Once
+	twoTokens   seldom // lines about requests that are refused for two tokens
+	cutOff      seldom // lines about streams that the server cuts
+	unknown     seldom // lines about placeholders that the guard does not set
+	others      seldom // lines about what other sites, and logouts, cause
 }
 
 // New returns a guard as c says.
 func New(c Config) *Guard {
-	g := &Guard{Config: c, cors: newCORSMemory()}
+	g := &Guard{Config: c, cors: newCORSMemory(), name: fmt.Sprintf("%q", append([]string{c.Zone.Name}, c.Key...))}
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
+		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
 	}
 	return g
@@ -183,6 +187,8 @@ type Env interface {
 	// Snapshot notes what the server keeps of the request while handlers work on it,
 	// and returns what puts that back, any number of times.
 	Snapshot() (restore func())
+	// WriteDeadline is when the server cuts the response off; zero: never.
+	WriteDeadline() time.Time
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// ForwardedHosts are the hosts that the client asked for as a trusted proxy says, if
@@ -203,7 +209,7 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	original := env.Original()
 	r = takeWish(takeTombstones(r, original), original)
 	head := r.Method == http.MethodHead // its answer has no body
-	if head && g.Verifier == nil {
+	if head && g.Verifier == nil && (!g.RequireToken || !identity.AcceptsStream(r)) {
 		return next(w, r)
 	}
 	logout := g.logoutOf(r)
@@ -215,6 +221,9 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), logout)
 	ctx := context.WithValue(r.Context(), requestKey{}, q)
 	if head {
+		if f := q.decideHead(w); f != nil {
+			return f.answer(q, w)
+		}
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
 	q.useConnection()

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -37,6 +38,7 @@ func (fakeEnv) Original() *url.URL            { return nil }
 func (fakeEnv) Snapshot() func()              { return func() {} }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
 func (fakeEnv) ForwardedHosts() []string      { return nil }
+func (fakeEnv) WriteDeadline() time.Time      { return time.Time{} }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
 func (fakeEnv) Users() *stream.Users          { return nil }
 

@@ -21,12 +21,18 @@ type sender struct {
 	env   Env
 	// reader is who reads the answer.
 	reader identity.Reader
+	// asked is when the request came to the outermost of its guards.
+	asked time.Time
 
 	// credentials are what the request presented on entry.
 	credentials identity.Credentials
 	// holder describes the stream that is asked for. It is nil until somebody wants
 	// to know who asks, and not changed once a registry has it.
 	holder *registry.Holder
+
+	// lacks is the first part of the configured key that was empty when the key was
+	// computed last; empty: none was, or the default key lacks its token.
+	lacks string
 
 	// tokenErr says why the credentials are not those of one token.
 	tokenErr error
@@ -38,7 +44,7 @@ type sender struct {
 // identify finds out who asks, as far as the request alone tells. With wait, it
 // waits for keys that tokens are verified with.
 func (s *sender) identify(id registry.StreamID, wait bool) {
-	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP()}
+	s.holder = &registry.Holder{ID: id, Addr: s.env.ClientIP(), Asked: s.asked}
 	var token identity.Token
 	token, s.tokenErr = s.credentials.Token()
 	s.holder.Token = registry.ID(token.Hash)
@@ -108,6 +114,9 @@ func (s *sender) findClient(scope identity.Hash) {
 	client, tab := s.credentials.Client(scope)
 	s.holder.Client, s.holder.Tab = registry.ID(client), tab
 }
+
+// demandsToken reports whether every stream needs a token.
+func (g *Guard) demandsToken() bool { return g.RequireToken || g.Verifier != nil && !g.Optional }
 
 // verified reports whether the token was verified here, and is good.
 func (s *sender) verified() bool {

@@ -58,8 +58,8 @@ func TestRequireToken_LeavesOtherRequestsAlone(t *testing.T) {
 	for name, edit := range map[string]func(*client){
 		"a page":     notAsking,
 		"a POST":     both(notAsking, method(http.MethodPost)),
-		"HEAD":       method(http.MethodHead),
-		"OPTIONS":    method(http.MethodOptions),
+		"HEAD":       both(notAsking, method(http.MethodHead)),
+		"OPTIONS":    both(notAsking, method(http.MethodOptions)),
 		"an upgrade": both(notAsking, field("Connection", "Upgrade"), field("Upgrade", "websocket")),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -73,6 +73,108 @@ func TestRequireToken_LeavesOtherRequestsAlone(t *testing.T) {
 			}, requiringToken, denyingMissing)
 		})
 	}
+}
+
+// methodsOfAll are those that a backend may answer with a stream, whatever they mean.
+var methodsOfAll = []string{
+	"GET", "get", "POST", "post", "PUT", "PATCH", "DELETE", "OPTIONS", "options", "TRACE", "CONNECT", "QUERY", "SUBSCRIBE", "head",
+}
+
+// Lists of methods say what counts, not what is verified.
+func TestVerification_IsAskedWhateverTheMethod(t *testing.T) {
+	lists := map[string]func(*Config){
+		"by default":    func(*Config) {},
+		"any method":    anyMethod,
+		"a list":        func(g *Config) { g.Methods = []string{"POST"} },
+		"an odd list":   func(g *Config) { g.Methods = []string{"oPtIoNs"} },
+		"another guard": nil,
+	}
+	demands := map[string]func(*Config){"a token": requiringToken, "a good token": verifying}
+	for list, methods := range lists {
+		for demand, configure := range demands {
+			guards := []func(*Config){all(configure, methodsOr(methods))}
+			if methods == nil { // inside one that demands nothing
+				guards = []func(*Config){keyedBy("outer"), configure}
+			}
+			for _, m := range methodsOfAll {
+				t.Run(list+"/"+demand+"/"+m, func(t *testing.T) {
+					atSite(t, func(t *testing.T, s *site) {
+						for _, accepts := range []func(*client){func(*client) {}, bothTypes} {
+							c := s.open(method(m), accepts, token("bad=1"), dropToken(demand == "a token"))
+							require.Equal(t, http.StatusUnauthorized, problemOf(t, c).Status)
+							require.Zero(t, s.backend.asked(), "it is not paid for first")
+						}
+						for _, status := range []int{200, 201, 202, 203, 206, 226} {
+							s.backend.answer = func(w http.ResponseWriter, _ *http.Request) error {
+								w.Header().Set("Content-Type", "text/event-stream")
+								w.WriteHeader(status)
+								_, err := io.WriteString(w, hello)
+								return err
+							}
+							c := s.open(method(m), notAsking, token("bad=1"), dropToken(demand == "a token"))
+							require.Equal(t, http.StatusUnauthorized, problemOf(t, c).Status, status)
+							require.Equal(t, hello, s.open(method(m), token("sub=ann")).text())
+						}
+					}, guards...)
+				})
+			}
+		}
+	}
+}
+
+func methodsOr(configure func(*Config)) func(*Config) {
+	if configure == nil {
+		return func(*Config) {}
+	}
+	return configure
+}
+
+// dropToken takes the token out again.
+func dropToken(drop bool) func(*client) {
+	return func(c *client) {
+		if drop {
+			c.r.Header.Del("Authorization")
+		}
+	}
+}
+
+// The backend may do for a HEAD all that it does for a stream.
+func TestHead_ThatNamesAStreamNeedsItsToken(t *testing.T) {
+	for name, configure := range map[string]func(*Config){"a token": requiringToken, "a good token": verifying} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.backend.answer = answering(http.StatusOK, "text/event-stream", "")
+				status, h, _ := s.open(method(http.MethodHead), bothTypes).got()
+				require.Equal(t, http.StatusUnauthorized, status)
+				require.NotEmpty(t, h.Get("WWW-Authenticate"))
+				require.Zero(t, s.backend.asked())
+				status, _, _ = s.open(method(http.MethodHead), token("sub=ann")).got()
+				require.Equal(t, http.StatusOK, status)
+				status, _, _ = s.open(method(http.MethodHead), notAsking).got()
+				require.Equal(t, http.StatusOK, status, "a probe")
+			}, configure)
+		})
+	}
+}
+
+// Who accepts nothing but a stream is not forwarded with two tokens, or while nobody
+// can verify its token, either.
+func TestVerification_OfAMethodThatDoesNotCountIsWholeWhereOnlyAStreamIsAccepted(t *testing.T) {
+	posting := method(http.MethodPost)
+	atSite(t, func(t *testing.T, s *site) {
+		two := both(token("sub=ann"), query("token=sub=bob"))
+		require.Equal(t, http.StatusBadRequest, problemOf(t, s.open(posting, two)).Status)
+		require.Zero(t, s.backend.asked())
+		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
+		require.Equal(t, "{}", s.open(posting, two, bothTypes).text(), "one of them may be for that")
+	}, requiringToken)
+	atSite(t, func(t *testing.T, s *site) {
+		require.Equal(t, http.StatusServiceUnavailable, problemOf(t, s.open(posting, token("sub=ann"))).Status)
+		require.Zero(t, s.backend.asked())
+	}, func(g *Config) { g.Verifier = &plainVerifier{keyless: true} })
+	atSite(t, func(t *testing.T, s *site) {
+		require.Equal(t, hello, s.open(posting, token("sub=ann")).text(), "it waits for the keys")
+	}, func(g *Config) { g.Verifier = &plainVerifier{late: true} })
 }
 
 // Servers may ignore a wish to upgrade and answer with a stream.

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
@@ -13,13 +14,17 @@ func (q *request) findKey() {
 	q.identify()
 	var key identity.Hash
 	if len(q.guard.Key) == 0 {
-		key, _ = identity.DefaultKey(identity.Hash(q.holder.Token), q.r.Host, q.env.Path())
+		key, _ = identity.DefaultKey(identity.Hash(q.holder.Token), q.r.Host, q.guard.Identity.Path(q.env.Path()))
 	} else {
 		parts := make([]string, len(q.guard.Key))
 		for i, template := range q.guard.Key {
-			parts[i] = q.env.Expand(template, q.placeholder)
+			parts[i] = q.env.Expand(template, q.keyPlaceholder)
 		}
 		key, _ = identity.Key(parts...)
+		q.lacks = ""
+		if i := slices.Index(parts, ""); i >= 0 {
+			q.lacks = q.guard.Key[i]
+		}
 	}
 	q.holder.Key = registry.ID(key)
 }
@@ -30,6 +35,34 @@ func (s *sender) keyed() bool { return s.holder != nil && !s.holder.Key.IsZero()
 // placeholder is the value of {sse_guard.*} as the innermost guard knows it, which
 // is what the handlers behind the guards see.
 func (c *chain) placeholder(name string) string { return c.innermost.placeholder(name) }
+
+// keyPlaceholder is placeholder for a part of the key. There, sub counts only within
+// iss, if the token says who that is: two issuers may name different people alike.
+func (q *request) keyPlaceholder(name string) string {
+	if name == claimsPlaceholder+"sub" {
+		if c := q.goodClaims(); c != nil && c.Sub != "" && c.Text("iss") != "" {
+			return notText + string(c.Subject[:])
+		}
+	}
+	return q.placeholder(name)
+}
+
+// notText begins what no claim can be, which is text: it is not UTF-8.
+const notText = "\xff"
+
+// goodClaims are what the good token says, to this guard or to one further out; nil: there
+// is none.
+func (q *request) goodClaims() *identity.Claims {
+	q.identify()
+	switch {
+	case q.claims != nil && q.claimsErr == nil:
+		return q.claims
+	case q.guard.Verifier == nil && q.outer != nil:
+		return q.outer.goodClaims() // a guard further out may know
+	default:
+		return nil
+	}
+}
 
 // claimsPlaceholder begins the placeholders of a token's claims.
 const claimsPlaceholder = "sse_guard.claims."
@@ -49,16 +82,14 @@ func (q *request) placeholder(name string) string {
 		return fullHash(q.holder.Token)
 	}
 	claim, ok := strings.CutPrefix(name, claimsPlaceholder)
-	switch {
-	case !ok:
-		return ""
-	case q.claims != nil && q.claimsErr == nil:
-		return q.claims.Text(claim)
-	case q.guard.Verifier == nil && q.outer != nil:
-		return q.outer.placeholder(name) // a guard further out may know
-	default:
+	if !ok {
+		q.guard.tellUnknown(name)
 		return ""
 	}
+	if c := q.goodClaims(); c != nil {
+		return c.Text(claim)
+	}
+	return ""
 }
 
 func fullHash(id registry.ID) string {

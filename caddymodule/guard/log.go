@@ -87,7 +87,7 @@ func (l *eventLog) loggedOut(e event.LoggedOut) {
 // warnOfOrigin says that a page of another origin cannot read its stream, as far as the
 // guard can see, which therefore yields. A page of any site can cause it.
 func (g *Guard) warnOfOrigin(reader identity.Reader) {
-	if reader.Nobody || g.Rule.Limit == 0 || !g.otherOrigin.due(time.Hour) {
+	if reader.Nobody || g.Rule.Limit == 0 || !g.others.may("another origin", time.Hour) {
 		return
 	}
 	g.Logger.Warn("a page of another origin gets a stream that it cannot read as far as the guard sees: it takes no key from others, and gives its own to the first who asks; if the answer's Access-Control-Allow-Origin is set behind the guard's back, as by a deferred header directive, write: allow_origin <origin>",
@@ -96,7 +96,7 @@ func (g *Guard) warnOfOrigin(reader identity.Reader) {
 
 // warnOfDenials says that more tokens are logged out than can be remembered.
 func (g *Guard) warnOfDenials() {
-	if g.manyDenials.due(time.Minute) {
+	if g.others.may("many denials", time.Minute) {
 		g.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", g.zoneField())
 	}
 }
@@ -105,7 +105,7 @@ func (g *Guard) warnOfDenials() {
 // counting.
 func (q *request) warnOfLogout(l *Logout) {
 	q.identify()
-	if q.holder.Token.IsZero() || !q.guard.missedLogout.due(time.Hour) {
+	if q.holder.Token.IsZero() || !q.guard.others.may("a logout", time.Hour) {
 		return
 	}
 	q.guard.Logger.Warn("a request to a logout path succeeded and ends no stream, since only POST and DELETE count there; if it logs out, add: logout "+q.r.Method+" "+l.Path,

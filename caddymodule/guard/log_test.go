@@ -150,8 +150,6 @@ func TestLog_NothingElseIsVisible(t *testing.T) {
 		s.open(token("ann"))
 		s.backend.answer = nil
 
-		s.open()                                 // without a key
-		s.open(token("ann"), query("token=bob")) // 400
 		s.open(field("Last-Event-ID", "sse-guard.1.forged"), token("bob"))
 		require.Empty(t, s.visible())
 	})

@@ -18,7 +18,6 @@ import (
 // terms are those of a stream that is to hold its key.
 func (q *request) terms() stream.Terms {
 	h, g := q.holder, q.guard
-	h.Nested = q.chain.nested(q)
 	if q.claims != nil {
 		if !q.claims.Expires.IsZero() {
 			h.Expires = q.claims.Expires.Add(g.Leeway)
@@ -62,7 +61,7 @@ func (q *request) Opened() {
 	case errors.Is(err, registry.ErrDenied):
 		s.End(registry.Ending{Reason: reason.Logout})
 		return
-	case errors.Is(err, registry.ErrYielded):
+	case errors.Is(err, registry.ErrOutasked):
 		s.End(registry.Ending{Reason: reason.Superseded})
 		return
 	case err != nil:
@@ -75,13 +74,15 @@ func (q *request) Opened() {
 	if z.IsDraining() {
 		s.End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
-	if q.tracked() {
-		q.held = true
-		q.noteHeld()
-		z.Sessions.Add(q.holder, s)
-		q.guard.warnIfEncoded(q.response.Header())
-		q.tell(event.Admitted{Stream: q.self()})
+	if !q.tracked() {
+		q.tellUntracked()
+		return
 	}
+	q.held = true
+	q.noteHeld()
+	z.Sessions.Add(q.holder, s)
+	q.guard.warnIfEncoded(q.response.Header())
+	q.tell(event.Admitted{Stream: q.self()})
 }
 
 // warnIfEncoded says once that this guard's upstream compresses streams.

@@ -110,7 +110,10 @@ func (q *request) mayComeBack() bool {
 		return true
 	}
 	// It may end nobody yet, not even a tab's own older stream. That it then cannot
-	// be decided says that it would be admitted.
+	// be decided says that it would be admitted. It would ask anew.
+	asking := *q.holder // others may look at that one
+	asking.Asked = time.Now()
+	q.holder = &asking
 	a, err := q.askEarly(registry.Consent{})
 	return err == nil && (a.Outcome == registry.Admitted || a.Outcome == registry.Undecided)
 }

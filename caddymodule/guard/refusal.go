@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -64,12 +65,17 @@ func (g *Guard) unverifiable(err error) *refusal {
 	return unavailable()
 }
 
-func missingKey() *refusal {
-	return &refusal{
+// missingKey is the answer to a request whose key has an empty part.
+func (q *request) missingKey() *refusal {
+	f := &refusal{
 		status: http.StatusForbidden,
 		title:  "This stream needs an identity that the request lacks",
-		detail: "A part of the key that streams are counted by is empty.",
+		detail: "The request has no token, by which streams are counted.",
 	}
+	if q.lacks != "" {
+		f.detail = fmt.Sprintf("The part %s of the key that streams are counted by is empty.", q.lacks)
+	}
+	return f
 }
 
 // stayAway is the answer to a client that was told to stay away.
@@ -82,6 +88,17 @@ func rejected() *refusal {
 		detail:    "Close the other connection, or try again later.",
 		temporary: true,
 		reason:    reason.Rejected,
+	}
+}
+
+// outasked is the answer to a request that was answered after one that asked later. It
+// has lost its place as if it had got it first, so its client is told the same.
+func outasked() *refusal {
+	return &refusal{
+		status: http.StatusConflict,
+		title:  "A newer connection holds this stream",
+		detail: "This request was answered after one that was sent later.",
+		reason: reason.Superseded,
 	}
 }
 

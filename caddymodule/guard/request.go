@@ -56,20 +56,27 @@ type returning struct {
 // asking is what a request asks for, as far as that is known before the upstream has
 // answered.
 type asking struct {
-	names    bool // a stream among what it accepts
-	asks     bool // for a stream, and nothing else
+	names    bool // a stream among what it accepts, whatever its method
+	only     bool // it accepts nothing else
+	asks     bool // only that, and a stream in answer would count
 	bodiless bool // all of it has arrived
 	readable bool // its page could read a refusal that is given now
 	known    bool // whether its stream yields
 	yielding bool // nobody can read its stream, as far as that is known by now
 }
 
-// isAsking tells what a request asks for whose answer may be a stream that counts.
-func isAsking(r *http.Request) asking {
-	if r.Method == http.MethodOptions || r.Method == http.MethodTrace || !identity.AcceptsStream(r) {
+// isAsking tells what a request asks for. A stream in answer counts if it is governed.
+func isAsking(r *http.Request, governed bool) asking {
+	if !identity.AcceptsStream(r) {
 		return asking{}
 	}
-	return asking{names: true, asks: identity.AsksForStream(r), bodiless: isBodiless(r)}
+	only := identity.AsksForStream(r)
+	return asking{
+		names:    true,
+		only:     only,
+		asks:     only && governed && r.Method != http.MethodOptions && r.Method != http.MethodTrace,
+		bodiless: isBodiless(r),
+	}
 }
 
 type requestKey struct{}
@@ -80,16 +87,18 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 		governed: governed,
 		logout:   logout,
 		unlisted: g.unlistedLogout(r),
+		asking:   isAsking(r, governed),
 	}
-	if governed {
-		q.asking = isAsking(r)
+	if q.link.join(q); q.outer != nil {
+		q.asked = q.outer.asked
+	} else {
+		q.asked = time.Now()
 	}
-	q.link.join(q)
 	q.credentials = g.Identity.Find(r)
 	// A key that needs only the request is computed on entry, so that a rewrite
 	// further inside does not change it. The default key is of what no rewrite
 	// changes.
-	if q.names || logout != nil || g.Verifier != nil {
+	if q.names && (governed || g.demandsToken()) || logout != nil || g.Verifier != nil {
 		q.identify()
 		if g.KeyFromRequest {
 			q.findKey()
@@ -100,12 +109,12 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 	return q
 }
 
-// identify finds out who asks, unless that is known. Only a request that asks for a
-// stream waits for keys; the others are verified with the keys at hand, and once
-// more should their answer prove to be a stream.
+// identify finds out who asks, unless that is known. Only a request that accepts
+// nothing but a stream waits for keys; the others are verified with the keys at hand,
+// and once more should their answer prove to be a stream.
 func (q *request) identify() {
 	if q.holder == nil {
-		q.sender.identify(q.streamID(), q.asks)
+		q.sender.identify(q.streamID(), q.asks || q.only && q.guard.demandsToken())
 	}
 }
 
@@ -124,7 +133,7 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 	if f := q.decideEarly(); f != nil {
 		return f
 	}
-	if q.names {
+	if q.names && q.governed {
 		// Go's transport would ask for gzip by itself if the field were absent,
 		// and in compressed streams events cannot be told apart.
 		q.r.Header.Set("Accept-Encoding", "identity")
@@ -139,6 +148,20 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 	return nil
 }
 
+// decideHead refuses a HEAD that the upstream would do the work of a stream for, like
+// any request that names the type.
+func (q *request) decideHead(w http.ResponseWriter) *refusal {
+	if !q.names {
+		return nil
+	}
+	q.readable = q.canRead(w.Header(), q.reader.Doubted())
+	f := q.decideEarly()
+	if f != nil {
+		q.letRead(w.Header())
+	}
+	return f
+}
+
 // conclude ends the way of a request whose handlers have returned.
 func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error) error {
 	if sum.Ending != nil {
@@ -150,6 +173,9 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 			Events:    sum.Events,
 			Bytes:     sum.Bytes,
 		})
+	}
+	if sum.Ending == nil && !sum.Refused && !sum.Passed && !sum.Left && q.response.Stream() != nil {
+		q.tellWriteTimeout()
 	}
 	if sum.Cut {
 		panic(http.ErrAbortHandler)

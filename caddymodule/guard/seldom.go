@@ -1,17 +1,31 @@
 package guard
 
 import (
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
-// seldom says when a line is to be written that would else be written too often. The
-// zero seldom has not written any.
-type seldom struct{ next atomic.Int64 } // in nanoseconds of the wall clock
+// seldom keeps lines that many requests cause from filling the log: of each subject,
+// it lets one through in a while. The subjects are of the configuration, never of a
+// request, so there are few.
+type seldom struct {
+	// mu guards told. Nothing is called with it held.
+	mu   sync.Mutex
+	told map[string]time.Time
+}
 
-// due reports whether the line is to be written now. The next one is, at the earliest,
-// after the given time.
-func (s *seldom) due(after time.Duration) bool {
-	now, next := time.Now(), s.next.Load()
-	return now.UnixNano() >= next && s.next.CompareAndSwap(next, now.Add(after).UnixNano())
+// may reports whether the subject may be told of, and notes that it is: nobody has
+// for that long.
+func (s *seldom) may(subject string, every time.Duration) bool {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last, ok := s.told[subject]; ok && now.Sub(last) < every {
+		return false
+	}
+	if s.told == nil {
+		s.told = make(map[string]time.Time)
+	}
+	s.told[subject] = now
+	return true
 }

@@ -202,6 +202,7 @@ func (e *aroundRequest) Snapshot() func() {
 	kept := e.c.kept
 	return func() { e.c.kept = kept }
 }
+func (e *aroundRequest) WriteDeadline() time.Time    { return e.c.deadline }
 func (e *aroundRequest) ClientIP() string            { return e.c.addr }
 func (*aroundRequest) ForwardedHosts() []string      { return nil }
 func (*aroundRequest) Connection() stream.Connection { return stream.Connection{} }
@@ -215,6 +216,7 @@ type client struct {
 	leave     context.CancelFunc
 	published func(string) string // the placeholders that handlers see
 	kept      int                 // what the server keeps of the request
+	deadline  time.Time           // when the server cuts the response off
 
 	header http.Header
 	done   chan struct{}

@@ -60,8 +60,9 @@ func identified(q *request) *refusal {
 	g := q.guard
 	switch {
 	case q.tokenErr != nil:
+		q.tellTwoTokens()
 		return differingTokens()
-	case q.holder.Token.IsZero() && (g.RequireToken || g.Verifier != nil && !g.Optional):
+	case q.holder.Token.IsZero() && g.demandsToken():
 		return missingToken()
 	case q.claimsErr != nil:
 		return q.guard.unverifiable(q.claimsErr)
@@ -90,7 +91,7 @@ func identifiedAtHeader(q *request) *refusal {
 // keyed refuses a stream whose key is missing, now and later.
 func keyed(q *request) *refusal {
 	if !q.anonymous() && !q.keyed() && len(q.guard.Key) == 0 && q.guard.DenyMissing {
-		return missingKey() // the default key lacks its token
+		return q.missingKey() // the default key lacks its token
 	}
 	return nil
 }
@@ -106,7 +107,7 @@ func keyedAtHeader(q *request) *refusal {
 	}
 	if !q.keyed() {
 		if q.guard.DenyMissing {
-			return missingKey()
+			return q.missingKey()
 		}
 		return nil
 	}

@@ -99,7 +99,7 @@ func TestVerified_StreamsNeedAGoodToken(t *testing.T) {
 				require.Equal(t, 1, s.backend.asked(), "only the answer proves to be a stream")
 
 				s.backend.answer = answering(http.StatusOK, "application/json", "{}")
-				for _, edit := range []func(*client){notAsking, method(http.MethodPost)} {
+				for _, edit := range []func(*client){notAsking, both(notAsking, method(http.MethodPost))} {
 					status, _, _ := s.open(token(test.token), edit).got()
 					require.Equal(t, http.StatusOK, status, "a refresh call passes")
 				}
@@ -130,7 +130,8 @@ func TestVerified_WaitsForKeysOnlyWhereAStreamIsAskedForOrComes(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
 		s.backend.answer = answering(http.StatusOK, "application/json", "{}")
 		s.open(token("sub=ann"), notAsking)
-		s.open(token("sub=ann"), method(http.MethodPost))
+		s.open(token("sub=ann"), method(http.MethodPost), notAsking)
+		s.open(token("sub=ann"), method(http.MethodPost), bothTypes)
 		require.True(t, late(s), "nobody waited")
 
 		s.backend.answer = nil
@@ -166,6 +167,33 @@ func TestClaims_AreAKey(t *testing.T) {
 				require.False(t, newer.over())
 				require.Equal(t, "ann", newer.published("sse_guard.claims.sub"))
 			}, configure)
+		})
+	}
+}
+
+// Two issuers may name different people alike: in a key, sub counts only within iss.
+func TestClaims_ASubOfAnotherIssuerIsAnotherUser(t *testing.T) {
+	users := keyedBy("{sse_guard.claims.sub}")
+	for name, configure := range map[string][]func(*Config){
+		"verified":               {all(users, verifying)},
+		"unverified":             {all(users, unverified)},
+		"in a text":              {all(keyedBy("user {sse_guard.claims.sub} of the shop"), verifying)},
+		"of a guard further out": {all(keyedBy("{req.X-Name}"), verifying), keyedBy("{sse_guard.claims.sub}")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				ofA := s.open(token("iss=A&sub=1&n=1"), field("X-Name", "a"))
+				ofB := s.open(token("iss=B&sub=1"), field("X-Name", "b"))
+				nobodys := s.open(token("sub=1"), field("X-Name", "c"))
+				require.False(t, ofA.over())
+				require.Equal(t, "1", ofA.published("sse_guard.claims.sub"), "handlers see what the token says")
+				again := s.open(token("iss=A&sub=1&n=2"), field("X-Name", "d"))
+				require.True(t, ofA.ends())
+				require.Equal(t, "superseded", ofA.lastEvent(t).Data.Reason)
+				for _, c := range []*client{ofB, nobodys, again} {
+					require.False(t, c.over())
+				}
+			}, configure...)
 		})
 	}
 }

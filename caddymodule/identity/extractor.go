@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -14,15 +15,19 @@ var ErrTokensDiffer = errors.New("the request carries two different tokens, expe
 
 // errDecodersDisagree is the other way of carrying two tokens: in one text.
 var errDecodersDisagree = fmt.Errorf(
-	"the token's signature is not base64url, and decoders disagree about what it says: %w", ErrTokensDiffer)
+	"the token's signature is spelled so that decoders disagree about what it says: %w", ErrTokensDiffer)
 
 // Extractor finds the token and the client id of a request in the configured
 // places. It is immutable, and safe for concurrent use.
 type Extractor struct {
+	tokens  []TokenSource // as configured
 	headers []headerSource
 	query   []string
 	cookies []string
+	paths   []string
 	clients []ClientSource
+	// original is the URL that the client asked for; nil: that of the request.
+	original func(*http.Request) *url.URL
 }
 
 // headerSource is a header that may hold a token.
@@ -47,7 +52,7 @@ func NewExtractor(tokens []TokenSource, clients []ClientSource) (*Extractor, err
 		return nil, err
 	}
 
-	x := &Extractor{clients: slices.Clone(clients)}
+	x := &Extractor{tokens: slices.Clone(tokens), clients: slices.Clone(clients)}
 	for i, c := range x.clients {
 		if c.From == Header {
 			x.clients[i].Name = http.CanonicalHeaderKey(c.Name)
@@ -62,9 +67,28 @@ func NewExtractor(tokens []TokenSource, clients []ClientSource) (*Extractor, err
 			x.query = append(x.query, t.Name)
 		case Cookie:
 			x.cookies = append(x.cookies, t.Name)
+		case Path:
+			x.paths = append(x.paths, t.Name)
 		}
 	}
 	return x, nil
+}
+
+// WithOriginal returns an Extractor like x for requests that may have been rewritten:
+// original tells the URL that the client asked for, nil if that is the request's.
+func (x *Extractor) WithOriginal(original func(*http.Request) *url.URL) *Extractor {
+	y := *x
+	y.original = original
+	return &y
+}
+
+// Path returns path, not escaped, as backends understand it that have tokens in the
+// places of x: without parameters if one of these is there.
+func (x *Extractor) Path(path string) string {
+	if len(x.paths) == 0 {
+		return path
+	}
+	return withoutParameters(path)
 }
 
 // Token returns the token that r carries, as Credentials.Token does.
@@ -108,8 +132,28 @@ func (x *Extractor) Find(r *http.Request) (found Credentials) {
 			}
 		}
 	}
+	if len(x.paths) > 0 && found.Tokenless() {
+		x.findInPath(r, &found)
+	}
 	x.findClient(r, &found)
 	return found
+}
+
+// findInPath looks for tokens in the path that the client asked for. Servlet
+// containers look there only where there is none else.
+func (x *Extractor) findInPath(r *http.Request, found *Credentials) {
+	asked := r.URL
+	if x.original != nil {
+		if u := x.original(r); u != nil {
+			asked = u
+		}
+	}
+	for name, value := range pathPairs(asked.EscapedPath()) {
+		if matchesAny(name, x.paths) {
+			token, _ := cutBearer(value)
+			found.add(token)
+		}
+	}
 }
 
 func (x *Extractor) findClient(r *http.Request, found *Credentials) {

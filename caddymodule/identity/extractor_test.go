@@ -283,3 +283,94 @@ func BenchmarkClient(b *testing.B) {
 		x.Client(r, scope)
 	}
 }
+
+var inPath = []TokenSource{{From: Cookie, Name: "JSESSIONID"}, {From: Query, Name: "token"}, {From: Path, Name: "jsessionid"}}
+
+func TestToken_InThePathIsFoundWhereServletContainersFindIt(t *testing.T) {
+	x := newExtractor(t, inPath, nil)
+	want := mustHash(t, "4D2")
+	for name, target := range map[string]string{
+		"at the end":             "/events;jsessionid=4D2",
+		"in any segment":         "/app;jsessionid=4D2/events",
+		"of the root":            "/;jsessionid=4D2",
+		"among others":           "/events;a=b;jsessionid=4D2;c",
+		"before a query":         "/events;jsessionid=4D2?a=b",
+		"name in any case":       "/events;JSessionID=4D2",
+		"escaped":                "/events;%6Asessionid=4%442",
+		"escaped semicolon":      "/events%3Bjsessionid=4D2",
+		"escaped equals sign":    "/events%3Bjsessionid%3D4D2",
+		"first one empty":        "/events;jsessionid=;jsessionid=4D2",
+		"twice the same":         "/events;jsessionid=4D2;jsessionid=4D2",
+		"a file's name behind":   "/events;jsessionid=4D2/a.b",
+		"with spaces around":     "/events;jsessionid=%204D2%20",
+		"with a space in a name": "/ev%20ents;jsessionid=4D2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := x.Token(request(target))
+			require.NoError(t, err)
+			require.Equal(t, want, token.Hash)
+		})
+	}
+	for name, target := range map[string]string{
+		"no parameter": "/jsessionid=4D2",
+		"empty":        "/events;jsessionid=",
+		"a name only":  "/events;jsessionid",
+		"another name": "/events;sessionid=4D2",
+		"in the query": "/events?a=;jsessionid=4D2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := x.Token(request(target))
+			require.NoError(t, err)
+			require.True(t, token.IsZero())
+		})
+	}
+	for name, target := range map[string]string{
+		"two":                    "/events;jsessionid=4D2;jsessionid=4D3",
+		"two readings of one":    "/events;jsessionid=4D2%3Bjsessionid=4D3",
+		"read by some only, too": "/events;jsessionid=4D2%3Ba",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := x.Token(request(target))
+			require.ErrorIs(t, err, ErrTokensDiffer)
+		})
+	}
+	token, err := newExtractor(t, nil, nil).Token(request("/events;access_token=4D2"))
+	require.NoError(t, err)
+	require.True(t, token.IsZero(), "unless it is told to look there")
+}
+
+// As Tomcat does, which takes the cookie's session then.
+func TestToken_InThePathCountsOnlyWhereThereIsNoOther(t *testing.T) {
+	x := newExtractor(t, inPath, nil)
+	for _, r := range []*http.Request{
+		request("/events;jsessionid=4D2", "Cookie: JSESSIONID=ABC"),
+		request("/events;jsessionid=4D2?token=ABC"),
+	} {
+		token, err := x.Token(r)
+		require.NoError(t, err)
+		require.Equal(t, mustHash(t, "ABC"), token.Hash)
+	}
+}
+
+func TestToken_InThePathIsThatOfTheClient(t *testing.T) {
+	asked, err := url.Parse("/app/events;jsessionid=4D2")
+	require.NoError(t, err)
+	x := newExtractor(t, inPath, nil)
+	rewritten := request("/events;jsessionid=own")
+	token, err := x.WithOriginal(func(*http.Request) *url.URL { return asked }).Token(rewritten)
+	require.NoError(t, err)
+	require.Equal(t, mustHash(t, "4D2"), token.Hash)
+	token, err = x.WithOriginal(func(*http.Request) *url.URL { return nil }).Token(rewritten)
+	require.NoError(t, err)
+	require.Equal(t, mustHash(t, "own"), token.Hash)
+}
+
+func TestPath_IsWithoutParametersWhereTheBackendHasThem(t *testing.T) {
+	x := newExtractor(t, inPath, nil)
+	for path, want := range map[string]string{
+		"/events": "/events", "/events;jsessionid=4D2": "/events", "/app;a=b/events;;c/": "/app/events/", "/;x": "/", "": "",
+	} {
+		require.Equal(t, want, x.Path(path))
+	}
+	require.Equal(t, "/events;a", newExtractor(t, nil, nil).Path("/events;a"))
+}

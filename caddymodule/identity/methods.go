@@ -20,7 +20,7 @@ func (m Methods) Count(method string) bool {
 	switch {
 	case len(m) == 0:
 		return !uncounted.name(method)
-	case m[0] == AnyMethod:
+	case strings.EqualFold(m[0], AnyMethod):
 		return true
 	default:
 		return m.name(method)

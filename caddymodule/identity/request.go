@@ -65,14 +65,21 @@ func isZeroWeight(q string) bool {
 
 // IsEventStream reports whether a response with the header h is an event
 // stream: the media type of its Content-Type is text/event-stream, in any case
-// and with any parameters, also malformed ones.
+// and with any parameters, also malformed ones. Where the header has several types,
+// one of them is enough: clients disagree about which one counts (browsers take the
+// last, Node and Go the first).
 func IsEventStream(h http.Header) bool {
-	values := h["Content-Type"]
-	if len(values) == 0 {
-		return false
+	for _, value := range h["Content-Type"] {
+		for value != "" {
+			var one string
+			one, value = cutUnquoted(value, ',')
+			mediaType, _, _ := strings.Cut(one, ";")
+			if isEventStream(trimOWS(mediaType)) {
+				return true
+			}
+		}
 	}
-	mediaType, _, _ := strings.Cut(values[0], ";")
-	return isEventStream(trimOWS(mediaType))
+	return false
 }
 
 // isEventStream compares without Unicode's case folding: its other letters that

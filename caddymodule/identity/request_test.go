@@ -145,21 +145,23 @@ func isASCII(s string) bool {
 
 func TestIsEventStream(t *testing.T) {
 	for contentType, want := range map[string]bool{
-		"":                                 false,
-		"text/event-stream":                true,
-		"Text/Event-Stream":                true,
-		" text/event-stream\t":             true,
-		"text/event-stream;charset=utf-8":  true,
-		"text/event-stream ; charset=UTF8": true,
-		"text/event-stream;":               true,
-		"text/event-stream;;=;\"":          true,
-		"text/event-stream; a b c":         true,
-		"text/event-streams":               false,
-		"text/event-stream, text/html":     false,
-		"text/event":                       false,
-		"text/html;text/event-stream":      false,
-		"application/json":                 false,
-		"text/event-\u017ftream":           false,
+		"":                                     false,
+		"text/event-stream":                    true,
+		"Text/Event-Stream":                    true,
+		" text/event-stream\t":                 true,
+		"text/event-stream;charset=utf-8":      true,
+		"text/event-stream ; charset=UTF8":     true,
+		"text/event-stream;":                   true,
+		"text/event-stream;;=;\"":              true,
+		"text/event-stream; a b c":             true,
+		"text/event-streams":                   false,
+		"text/event-stream, text/html":         true,
+		"text/html, Text/Event-Stream; a":      true,
+		"text/html; a=\", text/event-stream\"": false,
+		"text/event":                           false,
+		"text/html;text/event-stream":          false,
+		"application/json":                     false,
+		"text/event-\u017ftream":               false,
 	} {
 		t.Run(contentType, func(t *testing.T) {
 			h := http.Header{"Content-Type": {contentType}}
@@ -167,6 +169,8 @@ func TestIsEventStream(t *testing.T) {
 			require.Zero(t, testing.AllocsPerRun(10, func() { IsEventStream(h) }))
 		})
 	}
+	require.True(t, IsEventStream(http.Header{"Content-Type": {"text/html", "text/event-stream"}}), "browsers take the last one")
+	require.True(t, IsEventStream(http.Header{"Content-Type": {"text/event-stream", "text/html"}}), "others the first")
 	require.False(t, IsEventStream(http.Header{}))
 	require.False(t, IsEventStream(nil))
 }

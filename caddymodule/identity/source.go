@@ -3,6 +3,7 @@ package identity
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -16,6 +17,9 @@ const (
 	Query From = "query"
 	// Cookie reads a cookie.
 	Cookie From = "cookie"
+	// Path reads a parameter of the path: /events;jsessionid=1234. Servlet containers
+	// look there for the session of a browser without cookies.
+	Path From = "path"
 )
 
 // Scope is what a client id names.
@@ -31,11 +35,12 @@ const (
 
 // TokenSource is a place where a request may carry its token.
 type TokenSource struct {
-	// From is "header", "query" or "cookie".
+	// From is "header", "query", "cookie" or "path", which counts only if no other
+	// source has a token.
 	From From `json:"from"`
 	// Name is the name of the header, parameter or cookie. It matches in any
-	// case, since some backends read all three that way. The header
-	// Authorization is read with the scheme Bearer only.
+	// case, since some backends read them that way. The header Authorization is
+	// read with the scheme Bearer only.
 	Name string `json:"name"`
 }
 
@@ -73,7 +78,7 @@ func DefaultClients() []ClientSource {
 // Validate returns an error if s cannot be read from a request. The error says
 // what was given and what is allowed.
 func (s TokenSource) Validate() error {
-	if err := validatePlace(s.From, s.Name); err != nil {
+	if err := validatePlace(s.From, s.Name, Header, Query, Cookie, Path); err != nil {
 		return fmt.Errorf("token source: %w", err)
 	}
 	return nil
@@ -82,7 +87,7 @@ func (s TokenSource) Validate() error {
 // Validate returns an error if s cannot be read from a request. The error says
 // what was given and what is allowed.
 func (s ClientSource) Validate() error {
-	if err := validatePlace(s.From, s.Name); err != nil {
+	if err := validatePlace(s.From, s.Name, Header, Query, Cookie); err != nil {
 		return fmt.Errorf("client source: %w", err)
 	}
 	switch s.Scope {
@@ -125,27 +130,39 @@ func ValidateClients(sources []ClientSource) error {
 	return nil
 }
 
-func validatePlace(from From, name string) error {
-	switch from {
-	case Header, Query, Cookie:
-	default:
-		return fmt.Errorf("unknown place %q, expected %q, %q or %q", from, Header, Query, Cookie)
+func validatePlace(from From, name string, allowed ...From) error {
+	if !slices.Contains(allowed, from) {
+		return fmt.Errorf("unknown place %q, expected %s", from, listOf(allowed))
 	}
 	if name == "" {
 		return fmt.Errorf("%s without a name, expected the name of the %s", from, placeNoun(from))
 	}
 	if from != Query && !isToken(name) {
 		return fmt.Errorf("%q cannot be the name of a %s, expected letters, digits and !#$%%&'*+-.^_`|~ only",
-			name, from)
+			name, placeNoun(from))
 	}
 	return nil
 }
 
-func placeNoun(from From) string {
-	if from == Query {
-		return "query parameter"
+// listOf is the places in words.
+func listOf(places []From) string {
+	last := len(places) - 1
+	quoted := make([]string, len(places))
+	for i, p := range places {
+		quoted[i] = strconv.Quote(string(p))
 	}
-	return string(from)
+	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+}
+
+func placeNoun(from From) string {
+	switch from {
+	case Query:
+		return "query parameter"
+	case Path:
+		return "path parameter"
+	default:
+		return string(from)
+	}
 }
 
 func samePlace(from1 From, name1 string, from2 From, name2 string) bool {

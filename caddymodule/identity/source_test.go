@@ -22,15 +22,15 @@ func TestTokenSources_ErrorsNameWhatWasGivenAndWhatIsAllowed(t *testing.T) {
 	}{
 		"unknown place": {
 			[]TokenSource{{From: "body", Name: "token"}},
-			`token source: unknown place "body", expected "header", "query" or "cookie"`,
+			`token source: unknown place "body", expected "header", "query", "cookie" or "path"`,
 		},
 		"no place": {
 			[]TokenSource{{Name: "token"}},
-			`token source: unknown place "", expected "header", "query" or "cookie"`,
+			`token source: unknown place "", expected "header", "query", "cookie" or "path"`,
 		},
 		"place in capitals": {
 			[]TokenSource{{From: "Header", Name: "token"}},
-			`token source: unknown place "Header", expected "header", "query" or "cookie"`,
+			`token source: unknown place "Header", expected "header", "query", "cookie" or "path"`,
 		},
 		"header without a name": {
 			[]TokenSource{{From: Header}},

@@ -34,6 +34,53 @@ func queryPairs(query string) iter.Seq2[string, string] {
 	}
 }
 
+// pathPairs yields the names and values of the parameters in the segments of a path
+// that is still escaped (RFC 3986 section 3.3), decoded. Tomcat splits before it
+// decodes; where the path has an escaped semicolon, the reading of who decodes first is
+// yielded too.
+func pathPairs(path string) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		if !yieldParameters(path, yield) {
+			return
+		}
+		if decoded := unescapePercent(path); strings.Count(decoded, ";") != strings.Count(path, ";") {
+			yieldParameters(decoded, yield)
+		}
+	}
+}
+
+func yieldParameters(path string, yield func(name, value string) bool) (more bool) {
+	for segment := range strings.SplitSeq(path, "/") {
+		_, parameters, _ := strings.Cut(segment, ";")
+		for parameters != "" {
+			var parameter string
+			parameter, parameters, _ = strings.Cut(parameters, ";")
+			name, value, _ := strings.Cut(parameter, "=")
+			if !yield(unescapePercent(name), unescapePercent(value)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// withoutParameters returns a path, not escaped, without the parameters of its
+// segments.
+func withoutParameters(path string) string {
+	if strings.IndexByte(path, ';') < 0 {
+		return path
+	}
+	var b strings.Builder
+	for i, segment := range strings.Split(path, "/") {
+		if i > 0 {
+			b.WriteByte('/')
+		}
+		name, _, _ := strings.Cut(segment, ";")
+		b.WriteString(name)
+	}
+	return b.String()
+}
+
 // cookiePairs yields the names and values in Cookie header fields, as they are
 // written. It drops nothing: net/http ignores a cookie with an invalid byte in
 // it, which other backends read.

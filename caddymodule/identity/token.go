@@ -35,18 +35,23 @@ const (
 // allocating.
 const commonToken = 2048
 
+// commonHeader is the same for the decoded header.
+const commonHeader = 512
+
 // hashToken returns the hash of a token that is not empty. A token's bytes are
-// not its identity: decoders accept many spellings of the same signature. So
-// the segments that a JWT's signature covers count as they are written, the
-// others count as the bytes they decode to. Any other token counts as it is.
+// not its identity: decoders accept many spellings of the same signature, and some
+// signatures have twins. So the segments that a JWT's signature covers count as they
+// are written, the others count as the bytes they decode to, and a signature as the
+// one of its twins that oneSignature chooses. Any other token counts as it is.
 //
 // agreed is false if decoders are known to disagree about what such a segment
 // says; the hash is then that of one reading.
 func hashToken(token string) (h Hash, agreed bool) {
 	var stack [commonToken]byte
+	var inHeader [commonHeader]byte
 	buf := stack[:0]
-	if verbatim := jwtVerbatim(token); verbatim > 0 {
-		buf, agreed = appendJWT(append(buf, jwtDomain...), token, verbatim)
+	if verbatim, header := jwtVerbatim(inHeader[:0], token); verbatim > 0 {
+		buf, agreed = appendJWT(append(buf, jwtDomain...), token, verbatim, header)
 	} else {
 		buf, agreed = append(append(buf, opaqueDomain...), token...), true
 	}
@@ -56,38 +61,38 @@ func hashToken(token string) (h Hash, agreed bool) {
 // jwtVerbatim returns the number of leading segments of a JWT-shaped token that
 // nobody but its issuer can write differently: header and payload of a signed
 // one, the header (the additional data of RFC 7516 section 5.1) of an encrypted
-// one. It is 0 if the token is not shaped like a JWT.
+// one. It is 0 if the token is not shaped like a JWT. The decoded header is appended to
+// buf.
 //
 // It looks at nothing that a holder of the token could change.
-func jwtVerbatim(token string) int {
-	var verbatim int
+func jwtVerbatim(buf []byte, token string) (verbatim int, header []byte) {
 	switch strings.Count(token, ".") + 1 {
 	case jwsSegments:
 		verbatim = 2
 	case jweSegments:
 		verbatim = 1
 	default:
-		return 0
+		return 0, nil
 	}
-	header, _, _ := strings.Cut(token, ".")
+	segment, _, _ := strings.Cut(token, ".")
+	header, _ = appendDecoded(buf, segment)
 	if !isJSONObject(header) {
-		return 0
+		return 0, nil
 	}
-	return verbatim
+	return verbatim, header
 }
 
-// isJSONObject reports whether segment decodes to a JSON object.
-func isJSONObject(segment string) bool {
-	var stack [512]byte
-	decoded, _ := appendDecoded(stack[:0], segment)
-	decoded = bytes.TrimLeft(decoded, " \t\r\n")
-	return len(decoded) > 0 && decoded[0] == '{' && json.Valid(decoded)
+// isJSONObject reports whether text is a JSON object.
+func isJSONObject(text []byte) bool {
+	text = bytes.TrimLeft(text, " \t\r\n")
+	return len(text) > 0 && text[0] == '{' && json.Valid(text)
 }
 
 // appendJWT appends the segments of token, the first ones verbatim and the
-// others decoded, each behind its length.
-func appendJWT(dst []byte, token string, verbatim int) (out []byte, agreed bool) {
+// others decoded, each behind its length. header is the token's, decoded.
+func appendJWT(dst []byte, token string, verbatim int, header []byte) (out []byte, agreed bool) {
 	agreed = true
+	signed := verbatim == jwsSegments-1
 	for segment := range strings.SplitSeq(token, ".") {
 		if verbatim > 0 {
 			verbatim--
@@ -99,6 +104,12 @@ func appendJWT(dst []byte, token string, verbatim int) (out []byte, agreed bool)
 		var segmentAgreed bool
 		dst, segmentAgreed = appendDecoded(dst, segment)
 		agreed = agreed && segmentAgreed
+		if signed {
+			var one []byte
+			one, segmentAgreed = oneSignature(header, dst[start+lengthSize:])
+			dst = append(dst[:start+lengthSize], one...)
+			agreed = agreed && segmentAgreed
+		}
 		binary.BigEndian.PutUint64(dst[start:], uint64(len(dst)-start-lengthSize))
 	}
 	return dst, agreed

@@ -139,7 +139,8 @@ func TestTokenHash_DifferentTokensDiffer(t *testing.T) {
 }
 
 func encodedJWT(token string) []byte {
-	encoded, _ := appendJWT([]byte(jwtDomain), token, 2)
+	_, header := jwtVerbatim(nil, token)
+	encoded, _ := appendJWT([]byte(jwtDomain), token, 2, header)
 	return encoded
 }
 

@@ -10,9 +10,9 @@
 //
 // What every implementation promises:
 //
-//   - At most Rule.Limit holders per key once admissions are quiet: the newest
-//     admitted under Supersede, the oldest under Reject; before those who yield, in
-//     either case, all who do not.
+//   - At most Rule.Limit holders per key once admissions are quiet: those that asked
+//     last under Supersede (see Holder.Asked), those admitted first under Reject; and
+//     under either, all who do not yield before any who does.
 //   - Place.Leave gives back that place and no other, however often it is called.
 //   - Who is not Admitted has changed nothing.
 //   - Node.End is called outside of any lock, and only after the stream has
@@ -100,13 +100,16 @@ type Holder struct {
 	IssuedAt time.Time
 	// Expires is when the token is not accepted any more; zero: not known.
 	Expires time.Time
+	// Asked is when the request came, whichever way it took since: who asked later is
+	// the newer of two holders. It has the reading of this process's monotonic clock; a
+	// registry in another process is told for how long the request has been asking. Of
+	// two that asked at the same time, or that do not say when, the one that was
+	// admitted later is the newer.
+	Asked time.Time
 	// Since is when the stream's header came, and it asked for the key; zero: not yet.
 	Since time.Time
 	// Addr is the client's address, for log lines.
 	Addr string
-	// Nested says that a guard further inside governs the stream too. It may yet
-	// refuse what this one admits.
-	Nested bool
 	// Yields says that no page can read the stream, so that any site can ask for it in
 	// a user's name. Under either policy it gets a free place and no other: it ends
 	// nobody, also not its own client's streams, and takes no kept place back. Once it
@@ -139,7 +142,8 @@ type Ending struct {
 type Policy string
 
 const (
-	// Supersede admits the newcomer and ends the oldest holder.
+	// Supersede admits the newcomer and ends the oldest holder, by Holder.Asked. A
+	// newcomer that asked before all holders is itself the oldest: it is Outasked.
 	Supersede Policy = "supersede"
 	// Reject refuses the newcomer.
 	Reject Policy = "reject"
@@ -176,6 +180,10 @@ type Ask struct {
 	// Damped says that the newcomer flaps: it gets a key that is free, and ends
 	// nobody.
 	Damped bool
+	// Prefer names, by streams of their responses, holders that another guard of the
+	// request has to end, as the registry of that guard has said. If somebody has to make
+	// room for this newcomer, they do, before others.
+	Prefer []StreamID
 }
 
 // FreeLately is how long after a place of its key came free a newcomer that shows a
@@ -188,7 +196,8 @@ type Phase uint8
 
 const (
 	// Early: the upstream has not been asked. Those are ended whom the Consent
-	// allows to end; nobody is admitted, and nobody ended who is Nested.
+	// allows to end, and nobody is admitted. With the zero Consent nobody is ended: it
+	// only asks what would be.
 	Early Phase = iota
 	// Header: the upstream has answered with a stream. The newcomer is admitted.
 	Header
@@ -198,15 +207,11 @@ const (
 )
 
 // Consent is whom an Early question may end: none but holders of the newcomer's
-// own token, or of its own subject, and no Nested one: a guard further inside may yet
-// refuse the newcomer. The registry ends all that must go, or none.
+// own token, or of its own subject. The registry ends all that must go, or none.
 type Consent struct{ SameToken, SameSubject bool }
 
 // Allows reports whether the newcomer may end h early.
 func (c Consent) Allows(newcomer, h *Holder) bool {
-	if h.Nested {
-		return false
-	}
 	return c.SameToken && !h.Token.IsZero() && h.Token == newcomer.Token ||
 		c.SameSubject && !h.Subject.IsZero() && h.Subject == newcomer.Subject
 }
@@ -216,29 +221,33 @@ type Outcome uint8
 
 const (
 	// Undecided: another Ask of the same call was not admitted, or, Early, Consent
-	// does not cover all that had to go, or one of them is Nested. Nothing has
-	// changed.
+	// does not cover all that had to go. Nothing has changed.
 	Undecided Outcome = iota
 	// Admitted: the newcomer has a place, or, Early, would have one.
 	Admitted
 	// Rejected: the key is full and the rule protects its holders.
 	Rejected
-	// Denied: a denial names the newcomer. It goes before Rejected and Damped.
+	// Denied: a denial names the newcomer. It goes before Rejected, Outasked and Damped.
 	Denied
 	// Entombed: the newcomer shows a tombstone, and the key is full: the rule would
 	// refuse it, or end somebody for it who does not yield. It goes before Denied. With
 	// a limit of 0 no key is full.
 	Entombed
 	// Damped: the newcomer flaps, and the rule would end somebody for it who does not
-	// yield.
+	// yield. Outasked goes before it.
 	Damped
+	// Outasked: the key is full, and all who would have to make room asked later than
+	// the newcomer, which is a request that was answered late. A tab's newcomer is also
+	// Outasked by its own stream that asked later.
+	Outasked
 )
 
 // Admission is the answer to an Ask.
 type Admission struct {
 	Outcome Outcome
 	// Ends lists, oldest first, the holders that were ended, or, for a Reserve, will
-	// be as things stand.
+	// be as things stand. Where all asks of an Early call are Undecided, it lists those
+	// that would have to go, which Consent does not cover.
 	Ends []Victim
 	// Holders lists, where Rejected, some of those who hold the key: those of the
 	// newcomer's own token first, then the oldest; MostHolders at most.
@@ -280,9 +289,9 @@ type Place interface {
 	// Commit makes a reserved place a held one, ends the holders that are now
 	// too many and returns them, oldest first. It is called at most once, and
 	// not after Leave: then it changes nothing and returns an error. If the
-	// stream is denied, the place is given back, nobody is ended, and the error is
-	// ErrDenied; so it is with ErrYielded if the stream yields and others have filled
-	// the key meanwhile.
+	// stream is denied, or Outasked by now, or yields where there is no free place any
+	// more, the place is given back, nobody is ended, and the error is ErrDenied or
+	// ErrOutasked.
 	Commit(ctx context.Context) ([]Victim, error)
 	// Leave gives the place back, whether reserved, held or already taken away by
 	// another's admission. It may be called any number of times; the first call
@@ -349,9 +358,8 @@ type Denial struct {
 var (
 	// ErrDenied is returned for a stream that a Denial names.
 	ErrDenied = errors.New("the stream's token is no longer welcome")
-	// ErrYielded is returned for a stream that yields where there is no place for it
-	// any more.
-	ErrYielded = errors.New("the stream yields to those who took its key meanwhile")
+	// ErrOutasked is returned by Commit for a stream that is Outasked by now.
+	ErrOutasked = errors.New("a newer request has the key")
 	// ErrManyDenials is returned by Deny when it had to forget denials before their
 	// time, those first that would have been forgotten soonest.
 	ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
@@ -383,9 +391,11 @@ type Registry interface {
 	Denials
 	// Admit answers for all guards of one request that share the registry, the
 	// innermost first: all are admitted, or none. What one of them is about to end
-	// counts as gone for those after it, and so do, for all, the leaving: streams
-	// that guards of other registries are about to end. Under Reject nothing does:
-	// a holder is protected from the request's other guards too.
+	// counts as gone for those after it, and so do, for all, the leaving: streams that
+	// the request has ended, or its guards of other registries are about to. Under
+	// Reject nothing does: a holder is protected from the request's other guards too.
+	// Nobody ends for room that is made anyway: of those who would have to end, whoever
+	// can stay does, and an ask prefers to end whom another one has to.
 	Admit(ctx context.Context, phase Phase, consent Consent, asks []Ask, leaving []StreamID) ([]Admission, error)
 	// End ends every holder that the selector names, on any node, and gives up the
 	// kept places that it names. It does not end reserved places: Commit asks once

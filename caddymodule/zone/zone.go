@@ -42,6 +42,8 @@ type Zone struct {
 	Returns *conflict.Returns
 	// Audit counts what happens to contested keys.
 	Audit *conflict.Audit
+	// Nesting knows behind which guards others stand.
+	Nesting *Nesting
 	// Wheel looks after the streams.
 	Wheel *wheel.Wheel
 
@@ -58,6 +60,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zon
 		Returns: conflict.NewReturns(),
 		Audit:   conflict.NewAudit(),
 		Held:    due.NewSet[registry.ID](maxHeld),
+		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}
 	z.draining.began = make(chan struct{})

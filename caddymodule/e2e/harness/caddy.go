@@ -76,7 +76,21 @@ func (c *Caddy) Load(t testing.TB, site string, serverOptions ...string) error {
 			trusted_proxies static 127.0.0.0/8 ::1
 			%s
 		}`, strings.Join(serverOptions, "\n"))
-	text := caddyfile(c.dir, c.CaddyLog, global, fmt.Sprintf("%s {\n%s\n%s\n}", c.URL, c.tls, site))
+	return load(t, caddyfile(c.dir, c.CaddyLog, global, fmt.Sprintf("%s {\n%s\n%s\n}", c.URL, c.tls, site)))
+}
+
+// LoadSites runs a Caddy in this process with sites, given as the site blocks of a
+// Caddyfile, until the test ends. It returns Caddy's error, which callers may expect.
+func LoadSites(t testing.TB, global, sites string) (*CaddyLog, error) {
+	t.Helper()
+	dir := t.TempDir()
+	log := newCaddyLog(t, dir)
+	t.Cleanup(func() { require.NoError(t, caddy.Stop()) })
+	return log, load(t, caddyfile(dir, log, "grace_period 1s\n"+global, sites))
+}
+
+func load(t testing.TB, text string) error {
+	t.Helper()
 	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	require.NoError(t, err, text)
 	for _, w := range warnings {

@@ -1,8 +1,10 @@
 package harness
 
 import (
+	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/json"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -51,4 +53,17 @@ func Respelled(t testing.TB, token string) string {
 	require.Equal(t, want, got, "every bit of this signature's last character counts, as those of ES384 do")
 	segments[len(segments)-1] = other
 	return strings.Join(segments, ".")
+}
+
+// Twin returns an ES256 token with the other signature that its text has, (r, n-s),
+// which everybody can compute and every library accepts.
+func Twin(t testing.TB, token string) string {
+	t.Helper()
+	dot := strings.LastIndexByte(token, '.')
+	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
+	require.NoError(t, err)
+	require.Len(t, signature, 64)
+	s := new(big.Int).SetBytes(signature[32:])
+	s.Sub(elliptic.P256().Params().N, s).FillBytes(signature[32:])
+	return token[:dot+1] + base64.RawURLEncoding.EncodeToString(signature)
 }

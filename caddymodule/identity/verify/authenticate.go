@@ -35,23 +35,23 @@ func (v *Verifier) isSigned(t *signedToken) bool {
 	return false
 }
 
-// candidates are the known keys that t, by its kid, may be signed with.
+// candidates are the known keys that t, by its kid and its iss, may be signed with.
 func (v *Verifier) candidates(t *signedToken) iter.Seq[Key] {
 	return func(yield func(Key) bool) {
 		for _, key := range v.keys.named(t.kid) {
-			if !yield(key) {
+			if t.isOf(key.issuers) && !yield(key) {
 				return
 			}
 		}
 		if t.kid != "" {
 			// Who configures a key without a kid means any token.
 			for _, key := range v.keys.anonymous() {
-				if !yield(key) {
+				if t.isOf(key.issuers) && !yield(key) {
 					return
 				}
 			}
 		}
-		for _, j := range v.jwks {
+		for j := range v.published(t) {
 			for _, key := range j.keys().named(t.kid) {
 				if !yield(key) {
 					return
@@ -61,15 +61,32 @@ func (v *Verifier) candidates(t *signedToken) iter.Seq[Key] {
 	}
 }
 
+// published are the JWK sets that may vouch for t.
+func (v *Verifier) published(t *signedToken) iter.Seq[*JWKS] {
+	return func(yield func(*JWKS) bool) {
+		for _, j := range v.jwks {
+			if t.isOf(v.issuersOf[j]) && !yield(j) {
+				return
+			}
+		}
+	}
+}
+
 // lacking returns the JWK sets that do not have the key of t, as far as it is
 // known, but may have it once they are fetched. A kid that a static key has is
 // never looked for elsewhere.
 func (v *Verifier) lacking(t *signedToken) (lacking []*JWKS) {
-	if v.keys.knows(t.kid) || !slices.Contains(publicAlgorithms, t.algorithm) {
+	if !slices.Contains(publicAlgorithms, t.algorithm) {
 		return nil
 	}
-	known := slices.ContainsFunc(v.jwks, func(j *JWKS) bool { return j.keys().knows(t.kid) })
-	for _, j := range v.jwks {
+	if t.kid != "" && slices.ContainsFunc(v.keys.named(t.kid), func(key Key) bool { return t.isOf(key.issuers) }) {
+		return nil
+	}
+	known := false
+	for j := range v.published(t) {
+		known = known || j.keys().knows(t.kid)
+	}
+	for j := range v.published(t) {
 		// Two issuers may give their keys the same kid, so a set that has never
 		// been seen may have it as well.
 		if !known || j.keys() == nil {
@@ -105,6 +122,9 @@ func (v *Verifier) fetch(ctx context.Context, t *signedToken, lacking []*JWKS) e
 
 // refusal says why no key has signed t.
 func (v *Verifier) refusal(t *signedToken) error {
+	if !v.hasKeyOf(t) {
+		return errIssuer
+	}
 	err := errUnknownKey
 	for key := range v.candidates(t) {
 		if key.fits(t.algorithm) {
@@ -113,6 +133,14 @@ func (v *Verifier) refusal(t *signedToken) error {
 		err = errAlgorithmKey
 	}
 	return err
+}
+
+// hasKeyOf reports whether any key, known or not, may vouch for the issuer of t.
+func (v *Verifier) hasKeyOf(t *signedToken) bool {
+	for range v.published(t) {
+		return true
+	}
+	return slices.ContainsFunc(v.keys.all, func(key Key) bool { return t.isOf(key.issuers) })
 }
 
 // issuedBefore returns the time before which t was issued if iat is true, by a

@@ -21,6 +21,8 @@ type Key struct {
 	material   any
 	kid        string
 	algorithms []string
+	// issuers are those whose tokens it may sign; empty: anybody's.
+	issuers []string
 }
 
 // The algorithms of each kind of key: RFC 7518 section 3.1, RFC 8037 section 3.1.
@@ -53,6 +55,13 @@ func (k Key) String() string {
 // GoString is String, for %#v.
 func (k Key) GoString() string { return k.String() }
 
+// Of returns a Key like k that counts only for tokens of these issuers (iss); without
+// one, for anybody's.
+func (k Key) Of(issuers ...string) Key {
+	k.issuers = slices.Clone(issuers)
+	return k
+}
+
 // fits reports whether k is used with algorithm.
 func (k Key) fits(algorithm string) bool { return slices.Contains(k.algorithms, algorithm) }
 
@@ -68,7 +77,7 @@ func HMACSecret(secret []byte, kid string) (Key, error) {
 		return Key{}, fmt.Errorf("the HMAC secret is a PEM block %q, expected a secret; a public key is configured as such",
 			block.Type)
 	}
-	return Key{bytes.Clone(secret), kid, hmacAlgorithms}, nil
+	return Key{material: bytes.Clone(secret), kid: kid, algorithms: hmacAlgorithms}, nil
 }
 
 // PublicKeys returns the keys in a PEM file: blocks "PUBLIC KEY" (RFC 5280

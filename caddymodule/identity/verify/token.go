@@ -2,6 +2,7 @@ package verify
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -43,6 +44,8 @@ type signedToken struct {
 	signed    string
 	signature []byte
 	claims    map[string]any
+	// issuer is iss, which nobody has signed yet: it decides only which keys may.
+	issuer string
 }
 
 // Strict, as otherwise four spellings of a signature's last character are one.
@@ -74,6 +77,7 @@ func parse(text string) (*signedToken, error) {
 		signature: parsed.Signature,
 		claims:    claims,
 	}
+	t.issuer, _ = claims["iss"].(string)
 	if err := t.readHeader(parsed.Header); err != nil {
 		return nil, err
 	}
@@ -96,6 +100,11 @@ func (t *signedToken) readHeader(header map[string]any) error {
 		}
 	}
 	return nil
+}
+
+// isOf reports whether a key of these issuers may vouch for t.
+func (t *signedToken) isOf(issuers []string) bool {
+	return len(issuers) == 0 || slices.Contains(issuers, t.issuer)
 }
 
 // isSignedWith reports whether key is one that t may be signed with, and is.

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,10 +30,15 @@ type Config struct {
 	// JWKS are sets of keys that are published elsewhere. Their owner closes
 	// them; they may outlive the Verifier.
 	JWKS []*JWKS
+	// IssuersOf are the issuers (iss) whose tokens the keys of a set are good for. A set
+	// that is not in it is good for anybody's.
+	IssuersOf map[*JWKS][]string
 	// Algorithms narrows what the kinds of the keys allow, by the names of RFC
 	// 7518 section 3.1 and RFC 8037 section 3.1; empty: not narrowed.
 	Algorithms []string
-	// Issuers are the accepted values of iss; empty: iss is not looked at.
+	// Issuers are the accepted values of iss; empty: iss is not looked at, but where
+	// keys are bound to issuers. If there are several, no key may be anybody's, unless
+	// it is the only one: it could sign in the name of all.
 	Issuers []string
 	// Audiences are those of which aud must name one; empty: aud is not looked at.
 	Audiences []string
@@ -48,6 +54,7 @@ type Config struct {
 type Verifier struct {
 	keys       *keySet
 	jwks       []*JWKS
+	issuersOf  map[*JWKS][]string
 	algorithms []string
 	rules      rules
 	cache      cache
@@ -64,6 +71,9 @@ func New(config Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkIssuers(config); err != nil {
+		return nil, err
+	}
 	rules, err := newRules(config)
 	if err != nil {
 		return nil, err
@@ -71,9 +81,33 @@ func New(config Config) (*Verifier, error) {
 	return &Verifier{
 		keys:       newKeySet(config.Keys),
 		jwks:       slices.Clone(config.JWKS),
+		issuersOf:  maps.Clone(config.IssuersOf),
 		algorithms: algorithms,
 		rules:      rules,
 	}, nil
+}
+
+// checkIssuers refuses keys that could sign in the name of an issuer that has others.
+func checkIssuers(config Config) error {
+	bound, free := 0, 0
+	count := func(issuers []string) {
+		if len(issuers) > 0 {
+			bound++
+		} else {
+			free++
+		}
+	}
+	for _, key := range config.Keys {
+		count(key.issuers)
+	}
+	for _, j := range config.JWKS {
+		count(config.IssuersOf[j])
+	}
+	if free > 0 && (bound > 0 || len(config.Issuers) > 1 && free > 1) {
+		return errors.New("there are several issuers and several keys, of which some are bound to no issuer: " +
+			"whoever has one of these could sign in the name of every issuer")
+	}
+	return nil
 }
 
 // usable returns the algorithms that at least one of the keys could verify, now

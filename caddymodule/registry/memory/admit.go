@@ -18,6 +18,8 @@ type call struct {
 	asks    []registry.Ask
 	leaving []registry.StreamID
 	answers []registry.Admission
+	// plan names, where there are several asks, who ends for them.
+	plan []registry.StreamID
 }
 
 // judged is a newcomer, and what becomes of it as far as it alone is concerned.
@@ -34,10 +36,9 @@ type judged struct {
 // Admit answers for all guards of one request: all are admitted, or none. Its error
 // is registry.ErrNoKey or nil.
 //
-// A denial is looked for before a full key: Denied goes before Rejected and Damped,
-// but not before Entombed. An Early question ends no holder that is Nested: a guard further inside may yet refuse
-// the newcomer. Where two asks are for the same key, they do not count against each
-// other.
+// A denial is looked for before a full key: Denied goes before Rejected, Outasked and
+// Damped, but not before Entombed. Where two asks are for the same key, they do not
+// count against each other.
 func (r *Registry) Admit(
 	_ context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
 ) ([]registry.Admission, error) {
@@ -47,7 +48,7 @@ func (r *Registry) Admit(
 		}
 	}
 	answers := make([]registry.Admission, len(asks))
-	c := call{r, phase, consent, asks, leaving, answers}
+	c := call{in: r, phase: phase, consent: consent, asks: asks, leaving: leaving, answers: answers}
 	set := shardsOf(asks)
 	r.lock(set)
 	refused, suspects := c.decide()
@@ -57,7 +58,9 @@ func (r *Registry) Admit(
 	}
 	if phase != registry.Reserve {
 		for i := range answers {
-			r.end(answers[i].Ends, asks[i].Holder)
+			if answers[i].Outcome == registry.Admitted {
+				r.end(answers[i].Ends, asks[i].Holder)
+			}
 		}
 	}
 	return answers, nil
@@ -75,9 +78,12 @@ func (c *call) decide() (int, suspects) {
 	case refused != nil:
 		a := &c.answers[len(js)]
 		a.Outcome = refused.outcome
-		if a.Outcome == registry.Rejected {
-			a.Holders = refused.someHolders()
+		switch a.Outcome {
+		case registry.Rejected:
+			a.Holders = refused.someHolders(c.in)
 			return len(js), refused.suspects()
+		case registry.Outasked:
+			a.Holders = []*registry.Holder{youngest(viaKey, refused.slot.held).holder}
 		}
 	case c.phase == registry.Early:
 		c.makeWay(js)
@@ -103,9 +109,9 @@ func (c *call) deny() bool {
 // returns. It changes nothing that others see.
 func (c *call) judge(js []judged) ([]judged, *judged) {
 	gone := c.leaving
+	c.lookAhead()
 	for i := range c.asks {
-		h := c.asks[i].Holder
-		js = append(js, judged{newcomer: c.in.shard(h.Key).newcomer(h, termsOf(c.asks[i].Rule), gone)})
+		js = append(js, judged{newcomer: c.newcomer(i, gone)})
 		j := &js[i]
 		if j.judge(c.in, &c.asks[i]); j.outcome != registry.Admitted {
 			refused := *j // js stays on the stack
@@ -122,6 +128,60 @@ func (c *call) judge(js []judged) ([]judged, *judged) {
 	return js, nil
 }
 
+// newcomer looks up what the stream of the i-th ask finds.
+func (c *call) newcomer(i int, gone []registry.StreamID) newcomer {
+	h := c.asks[i].Holder
+	n := c.in.shard(h.Key).newcomer(h, termsOf(c.asks[i].Rule))
+	n.regard(c.in, gone, c.prefer(i))
+	return n
+}
+
+// prefer names who makes room before others for the i-th ask.
+func (c *call) prefer(i int) []registry.StreamID {
+	if len(c.plan) == 0 {
+		return c.asks[i].Prefer
+	}
+	return slices.Concat(c.asks[i].Prefer, c.plan)
+}
+
+// mostSpared bounds for how many of a plan it is tried whether they can stay.
+const mostSpared = 64
+
+// lookAhead plans who ends, where there are several asks, so that nobody ends for room
+// that is made anyway.
+func (c *call) lookAhead() {
+	if len(c.asks) < 2 {
+		return
+	}
+	for i := range c.asks {
+		c.plan = append(c.plan, c.besides(i)...)
+	}
+	if len(c.plan) < 2 || len(c.plan) > mostSpared {
+		return
+	}
+	for _, spared := range slices.Clone(c.plan) {
+		whole := c.plan
+		c.plan = slices.DeleteFunc(slices.Clone(whole), func(id registry.StreamID) bool { return id == spared })
+		for i := range c.asks {
+			if len(c.besides(i)) > 0 {
+				c.plan = whole
+				break
+			}
+		}
+	}
+}
+
+// besides names those who have to end for the i-th ask and are not in the plan.
+func (c *call) besides(i int) (more []registry.StreamID) {
+	n := c.newcomer(i, c.leaving)
+	for _, v := range n.cost().ends {
+		if !slices.ContainsFunc(c.plan, v.entry.holder.ID.SameResponse) {
+			more = append(more, v.entry.holder.ID)
+		}
+	}
+	return more
+}
+
 // judge finds out what becomes of the newcomer.
 func (j *judged) judge(in *Registry, ask *registry.Ask) {
 	j.outcome = registry.Admitted
@@ -129,28 +189,31 @@ func (j *judged) judge(in *Registry, ask *registry.Ask) {
 	if admitted {
 		j.cost = j.newcomer.cost()
 	}
-	full := j.terms.limit() > 0 && (!admitted || slices.ContainsFunc(j.ends, func(v victim) bool { return !v.entry.holder.Yields }))
+	endsProper := slices.ContainsFunc(j.ends, func(v victim) bool { return !v.entry.holder.Yields })
+	full := j.terms.limit() > 0 && (!admitted || j.outasked || endsProper)
 	switch {
 	case ask.Tombstone != nil && full:
 		j.outcome = registry.Entombed
-	case ask.Tombstone != nil:
-		j.holdUp(in)
+	case ask.Tombstone != nil && j.holdUp(in):
 	case !admitted:
 		j.outcome = registry.Rejected
+	case j.outasked:
+		j.outcome = registry.Outasked
 	case ask.Damped && full:
 		j.outcome = registry.Damped
 	}
 }
 
 // holdUp has the newcomer, which shows a tombstone, ask again if its key was full
-// until lately.
-func (j *judged) holdUp(in *Registry) {
+// until lately. It reports whether it does.
+func (j *judged) holdUp(in *Registry) bool {
 	freed := &in.shard(j.holder.Key).freed
 	latest, places := freed.lately(j.holder.Key, in.now())
 	if latest == nil || j.occupied()+places < j.terms.limit() || j.terms.limit() == 0 {
-		return
+		return false
 	}
 	j.outcome, j.until, j.taken = registry.Entombed, latest.until(), freed.await(latest)
+	return true
 }
 
 // makeWay answers an Early question: it ends whom the newcomers may end.
@@ -158,6 +221,9 @@ func (c *call) makeWay(js []judged) {
 	for i := range js {
 		for _, v := range js[i].ends {
 			if !c.consent.Allows(js[i].holder, v.entry.holder) {
+				for i := range js {
+					c.answers[i].Ends = js[i].victims()
+				}
 				return
 			}
 		}
@@ -209,7 +275,7 @@ func (c *call) admit(js []judged) {
 		a.Outcome, a.Ends, a.Place = registry.Admitted, j.victims(), e
 		if c.phase == registry.Reserve {
 			c.in.shard(e.holder.Key).giveUp(j.back)
-			a.Place = &reservation{entry: e, terms: j.terms, group: g}
+			a.Place = &reservation{entry: e, terms: j.terms, prefer: c.prefer(i), group: g}
 		} else {
 			c.in.shard(e.holder.Key).pay(j.cost)
 		}

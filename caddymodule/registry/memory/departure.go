@@ -58,6 +58,10 @@ func (a *awaited) tell() {
 	}
 }
 
+// mostDeparting is how many streams of a key, those that left last, are looked through
+// for the newcomer's own.
+const mostDeparting = 1024
+
 // departing adds to those given the streams of the newcomer's client that have left
 // its key and are yet to depart. The shard must be locked.
 func (sh *shard) departing(newcomer *registry.Holder, add []*entry) []*entry {
@@ -67,7 +71,11 @@ func (sh *shard) departing(newcomer *registry.Holder, add []*entry) []*entry {
 	}
 	ended := len(add)
 	for _, head := range []*entry{sl.departing, sl.kept} {
-		for e := range ring(viaKey, head) {
+		visited := 0
+		for e := range backwards(viaKey, head) {
+			if visited++; visited > mostDeparting {
+				break
+			}
 			if !e.departed && e.holder.SameClient(newcomer) && !slices.Contains(add[:ended], e) {
 				add = append(add, e)
 			}

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -19,9 +20,9 @@ type entry struct {
 
 	// These are guarded by the lock of the key's shard.
 
-	// age is the number of the commit, 0 before; a lower one is older. That of a stream
-	// that yields is negative.
-	age int64
+	// age is the number of the commit, 0 before. It tells who is older of those that
+	// asked at the same time.
+	age uint64
 	// slot is nil once the entry has left and departed.
 	slot *slot
 	// claim is nil for a stream without a client id, and once the entry has left.
@@ -126,13 +127,47 @@ func (e *entry) join(v via, head *entry) *entry {
 	return head
 }
 
-// hold is join of a holder: one that yields is put at the old end.
-func (e *entry) hold(v via, head *entry) *entry {
-	head = e.join(v, head)
+// enter puts e into a ring of holders, and returns its head. They are in the order in
+// which they asked, after those that yield, the one that came last first. It costs as
+// many steps as holders asked later.
+func (e *entry) enter(v via, head *entry) *entry {
 	if e.holder.Yields {
+		e.join(v, head)
+		return e
+	}
+	if head == nil || !e.isOlder(youngest(v, head)) {
+		return e.join(v, head)
+	}
+	next := youngest(v, head)
+	for next != head && e.isOlder(next.links[v].prev) {
+		next = next.links[v].prev
+	}
+	e.join(v, next) // before it, that is
+	if next == head {
 		return e
 	}
 	return head
+}
+
+// isOlder tells whether e yields, and other does not, or it asked before other did.
+func (e *entry) isOlder(other *entry) bool {
+	if e.holder.Yields != other.holder.Yields {
+		return e.holder.Yields
+	}
+	return e.holder.Asked.Before(other.holder.Asked)
+}
+
+// compareAge orders holders of a key as their ring does.
+func compareAge(a, b *entry) int {
+	switch {
+	case a.holder.Yields && b.holder.Yields:
+		return cmp.Compare(b.age, a.age)
+	case a.holder.Yields:
+		return -1
+	case b.holder.Yields:
+		return +1
+	}
+	return cmp.Or(a.holder.Asked.Compare(b.holder.Asked), cmp.Compare(a.age, b.age))
 }
 
 // leave takes e out of the ring and returns its head, nil if it is now empty.
@@ -163,6 +198,18 @@ func ring(v via, head *entry) iter.Seq[*entry] {
 			if e = e.links[v].next; e == head {
 				return
 			}
+		}
+	}
+}
+
+// backwards walks a ring, youngest first. The ring must not change meanwhile.
+func backwards(v via, head *entry) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		if head == nil {
+			return
+		}
+		for e := youngest(v, head); yield(e) && e != head; {
+			e = e.links[v].prev
 		}
 	}
 }

@@ -79,7 +79,7 @@ func Waiting(p registry.Place) int {
 
 // Age returns the number of the place's commit, 0 if there was none. Among the
 // streams of one key a higher one is newer.
-func Age(p registry.Place) int64 { return entryOf(p).age }
+func Age(p registry.Place) uint64 { return entryOf(p).age }
 
 func entryOf(p registry.Place) *entry {
 	if r, ok := p.(*reservation); ok {

@@ -143,6 +143,7 @@ func (r *Registry) End(_ context.Context, sel registry.Selector, e registry.Endi
 		}
 	}
 	ended.Departed = d.all()
+	slices.SortStableFunc(ended.Holders, func(a, b *registry.Holder) int { return a.Asked.Compare(b.Asked) })
 	for _, id := range streams {
 		r.node.End(id, e)
 	}

@@ -38,8 +38,8 @@ func (x *index) add(e *entry) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	head := sh.heads[id]
-	if h := e.hold(x.via, head); h != head {
-		sh.heads[id] = h
+	if e.join(x.via, head); head == nil {
+		sh.heads[id] = e
 	}
 }
 
@@ -70,6 +70,30 @@ func (x *index) under(id registry.ID, most int) []*entry {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	return first(most, nil, x.via, sh.heads[id])
+}
+
+// mostVisited is how many who carry an ID are looked at for those of one key.
+const mostVisited = 1024
+
+// underKey returns the oldest of those who carry id and hold key, or are kept a place,
+// most of them at most, and as far as they are among the oldest mostVisited who carry it.
+func (x *index) underKey(id, key registry.ID, most int) (es []*entry) {
+	if id.IsZero() {
+		return nil
+	}
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	visited := 0
+	for e := range ring(x.via, sh.heads[id]) {
+		if visited++; len(es) == most || visited > mostVisited {
+			break
+		}
+		if e.holder.Key == key {
+			es = append(es, e)
+		}
+	}
+	return es
 }
 
 // first adds to es the oldest of a ring, until there are most.

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"cmp"
 	"iter"
 	"math"
 	"slices"
@@ -19,10 +18,11 @@ type newcomer struct {
 	slot *slot
 	// claim is nil if the newcomer's client id has no place, or is none.
 	claim *claim
-	// gone names holders, by streams of their responses, that do not count: they
-	// are about to end.
-	gone   []registry.StreamID
-	absent absent
+	// gone are holders that do not count, since they are about to end. preferred are
+	// those that make room before others, since another guard of the request has to end
+	// them: the oldest first, and none that asked later than the newcomer.
+	gone, preferred []*entry
+	absent          absent
 	// back has the places, kept for the newcomer's client, that it takes back: one,
 	// or, for a tab, all.
 	back []*entry
@@ -60,15 +60,31 @@ func (n *newcomer) find(sh *shard) {
 	}
 }
 
-// countGone counts the holders that do not count.
-func (n *newcomer) countGone() {
-	if len(n.gone) == 0 || n.slot == nil {
+// regard has n know which holders do not count, and which make room before others:
+// both are named by streams of their responses.
+func (n *newcomer) regard(in *Registry, gone, preferred []registry.StreamID) {
+	if n.slot == nil || len(gone)+len(preferred) == 0 || n.holder.Yields { // who yields gets what is free
 		return
 	}
-	for e := range ring(viaKey, n.slot.held) {
-		if !n.isGone(e) {
-			continue
-		}
+	for _, id := range gone {
+		n.gone = in.ids.ofResponse(id, n.holder.Key, n.gone)
+	}
+	for _, id := range preferred {
+		n.preferred = in.ids.ofResponse(id, n.holder.Key, n.preferred)
+	}
+	n.preferred = slices.DeleteFunc(n.preferred, func(e *entry) bool { return n.isGone(e) || n.isOlder(e) })
+	slices.SortFunc(n.preferred, compareAge)
+	n.countGone()
+}
+
+// isOlder tells whether the newcomer asked before e did, which does not yield.
+func (n *newcomer) isOlder(e *entry) bool {
+	return !e.holder.Yields && n.holder.Asked.Before(e.holder.Asked)
+}
+
+// countGone counts the holders that do not count.
+func (n *newcomer) countGone() {
+	for _, e := range n.gone {
 		n.absent.streams++
 		if n.owns(e) {
 			n.absent.own++
@@ -84,17 +100,7 @@ func (n *newcomer) countGone() {
 }
 
 // isGone tells whether e does not count for the newcomer.
-func (n *newcomer) isGone(e *entry) bool { return names(n.gone, e.holder.ID) }
-
-// names tells whether one of the streams is of the same response as id.
-func names(streams []registry.StreamID, id registry.StreamID) bool {
-	for i := range streams {
-		if streams[i].SameResponse(id) {
-			return true
-		}
-	}
-	return false
-}
+func (n *newcomer) isGone(e *entry) bool { return slices.Contains(n.gone, e) }
 
 // present returns the youngest of the claim's holders that counts; nil if there is
 // none.
@@ -234,6 +240,8 @@ type cost struct {
 	ends []victim
 	// yields are the kept places that are given up.
 	yields []*entry
+	// outasked says that nobody is to make room: who would have to asked later.
+	outasked bool
 }
 
 // victim is a holder that must end, and why.
@@ -251,7 +259,7 @@ func (n *newcomer) cost() cost {
 	if n.isTab() {
 		for e := range ring(viaClaim, n.claim.oldest()) {
 			if !n.isGone(e) {
-				c.ends = append(c.ends, victim{e, reason.Replaced})
+				n.end(&c, e, reason.Replaced)
 			}
 		}
 	}
@@ -262,13 +270,25 @@ func (n *newcomer) cost() cost {
 	default:
 		n.supersedeStreams(&c)
 	}
-	slices.SortFunc(c.ends, func(a, b victim) int { return cmp.Compare(a.entry.age, b.entry.age) })
+	if c.outasked {
+		return cost{outasked: true}
+	}
+	slices.SortFunc(c.ends, func(a, b victim) int { return compareAge(a.entry, b.entry) })
 	return c
+}
+
+// end adds e to those in c that must end, unless it asked after the newcomer.
+func (n *newcomer) end(c *cost, e *entry, why reason.Reason) {
+	if n.isOlder(e) {
+		c.outasked = true
+		return
+	}
+	c.ends = append(c.ends, victim{e, why})
 }
 
 // supersedeStreams adds to c the places that are too many: streams that yield first;
 // under Reject no others; then kept ones, then the newcomer's own older streams, then
-// the oldest.
+// the preferred ones, then the oldest.
 func (n *newcomer) supersedeStreams(c *cost) {
 	excess := n.slot.holders + n.slot.keeping - n.absent.streams - len(c.ends) - len(c.yields) + 1 - n.terms.limit()
 	for e := range n.yielding() {
@@ -298,17 +318,23 @@ func (n *newcomer) supersedeStreams(c *cost) {
 				return
 			}
 			if !n.isGone(e) && !e.holder.Yields {
-				c.ends = append(c.ends, victim{e, reason.Replaced})
+				n.end(c, e, reason.Replaced)
 				excess--
 			}
 		}
 	}
+	for _, e := range n.preferred {
+		if excess > 0 && !n.owns(e) && !e.holder.Yields {
+			n.end(c, e, reason.Superseded)
+			excess--
+		}
+	}
 	for e := range ring(viaKey, n.slot.held) {
-		if excess <= 0 {
+		if excess <= 0 || c.outasked {
 			return
 		}
-		if !n.owns(e) && !n.isGone(e) && !e.holder.Yields { // else in c already
-			c.ends = append(c.ends, victim{e, reason.Superseded})
+		if !n.owns(e) && !n.isGone(e) && !e.holder.Yields && !slices.Contains(n.preferred, e) { // else in c already
+			n.end(c, e, reason.Superseded)
 			excess--
 		}
 	}
@@ -316,7 +342,8 @@ func (n *newcomer) supersedeStreams(c *cost) {
 
 // supersedeClients adds to c all places of the clients that are too many: first those
 // that only yield; under Reject no others; then those for which places are only kept,
-// then those whose youngest stream is oldest, never the newcomer's own.
+// then those all of whose streams are preferred, then those whose youngest stream is
+// oldest, never the newcomer's own.
 func (n *newcomer) supersedeClients(c *cost) {
 	excess := n.slot.holding - n.absent.holding - n.anonymousBack() - n.terms.limit()
 	if !n.holds() {
@@ -326,12 +353,9 @@ func (n *newcomer) supersedeClients(c *cost) {
 		switch {
 		case excess <= 0:
 			return
-		case n.owns(e):
-		case e.claim == nil:
-			c.ends = append(c.ends, victim{e, reason.Superseded})
-			excess--
-		case n.present(e.claim) == e && e.claim.kept == 0:
-			n.endAll(c, e.claim)
+		case n.owns(e), !n.isYoungest(e), e.claim != nil && e.claim.kept > 0:
+		default:
+			n.endClient(c, e)
 			excess--
 		}
 	}
@@ -347,8 +371,13 @@ func (n *newcomer) supersedeClients(c *cost) {
 			c.yields = append(c.yields, e)
 			excess--
 		case n.onlyKept(e.claim):
-			n.endAll(c, e.claim)
-			n.yieldAll(c, e.claim)
+			n.endClient(c, e)
+			excess--
+		}
+	}
+	for _, e := range n.preferred {
+		if excess > 0 && !n.owns(e) && !e.holder.Yields && n.isYoungest(e) && n.isPreferred(e) {
+			n.endClient(c, e)
 			excess--
 		}
 	}
@@ -356,22 +385,15 @@ func (n *newcomer) supersedeClients(c *cost) {
 		switch {
 		case excess <= 0:
 			return
-		case n.owns(e), n.isGone(e), e.holder.Yields:
-		case e.claim == nil:
-			c.ends = append(c.ends, victim{e, reason.Superseded})
-			excess--
-		case n.present(e.claim) == e:
-			n.endAll(c, e.claim)
-			n.yieldAll(c, e.claim)
+		case n.owns(e), n.isGone(e), e.holder.Yields, !n.isYoungest(e), n.isPreferred(e):
+		case n.isOutaskedBy(e):
+			c.outasked = true
+			return
+		default:
+			n.endClient(c, e)
 			excess--
 		}
 	}
-}
-
-// onlyKept tells whether none of the claim's holders counts but those that yield.
-func (n *newcomer) onlyKept(c *claim) bool {
-	youngest := n.present(c)
-	return youngest == nil || youngest.holder.Yields
 }
 
 // yielding ranges over the holders of the key that yield, and count.
@@ -385,13 +407,50 @@ func (n *newcomer) yielding() iter.Seq[*entry] {
 	}
 }
 
-// endAll adds to c all holders of the claim's client that count.
-func (n *newcomer) endAll(c *cost, of *claim) {
-	for e := range ring(viaClaim, of.held) {
-		if !n.isGone(e) {
-			c.ends = append(c.ends, victim{e, reason.Superseded})
+// onlyKept tells whether none of the claim's holders counts but those that yield.
+func (n *newcomer) onlyKept(c *claim) bool {
+	youngest := n.present(c)
+	return youngest == nil || youngest.holder.Yields
+}
+
+// isYoungest tells whether e is the youngest of its client's streams.
+func (n *newcomer) isYoungest(e *entry) bool { return e.claim == nil || n.present(e.claim) == e }
+
+// isPreferred tells whether all streams of e's client are preferred.
+func (n *newcomer) isPreferred(e *entry) bool {
+	if len(n.preferred) == 0 || e.claim == nil {
+		return slices.Contains(n.preferred, e)
+	}
+	for peer := range ring(viaClaim, e.claim.held) {
+		if !n.isGone(peer) && !slices.Contains(n.preferred, peer) {
+			return false
 		}
 	}
+	return true
+}
+
+// isOutaskedBy tells whether e asked after all streams of the newcomer's client.
+func (n *newcomer) isOutaskedBy(e *entry) bool {
+	if n.claim != nil {
+		if own := n.present(n.claim); own != nil && !own.isOlder(e) {
+			return false
+		}
+	}
+	return n.isOlder(e)
+}
+
+// endClient adds to c all streams and places of e's client.
+func (n *newcomer) endClient(c *cost, e *entry) {
+	if e.claim == nil {
+		c.ends = append(c.ends, victim{e, reason.Superseded})
+		return
+	}
+	for peer := range ring(viaClaim, e.claim.held) {
+		if !n.isGone(peer) {
+			c.ends = append(c.ends, victim{peer, reason.Superseded})
+		}
+	}
+	n.yieldAll(c, e.claim)
 }
 
 // yieldAll adds to c all places that are kept for the claim's client.

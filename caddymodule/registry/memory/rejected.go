@@ -1,44 +1,31 @@
 package memory
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // someHolders returns those who hold the key, as registry.Admission describes: kept
-// places too.
-func (n *newcomer) someHolders() []*registry.Holder {
-	var first []*entry // at most registry.MostHolders, the nearest first
-	add := func(e *entry) {
-		at, _ := slices.BinarySearchFunc(first, e, func(a, b *entry) int {
-			return cmp.Or(cmp.Compare(n.distance(a.holder), n.distance(b.holder)), cmp.Compare(a.age, b.age))
-		})
-		if at < registry.MostHolders {
-			first = slices.Insert(first, at, e)
-			first = first[:min(len(first), registry.MostHolders)]
+// places too. What it costs does not depend on how many there are.
+func (n *newcomer) someHolders(in *Registry) []*registry.Holder {
+	some := in.tokens.underKey(n.holder.Token, n.holder.Key, registry.MostHolders)
+	slices.SortFunc(some, compareAge)
+	for _, head := range []*entry{n.slot.held, n.slot.kept} {
+		for e := range ring(viaKey, head) {
+			if len(some) == registry.MostHolders {
+				break
+			}
+			if !slices.Contains(some, e) {
+				some = append(some, e)
+			}
 		}
 	}
-	for e := range ring(viaKey, n.slot.held) {
-		add(e)
-	}
-	for e := range ring(viaKey, n.slot.kept) {
-		add(e)
-	}
-	var out []*registry.Holder
-	for _, e := range first {
-		out = append(out, e.holder)
+	out := make([]*registry.Holder, len(some))
+	for i, e := range some {
+		out[i] = e.holder
 	}
 	return out
-}
-
-// distance is lower for a holder of the newcomer's token.
-func (n *newcomer) distance(h *registry.Holder) int {
-	if h.Token.IsZero() || h.Token != n.holder.Token {
-		return 1
-	}
-	return 0
 }
 
 // mostAsked is of how many holders, the oldest, the node is asked how long their

@@ -12,7 +12,9 @@ import (
 type reservation struct {
 	*entry
 	terms terms
-	group *group
+	// prefer names who makes room before others.
+	prefer []registry.StreamID
+	group  *group
 }
 
 // group is what the reservations of one call of Admit have in common.
@@ -27,7 +29,8 @@ type group struct {
 // Commit makes the reserved place a held one, ends the holders that are now too
 // many and returns them, oldest first. After Leave, or a second time, it changes
 // nothing and returns ErrNotReserved. If the stream is denied, it gives the place
-// back and returns registry.ErrDenied.
+// back and returns registry.ErrDenied; so it does, with registry.ErrOutasked, if those
+// who would have to make room asked later, or if it yields and there is no room.
 func (p *reservation) Commit(context.Context) ([]registry.Victim, error) {
 	victims, err := p.commit(p.group.named())
 	p.group.add(victims)
@@ -42,15 +45,19 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 	if e.state != reserved {
 		return nil, ErrNotReserved
 	}
-	n := newcomer{holder: e.holder, terms: p.terms, slot: e.slot, claim: e.claim, gone: gone}
-	if e.holder.Yields {
-		n.gone = nil
-	}
-	n.countGone()
+	n := newcomer{holder: e.holder, terms: p.terms, slot: e.slot, claim: e.claim}
+	n.regard(e.in, gone, p.prefer)
 	if n.isTab() {
 		n.findBack() // others have taken theirs back already
 	}
 	c := n.cost()
+	if c.outasked {
+		sh.giveBack(e)
+		if e.in.denials.name(e.holder) {
+			return nil, registry.ErrDenied
+		}
+		return nil, registry.ErrOutasked
+	}
 	// Held first, then asked: who denies does the opposite, so either finds the
 	// other.
 	sh.hold(e)
@@ -60,7 +67,7 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 		return nil, registry.ErrDenied
 	case e.holder.Yields && !n.fitted():
 		sh.giveBack(e)
-		return nil, registry.ErrYielded
+		return nil, registry.ErrOutasked
 	}
 	sh.pay(c)
 	e.slot.tell(0)

@@ -21,7 +21,7 @@ type shard struct {
 	// claims has a claim per key and client id with at least one place.
 	claims map[pair]*claim
 	// commits numbers the commits, so that holders have an age.
-	commits int64
+	commits uint64
 	// holders counts the held and kept places.
 	holders int
 	// freed has the keys of which a place came free lately.
@@ -31,14 +31,10 @@ type shard struct {
 // pair names the streams of one client under one key.
 type pair struct{ key, client registry.ID }
 
-// newcomer looks up what the stream finds, who does not count those gone.
-func (sh *shard) newcomer(h *registry.Holder, t terms, gone []registry.StreamID) newcomer {
-	n := newcomer{holder: h, terms: t, gone: gone}
-	if h.Yields {
-		n.gone = nil // only a place that is free is for it
-	}
+// newcomer looks up what the stream finds.
+func (sh *shard) newcomer(h *registry.Holder, t terms) newcomer {
+	n := newcomer{holder: h, terms: t}
 	n.find(sh)
-	n.countGone()
 	n.findBack()
 	return n
 }
@@ -67,14 +63,11 @@ func (sh *shard) reserve(e *entry) {
 	e.slot.countYields(e.claim, h, wasYielding, +1)
 }
 
-// hold makes e, which is reserved, the youngest holder of its key, or the oldest if it
-// yields.
+// hold makes e, which is reserved, a holder of its key: the youngest, unless others
+// asked later, or it yields.
 func (sh *shard) hold(e *entry) {
 	sh.commits++
 	e.age = sh.commits
-	if e.holder.Yields {
-		e.age = -sh.commits
-	}
 	e.state = held
 	sh.holders++
 
@@ -85,14 +78,14 @@ func (sh *shard) hold(e *entry) {
 	sl, c := e.slot, e.claim
 	sl.reservations--
 	sl.holders++
-	sl.held = e.hold(viaKey, sl.held)
+	sl.held = e.enter(viaKey, sl.held)
 	if c == nil || c.holders+c.kept == 0 {
 		sl.holding++
 	}
 	if c != nil {
 		c.reserve(e.holder, -1)
 		c.hold(e.holder, +1)
-		c.held = e.hold(viaClaim, c.held)
+		c.held = e.enter(viaClaim, c.held)
 	}
 	e.in.ids.add(e)
 	e.in.tokens.add(e)
@@ -147,7 +140,11 @@ func (sh *shard) drop(e *entry) {
 func (sh *shard) giveBack(e *entry) {
 	sl := e.slot
 	sh.remove(e)
-	sl.tell(1)
+	if e.holder.Yields {
+		sl.tell(0) // it kept nobody from a place
+	} else {
+		sl.tell(1)
+	}
 	sh.tidy(e.holder.Key, sl)
 }
 

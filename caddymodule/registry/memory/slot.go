@@ -6,8 +6,8 @@ import "github.com/sse-guard/sse-guard/caddymodule/registry"
 // exists as long as there is anyone to know of, and is guarded by the lock of
 // the key's shard, as is everything in this file.
 type slot struct {
-	// held is the ring of the key's holders, by the age of their commit, after those
-	// that yield, the one that came last first; kept that
+	// held is the ring of the key's holders, those that yield before the others, which
+	// are in the order in which they asked; kept that
 	// of the kept places, and departing that of the streams that have left while
 	// their upstream requests have not gone, both by when they got there.
 	held, kept, departing *entry
@@ -34,7 +34,7 @@ func (sl *slot) empty() bool {
 // claim is what one client id has of one key. It exists as long as the client
 // holds, is kept a place, or has reserved.
 type claim struct {
-	// held is the ring of the client's holders of the key.
+	// held is the ring of the client's holders of the key, by when they asked.
 	held *entry
 	// holders counts those held, and kept the places kept.
 	holders, kept int

@@ -36,8 +36,9 @@ func (x *streams) shard(id registry.StreamID) *streamShard { return &x[id[0]] }
 
 // bucket returns where the list begins in which id is. The shard must have buckets.
 func (sh *streamShard) bucket(id registry.StreamID) **entry {
-	// The last byte alone tells streams of one response from each other.
-	hash := binary.LittleEndian.Uint64(id[1:9]) ^ uint64(id[len(id)-1])
+	// The last byte, which alone tells streams of one response from each other, is left
+	// out, so that they are in one bucket.
+	hash := binary.LittleEndian.Uint64(id[1:9])
 	return &sh.buckets[hash&uint64(len(sh.buckets)-1)]
 }
 
@@ -98,6 +99,23 @@ func (x *streams) find(id registry.StreamID) *entry {
 		e = e.next
 	}
 	return e
+}
+
+// ofResponse adds to es the holders of key whose streams are of the same response as
+// id. The shard of the key must be locked.
+func (x *streams) ofResponse(id registry.StreamID, key registry.ID, es []*entry) []*entry {
+	sh := x.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.size == 0 {
+		return es
+	}
+	for e := *sh.bucket(id); e != nil; e = e.next {
+		if e.holder.ID.SameResponse(id) && e.holder.Key == key && e.state == held && !slices.Contains(es, e) {
+			es = append(es, e)
+		}
+	}
+	return es
 }
 
 // after returns, in order, the holders that sel names and that come after the given

@@ -27,7 +27,7 @@ func (r *Registry) Wait(_ context.Context, ask registry.Ask) (registry.Waiter, e
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	w := &waiter{in: r, holder: ask.Holder, terms: termsOf(ask.Rule), free: make(chan struct{})}
-	n := sh.newcomer(w.holder, w.terms, nil)
+	n := sh.newcomer(w.holder, w.terms)
 	switch {
 	case n.admitted():
 		close(w.free)
@@ -69,7 +69,7 @@ func (sl *slot) tell(places int) {
 		return
 	}
 	sl.waiters = slices.DeleteFunc(sl.waiters, func(w *waiter) bool {
-		n := w.in.shard(w.holder.Key).newcomer(w.holder, w.terms, nil)
+		n := w.in.shard(w.holder.Key).newcomer(w.holder, w.terms)
 		if !n.admitted() {
 			return false
 		}

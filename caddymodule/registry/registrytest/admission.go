@@ -348,14 +348,13 @@ func testPhases(t *testing.T, open Open) {
 				s.node.Endings(a.ID))
 		}},
 		{"EarlyEndsAllOrNone", testConsent},
-		{"EarlyEndsNobodyThatIsNested", func(t *testing.T, s site) {
-			a, b := Anon("a"), Anon("b")
-			b.Nested = true
-			s.holdAll(t, a, b)
-			require.Equal(t, registry.Undecided, s.askWith(t, registry.Early, anyToken, Anon("n"), one).Outcome)
+		{"EarlyWithoutConsentSaysWhomItWouldEnd", func(t *testing.T, s site) {
+			s.holdAll(t, Anon("a"), Anon("b"))
+			a := s.ask(t, registry.Early, Anon("n"), one)
+			require.Equal(t, registry.Undecided, a.Outcome)
+			require.Equal(t, []string{"a superseded", "b superseded"}, told(a.Ends))
 			require.Equal(t, []string{"a", "b"}, s.holders(t, "key"))
 			require.Empty(t, s.node.Ended())
-			require.Equal(t, []string{"a superseded", "b superseded"}, told(s.ask(t, registry.Header, Anon("n"), one).Ends))
 		}},
 		{"NodeMayCallBack", testNodeMayCallBack},
 	})

@@ -124,12 +124,59 @@ func testAsks(t *testing.T, open Open) {
 			}
 			s.requireEmpty(t)
 		}},
+		{"WhomALaterAskHasToEndMakesRoomFirst", testLookAhead},
+		{"WhoIsPreferredMakesRoomFirst", testPrefer},
 		{"NoAskNoAnswer", func(t *testing.T, s site) {
 			as, err := s.Admit(context.Background(), registry.Header, anyToken, nil, nil)
 			require.NoError(t, err)
 			require.Empty(t, as)
 		}},
 	})
+}
+
+// A store for two, full with another user's older stream and the user's own, which has
+// to go anyway: the other one stays, whichever guard is further inside.
+func testLookAhead(t *testing.T, s site) {
+	two, one := Supersede(2, registry.Streams), Supersede(1, registry.Streams)
+	for _, inner := range []string{"store", "user"} {
+		for _, phase := range []registry.Phase{registry.Early, registry.Header, registry.Reserve} {
+			s.hold(t, withKey(Anon("bob"), "store"), two)
+			s.askAll(t, registry.Header, newResponse("ann").of("store", two).of("user", one))
+			newcomer := newResponse("n").of("store", two).of("user", one)
+			if inner == "user" {
+				newcomer = newResponse("n").of("user", one).of("store", two)
+			}
+			as := s.askAll(t, phase, newcomer)
+			_, ends := outcomes(as)
+			require.Equal(t, []string{"ann/" + inner + " superseded"}, ends)
+			if phase == registry.Reserve {
+				require.Equal(t, ends, told(commit(t, as[0].Place)))
+				require.Empty(t, commit(t, as[1].Place))
+			}
+			require.Contains(t, s.holders(t, "store"), "bob")
+			s.end(t, registry.Selector{All: true}, registry.Ending{})
+		}
+	}
+}
+
+func testPrefer(t *testing.T, s site) {
+	for _, unit := range []registry.Unit{registry.Streams, registry.Clients} {
+		for _, phase := range []registry.Phase{registry.Early, registry.Reserve, registry.Header} {
+			old, young := Device("old", "D"), Device("young", "E")
+			s.holdAll(t, old, young)
+			asks := []registry.Ask{{
+				Holder: Device("n", "F"), Rule: Supersede(2, unit),
+				Prefer: []registry.StreamID{registry.NewStreamID(), young.ID.Nth(3)},
+			}}
+			as, err := s.Admit(context.Background(), phase, anyToken, asks, nil)
+			require.NoError(t, err)
+			require.Equal(t, []string{"young superseded"}, told(as[0].Ends))
+			if phase == registry.Reserve {
+				require.Equal(t, []string{"young superseded"}, told(commit(t, as[0].Place)))
+			}
+			s.end(t, registry.Selector{All: true}, registry.Ending{})
+		}
+	}
 }
 
 func testLeaving(t *testing.T, s site) {

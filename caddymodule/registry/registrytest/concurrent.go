@@ -29,6 +29,7 @@ var (
 
 func testConcurrent(t *testing.T, open Open) {
 	t.Run("Churn", func(t *testing.T) { testChurn(t, open) })
+	t.Run("WhoAskedLastSurvives", func(t *testing.T) { testLastAsked(t, open) })
 	t.Run("WaitersAllGetTheirTurn", func(t *testing.T) { testTurns(t, open) })
 	t.Run("NobodySlipsThroughALogout", func(t *testing.T) { testLogouts(t, open) })
 	t.Run("DenyAndAsk", func(t *testing.T) { testConcurrentDeny(t, open.site(t)) })

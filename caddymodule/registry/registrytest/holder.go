@@ -118,15 +118,19 @@ func requireSound(t require.TestingT, phase registry.Phase, a registry.Admission
 	require.LessOrEqual(t, len(a.Holders), registry.MostHolders)
 	require.LessOrEqual(t, len(a.Suspects), registry.MostSuspects)
 	if a.Outcome != registry.Admitted {
-		require.Empty(t, a.Ends)
 		require.Nil(t, a.Departed)
+	}
+	if a.Outcome != registry.Admitted && (a.Outcome != registry.Undecided || phase != registry.Early) {
+		require.Empty(t, a.Ends)
 	}
 	require.Equal(t, a.Until.IsZero(), a.Taken == nil)
 	if a.Outcome != registry.Entombed {
 		require.Nil(t, a.Taken)
 	}
-	if a.Outcome != registry.Rejected {
+	if a.Outcome != registry.Rejected && a.Outcome != registry.Outasked {
 		require.Empty(t, a.Holders)
+	}
+	if a.Outcome != registry.Rejected {
 		require.Empty(t, a.Suspects)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // that came free.
 type model struct {
 	reserved []*modelPlace
-	held     []*modelPlace // the oldest first, those that yield before all others
+	held     []*modelPlace // in the order in which they were admitted
 	kept     []*modelPlace // in the order in which the clients left
 	waiters  []*modelWaiter
 	endings  map[registry.StreamID][]registry.Ending
@@ -33,6 +33,8 @@ type modelPlace struct {
 	// gone are the streams that do not count at its commit; the places of one
 	// request share it.
 	gone *[]registry.StreamID
+	// prefer names who makes room first at its commit.
+	prefer []registry.StreamID
 }
 
 type modelWaiter struct {
@@ -97,11 +99,33 @@ func ownTab(newcomer, older *registry.Holder) bool {
 	return isTab(newcomer) && newcomer.Client == older.Client
 }
 
+// byAge orders holders by when they asked, and those of one time as they were.
+func byAge(holders []*registry.Holder) []*registry.Holder {
+	slices.SortStableFunc(holders, func(a, b *registry.Holder) int { return a.Asked.Compare(b.Asked) })
+	return holders
+}
+
+// inTurn orders holders of a key by who goes first: those that yield, the one that came
+// last first, then the others by when they asked.
+func inTurn(holders []*registry.Holder) []*registry.Holder {
+	yield := slices.DeleteFunc(slices.Clone(holders), func(h *registry.Holder) bool { return !h.Yields })
+	slices.Reverse(yield)
+	return slices.Concat(yield, byAge(slices.DeleteFunc(holders, func(h *registry.Holder) bool { return h.Yields })))
+}
+
+// isAmong tells whether one of the streams is of the same response as h's.
+func isAmong(streams []registry.StreamID, h *registry.Holder) bool {
+	return slices.ContainsFunc(streams, h.ID.SameResponse)
+}
+
 // view is what a newcomer finds.
 type view struct {
-	newcomer       *registry.Holder
-	rule           registry.Rule
+	newcomer *registry.Holder
+	rule     registry.Rule
+	// held are the holders that count, the oldest first.
 	held, reserved []*registry.Holder
+	// prefer names who makes room first.
+	prefer []registry.StreamID
 	// protected are the held ones and those gone: Reject counts them.
 	protected []*registry.Holder
 	// back are the kept places that it takes back, and kept the others.
@@ -115,9 +139,7 @@ func (m *model) view(h *registry.Holder, rule registry.Rule, gone []registry.Str
 		rule.Policy = registry.Reject
 	}
 	v := view{newcomer: h, rule: rule, reserved: on(h.Key, m.reserved), protected: on(h.Key, m.held)}
-	v.held = slices.DeleteFunc(on(h.Key, m.held), func(h *registry.Holder) bool {
-		return slices.ContainsFunc(gone, h.ID.SameResponse)
-	})
+	v.held = inTurn(slices.DeleteFunc(on(h.Key, m.held), func(h *registry.Holder) bool { return isAmong(gone, h) }))
 	for _, k := range on(h.Key, m.kept) {
 		if k.SameClient(h) && !h.Yields && (len(v.back) == 0 || isTab(h)) {
 			v.back = append(v.back, k)
@@ -193,40 +215,49 @@ type room struct {
 	left, kept []*registry.Holder
 	reasons    map[*registry.Holder]reason.Reason
 	yields     []*registry.Holder
+	outasked   bool
 }
 
-// victims takes holders away, one after the other, until the newcomer fits. The
-// kept places given up come besides.
-func (v view) victims() (ends []registry.Victim, yields []*registry.Holder) {
-	r := &room{v, slices.Clone(v.held), slices.Clone(v.kept), make(map[*registry.Holder]reason.Reason), v.back}
+// isOlder tells whether the newcomer asked before h did, which does not yield.
+func (v view) isOlder(h *registry.Holder) bool { return !h.Yields && v.newcomer.Asked.Before(h.Asked) }
+
+// preferred tells whether h makes room before others.
+func (v view) preferred(h *registry.Holder) bool { return isAmong(v.prefer, h) && !v.isOlder(h) }
+
+// victims takes holders away, one after the other, until the newcomer fits, or is
+// itself the one to go. The kept places given up come besides.
+func (v view) victims() (ends []registry.Victim, yields []*registry.Holder, outasked bool) {
+	r := &room{
+		view: v, left: slices.Clone(v.held), kept: slices.Clone(v.kept),
+		reasons: make(map[*registry.Holder]reason.Reason), yields: v.back,
+	}
+	for _, h := range v.held {
+		r.outasked = r.outasked || ownTab(v.newcomer, h) && v.isOlder(h)
+	}
 	r.take(reason.Replaced, func(h *registry.Holder) bool { return ownTab(v.newcomer, h) })
-	for v.rule.Limit > 0 && v.tooMany(r.left, r.kept) {
-		goes := r.firstThatYields()
-		switch {
-		case goes != nil:
+	for v.rule.Limit > 0 && v.tooMany(r.left, r.kept) && !r.outasked {
+		if goes := r.firstThatYields(); goes != nil {
 			r.take(reason.Superseded, goes)
-		case v.rule.Policy == registry.Reject || v.newcomer.Yields:
-			return r.ends(), r.yields
-		case v.rule.Unit == registry.Clients:
-			client := v.firstToGo(r.left, r.kept)
-			goes := func(h *registry.Holder) bool { return who(h) == client }
-			r.yield(goes)
-			r.take(reason.Superseded, goes)
-		default:
+			continue
+		}
+		if v.rule.Policy == registry.Reject || v.newcomer.Yields {
+			break
+		}
+		if v.rule.Unit == registry.Clients {
+			r.takeClient()
+		} else {
 			r.takeOne()
 		}
 	}
-	return r.ends(), r.yields
-}
-
-// ends lists those who end.
-func (r *room) ends() (ends []registry.Victim) {
-	for _, h := range r.held {
+	if r.outasked {
+		return nil, nil, true
+	}
+	for _, h := range v.held {
 		if why, ok := r.reasons[h]; ok {
 			ends = append(ends, registry.Victim{Holder: h, Reason: why})
 		}
 	}
-	return ends
+	return ends, r.yields, false
 }
 
 // firstThatYields finds the first stream that yields, or, where clients are counted,
@@ -280,14 +311,35 @@ func (r *room) takeOne() {
 		r.yield(func(h *registry.Holder) bool { return h == first })
 		return
 	}
+	own := func(h *registry.Holder) bool { return who(h) == who(r.newcomer) }
 	victim, why := r.left[0], reason.Superseded
-	for _, h := range r.left {
-		if who(h) == who(r.newcomer) {
-			victim, why = h, reason.Replaced
-			break
-		}
+	if i := slices.IndexFunc(r.left, own); i >= 0 {
+		victim, why = r.left[i], reason.Replaced
+	} else if i := slices.IndexFunc(r.left, r.preferred); i >= 0 {
+		victim = r.left[i]
 	}
+	r.outasked = r.isOlder(victim)
 	r.take(why, func(h *registry.Holder) bool { return h == victim })
+}
+
+// takeClient makes room for one client.
+func (r *room) takeClient() {
+	client := r.firstToGo(r.left, r.kept)
+	goes := func(h *registry.Holder) bool { return who(h) == client }
+	own := append(slices.DeleteFunc(slices.Clone(r.left), func(h *registry.Holder) bool {
+		return h.Yields || who(h) != who(r.newcomer)
+	}), r.newcomer)
+	theirs := slices.DeleteFunc(slices.Clone(r.left), func(h *registry.Holder) bool { return h.Yields || !goes(h) })
+	if len(theirs) > 0 {
+		r.outasked = newest(own).Before(newest(theirs))
+	}
+	r.yield(goes)
+	r.take(reason.Superseded, goes)
+}
+
+// newest is when the last of the holders asked.
+func newest(holders []*registry.Holder) time.Time {
+	return slices.MaxFunc(holders, func(a, b *registry.Holder) int { return a.Asked.Compare(b.Asked) }).Asked
 }
 
 // tooMany tells whether the newcomer does not fit beside those.
@@ -300,7 +352,8 @@ func (v view) tooMany(left, kept []*registry.Holder) bool {
 }
 
 // firstToGo returns the client, not the newcomer's, that must go first: one for
-// which a place is only kept, else the one whose newest stream is oldest.
+// which a place is only kept, else the one whose newest stream is oldest, of those
+// all of whose streams are preferred, if there are any.
 func (v view) firstToGo(left, kept []*registry.Holder) any {
 	proper := slices.DeleteFunc(slices.Clone(left), func(h *registry.Holder) bool { return h.Yields })
 	holding := clientsOf(proper)
@@ -309,13 +362,19 @@ func (v view) firstToGo(left, kept []*registry.Holder) any {
 			return client
 		}
 	}
-	newest := make(map[any]int)
+	newest, preferred := make(map[any]int), make(map[any]bool)
 	for age, h := range left {
+		_, more := newest[who(h)]
+		preferred[who(h)] = v.preferred(h) && (!more || preferred[who(h)])
 		newest[who(h)] = age
 	}
 	var found any
 	for client, age := range newest {
-		if client != who(v.newcomer) && (found == nil || age < newest[found]) {
+		if client == who(v.newcomer) {
+			continue
+		}
+		if found == nil || preferred[client] && !preferred[found] ||
+			preferred[client] == preferred[found] && age < newest[found] {
 			found = client
 		}
 	}
@@ -330,6 +389,8 @@ type modelAnswer struct {
 	ends []registry.Victim
 	// yields are the kept places given up.
 	yields []*registry.Holder
+	// prefer names who makes room first.
+	prefer []registry.StreamID
 	place  *modelPlace
 	// departing are the streams whose departure is to be waited for.
 	departing []*registry.Holder
@@ -342,17 +403,45 @@ func (m *model) admit(
 	answers, all := m.decide(asks, leaving, now)
 	switch {
 	case !all:
+		for i := range answers {
+			answers[i].ends = nil
+		}
 	case phase == registry.Early:
 		m.makeWay(consent, asks, answers)
 	default:
 		m.givePlaces(phase, asks, answers, leaving)
 	}
-	for i := range answers {
-		if answers[i].outcome != registry.Admitted {
-			answers[i].ends = nil
+	return answers
+}
+
+// plan returns who ends for the asks: first those whom each needs besides those before
+// it; then, in this order, whoever can stay is left out.
+func (m *model) plan(asks []registry.Ask, leaving []registry.StreamID) []registry.StreamID {
+	if len(asks) < 2 {
+		return nil
+	}
+	var plan []registry.StreamID
+	missing := func(plan []registry.StreamID, a registry.Ask) (more []registry.StreamID) {
+		v := m.view(a.Holder, a.Rule, leaving)
+		v.prefer = slices.Concat(a.Prefer, plan)
+		ends, _, _ := v.victims()
+		for _, victim := range ends {
+			if !isAmong(plan, victim.Holder) {
+				more = append(more, victim.Holder.ID)
+			}
+		}
+		return more
+	}
+	for _, a := range asks {
+		plan = append(plan, missing(plan, a)...)
+	}
+	for _, id := range slices.Clone(plan) {
+		without := slices.DeleteFunc(slices.Clone(plan), func(other registry.StreamID) bool { return other == id })
+		if !slices.ContainsFunc(asks, func(a registry.Ask) bool { return len(missing(without, a)) > 0 }) {
+			plan = without
 		}
 	}
-	return answers
+	return plan
 }
 
 // decide finds out who makes room for each newcomer, and reports whether all are
@@ -361,8 +450,9 @@ func (m *model) decide(asks []registry.Ask, leaving []registry.StreamID, now tim
 	out = make([]modelAnswer, len(asks))
 	gone := slices.Clone(leaving)
 	refused := -1
+	plan := m.plan(asks, leaving)
 	for i, a := range asks {
-		m.decideOne(a, gone, now, &out[i])
+		m.decideOne(a, gone, slices.Concat(a.Prefer, plan), now, &out[i])
 		if out[i].outcome != registry.Admitted {
 			refused = i
 			break
@@ -392,13 +482,14 @@ func (m *model) decide(asks []registry.Ask, leaving []registry.StreamID, now tim
 }
 
 // decideOne finds out what becomes of one newcomer.
-func (m *model) decideOne(a registry.Ask, gone []registry.StreamID, now time.Time, out *modelAnswer) {
+func (m *model) decideOne(a registry.Ask, gone, prefer []registry.StreamID, now time.Time, out *modelAnswer) {
 	v := m.view(a.Holder, a.Rule, gone)
-	admitted := v.admitted()
+	v.prefer, out.prefer = prefer, prefer
+	admitted, outasked := v.admitted(), false
 	if admitted {
-		out.ends, out.yields = v.victims()
+		out.ends, out.yields, outasked = v.victims()
 	}
-	full := a.Rule.Limit > 0 && (!admitted ||
+	full := a.Rule.Limit > 0 && (!admitted || outasked ||
 		slices.ContainsFunc(out.ends, func(v registry.Victim) bool { return !v.Holder.Yields }))
 	lately := 0
 	for _, freed := range m.freed[a.Holder.Key] {
@@ -417,6 +508,8 @@ func (m *model) decideOne(a registry.Ask, gone []registry.StreamID, now time.Tim
 		out.outcome = registry.Entombed
 	case !admitted:
 		out.outcome = registry.Rejected
+	case outasked:
+		out.outcome = registry.Outasked
 	case a.Damped && full:
 		out.outcome = registry.Damped
 	default:
@@ -448,12 +541,12 @@ func (m *model) givePlaces(phase registry.Phase, asks []registry.Ask, answers []
 		back[i] = m.view(a.Holder, a.Rule, nil).back
 	}
 	for i, a := range asks {
-		p := &modelPlace{a.Holder, a.Rule, &group}
+		p := &modelPlace{a.Holder, a.Rule, &group, answers[i].prefer}
 		answers[i].outcome, answers[i].place = registry.Admitted, p
 		if phase == registry.Reserve {
 			m.reserved = append(m.reserved, p)
 		} else {
-			m.hold(p)
+			m.held = append(m.held, p)
 		}
 	}
 	for i, a := range asks {
@@ -481,30 +574,27 @@ func (m *model) departingFor(h *registry.Holder, ends []registry.Victim) []*regi
 	return out
 }
 
-func (m *model) commit(p *modelPlace) []registry.Victim {
+// commit does as Place.Commit, for a stream that is not denied.
+func (m *model) commit(p *modelPlace) (ends []registry.Victim, outasked bool) {
 	v := m.view(p.holder, p.rule, *p.gone)
+	v.prefer = p.prefer
 	if !isTab(p.holder) { // it has taken its place back already
 		v.kept, v.back = on(p.holder.Key, m.kept), nil
 	}
-	ends, yields := v.victims()
+	ends, yields, outasked := v.victims()
+	if outasked {
+		m.drop(p.holder)
+		return nil, true
+	}
 	m.reserved = slices.DeleteFunc(m.reserved, func(q *modelPlace) bool { return q == p })
-	m.hold(p)
+	m.held = append(m.held, p)
 	m.giveUp(yields)
 	m.endAll(ends, p.holder)
 	m.tell(p.holder.Key, 0)
 	for _, victim := range ends {
 		*p.gone = append(*p.gone, victim.Holder.ID)
 	}
-	return ends
-}
-
-// hold makes p a held place.
-func (m *model) hold(p *modelPlace) {
-	at := len(m.held)
-	if p.holder.Yields {
-		at = 0
-	}
-	m.held = slices.Insert(m.held, at, p)
+	return ends, false
 }
 
 // fits tells whether there is a place for p, which yields.
@@ -547,7 +637,11 @@ func (m *model) drop(h *registry.Holder) {
 	if !m.departed[h.ID] {
 		m.departing = append(m.departing, h)
 	}
-	m.tell(h.Key, 1)
+	if h.Yields {
+		m.tell(h.Key, 0) // it kept nobody from a place
+	} else {
+		m.tell(h.Key, 1)
+	}
 }
 
 // depart does as Place.Departed.

@@ -49,6 +49,17 @@ func testRejected(t *testing.T, open Open) {
 			want := []registry.StreamID{hs[5].ID, hs[4].ID, hs[3].ID, hs[2].ID}
 			require.Equal(t, want, s.ask(t, registry.Header, Anon("n"), rule).Suspects)
 		}},
+		{"OfTwoThousandHoldersFourAreSuspectsUnderEitherPolicy", func(t *testing.T, s site) {
+			const many = 2000
+			s.limited(t, manyHolders(many)...)
+			n := Anon("n")
+			a := s.ask(t, registry.Header, n, Reject(many, registry.Streams))
+			require.Equal(t, registry.Rejected, a.Outcome)
+			require.Len(t, a.Suspects, registry.MostSuspects)
+			require.Len(t, a.Holders, registry.MostHolders)
+			require.Len(t, s.ask(t, registry.Header, n, Supersede(many, registry.Streams)).Ends, 1)
+			require.Len(t, s.node.Ended(), 1)
+		}},
 		{"NodeThatKnowsNothingLeavesTheOldest", func(t *testing.T, s site) {
 			hs := manyHolders(6)
 			rule := s.limited(t, hs...)

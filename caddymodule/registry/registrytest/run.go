@@ -47,6 +47,8 @@ func Run(t *testing.T, open Open) {
 		{"Admission", testAdmission},
 		{"Phases", testPhases},
 		{"Asks", testAsks},
+		{"NobodyEndsNeedlessly", testNeedless},
+		{"Asked", testAsked},
 		{"Rejected", testRejected},
 		{"Tombstones", testTombstones},
 		{"Damped", testDamped},

@@ -88,7 +88,7 @@ func testYields(t *testing.T, open Open) {
 			y := s.reserve(t, yielding(Anon("y")), rule)
 			s.hold(t, Anon("n"), rule)
 			victims, err := y.Commit(context.Background())
-			require.ErrorIs(t, err, registry.ErrYielded)
+			require.ErrorIs(t, err, registry.ErrOutasked)
 			require.Empty(t, victims)
 			require.Equal(t, []string{"n"}, s.holders(t, "key"))
 		}),

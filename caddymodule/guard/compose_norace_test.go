@@ -1,0 +1,6 @@
+//go:build !race
+
+package guard
+
+// everyNth of the compositions is tried: all.
+const everyNth = 1

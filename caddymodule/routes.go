@@ -1,0 +1,209 @@
+package caddymodule
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// placement is where a guard stands among the routes of a configuration.
+type placement struct {
+	guard *Handler
+	site  site
+	// answered names what answers every request before it comes to the guard; empty:
+	// nothing does, as far as that is known.
+	answered string
+	// uncounted are methods to which a matcher narrows the guard, none of which counts.
+	uncounted []string
+	// never is a pattern of a path to which a matcher narrows the guard, and which no
+	// path has; empty: none is known.
+	never string
+}
+
+// site is what people take for one: the routes of a server for the same hosts. A site
+// block of a Caddyfile is one of them on each server that it listens with.
+type site struct{ server, hosts string }
+
+// placements finds the guards in the routes of the HTTP app, in an order that does not
+// change. Those in routes of other handlers than subroute and invoke it does not find.
+func placements(app *caddyhttp.App) []placement {
+	var found []placement
+	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
+		w := &walk{server: app.Servers[name], invoking: make(map[string]bool)}
+		w.list(w.server.Routes, way{site: site{server: name}})
+		found = append(found, w.found...)
+	}
+	return found
+}
+
+// walk goes through the routes of a server as requests do.
+type walk struct {
+	server *caddyhttp.Server
+	// invoking are the named routes that the walk is in.
+	invoking map[string]bool
+	found    []placement
+}
+
+// way is what is known of the requests that come to a place.
+type way struct {
+	site site
+	// top says that the site is known: the routes are inside one of the server's.
+	top bool
+	// answered is as in placement.
+	answered string
+	// methods are lists of which a request has one method each.
+	methods [][]string
+	// never is as in placement.
+	never string
+}
+
+// list visits routes in order. It returns what answers every request that comes to
+// them, empty if some come out behind them.
+func (w *walk) list(routes caddyhttp.RouteList, at way) (answers string) {
+	// Of the routes of a group, a request goes through the first that matches.
+	closed := make(map[string]string) // groups that no request leaves open, and by what
+	open := make(map[string]bool)     // groups of which some requests come out
+	for _, r := range routes {
+		inside := at
+		inside.answered = cmp.Or(at.answered, answers, closed[r.Group])
+		if !at.top {
+			inside.site.hosts, inside.top = hostsOf(r.MatcherSets), true
+		}
+		if methods := methodsOf(r.MatcherSets); len(methods) > 0 {
+			inside.methods = append(slices.Clip(at.methods), methods)
+		}
+		inside.never = cmp.Or(at.never, neverOf(r.MatcherSets))
+		by := w.handlers(r.Handlers, inside)
+		if by == "" && r.Terminal {
+			by = "a terminal route"
+		}
+		if r.Group != "" && by == "" {
+			open[r.Group] = true
+		}
+		if len(r.MatcherSets) > 0 {
+			continue
+		}
+		if r.Group != "" {
+			closed[r.Group] = cmp.Or(closed[r.Group], by, "another route of its group")
+		}
+		if by != "" && !open[r.Group] {
+			answers = cmp.Or(answers, by)
+		}
+	}
+	return answers
+}
+
+// handlers visits the handlers of a route.
+func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers string) {
+	for _, h := range handlers {
+		by := ""
+		switch h := h.(type) {
+		case *Handler:
+			w.found = append(w.found, placement{
+				guard: h, site: at.site, answered: at.answered, uncounted: h.uncountedOf(at.methods), never: at.never,
+			})
+		case *caddyhttp.Subroute:
+			by = w.list(h.Routes, at)
+		case *caddyhttp.Invoke:
+			by = w.invoke(h.Name, at)
+		case *reverseproxy.Handler:
+			if len(h.HandleResponse) == 0 { // as forward_auth has it, whose routes may go on
+				by = "reverse_proxy"
+			}
+		case *caddyhttp.StaticResponse:
+			if code := string(h.StatusCode); code != "103" && !strings.Contains(code, "{") { // after 103 it goes on
+				by = "respond, or redir,"
+			}
+		case *caddyhttp.StaticError:
+			by = "error"
+		case *fileserver.FileServer:
+			if !h.PassThru {
+				by = "file_server"
+			}
+		}
+		answers = cmp.Or(answers, by)
+		at.answered = cmp.Or(at.answered, by)
+	}
+	return answers
+}
+
+func (w *walk) invoke(name string, at way) (answers string) {
+	r, known := w.server.NamedRoutes[name]
+	if !known || w.invoking[name] {
+		return ""
+	}
+	w.invoking[name] = true
+	defer delete(w.invoking, name)
+	return w.list(caddyhttp.RouteList{*r}, at)
+}
+
+// hostsOf are the hosts that matchers ask for, in a text that tells them apart from
+// others; empty: any.
+func hostsOf(sets caddyhttp.MatcherSets) string {
+	var hosts []string
+	for _, set := range sets {
+		for _, m := range set {
+			if m, ok := m.(*caddyhttp.MatchHost); ok {
+				hosts = append(hosts, *m...)
+			}
+		}
+	}
+	slices.Sort(hosts)
+	return strings.Join(slices.Compact(hosts), ", ")
+}
+
+// methodsOf are the methods that a request must have one of to match; nil: any.
+func methodsOf(sets caddyhttp.MatcherSets) []string {
+	var methods []string
+	for _, set := range sets {
+		narrowed := false
+		for _, m := range set {
+			if m, ok := m.(*caddyhttp.MatchMethod); ok {
+				methods, narrowed = append(methods, *m...), true
+			}
+		}
+		if !narrowed {
+			return nil
+		}
+	}
+	return methods
+}
+
+// neverOf returns a pattern of the paths that a request must have one of to match, if
+// none of them is that of a path: paths begin with /, patterns also with * or a
+// placeholder.
+func neverOf(sets caddyhttp.MatcherSets) (pattern string) {
+	for _, set := range sets {
+		never := ""
+		for _, m := range set {
+			if m, ok := m.(*caddyhttp.MatchPath); ok && !slices.ContainsFunc(*m, mayBePath) && len(*m) > 0 {
+				never = (*m)[0]
+			}
+		}
+		if never == "" {
+			return ""
+		}
+		pattern = cmp.Or(pattern, never)
+	}
+	return pattern
+}
+
+func mayBePath(pattern string) bool {
+	return pattern == "" || strings.ContainsAny(pattern[:1], `/*{?[\`)
+}
+
+// uncountedOf returns the first list of methods none of which the guard counts; nil if
+// there is none.
+func (h *Handler) uncountedOf(lists [][]string) []string {
+	for _, methods := range lists {
+		if !slices.ContainsFunc(methods, h.Methods.Count) {
+			return methods
+		}
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package caddymodule
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// checkPlacements looks at where the guards stand. It warns of those that see nothing,
+// and refuses sites that would share holders by mistake.
+func (a *App) checkPlacements() error {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return nil //nolint:nilerr // there are no sites
+	}
+	found := placements(app.(*caddyhttp.App))
+	for _, p := range found {
+		a.warnOf(p)
+	}
+	return checkZones(found)
+}
+
+// warnOf warns of a guard that will see nothing, or count nothing.
+func (a *App) warnOf(p placement) {
+	fields := []zap.Field{zap.String("zone", p.guard.Zone), zap.String("site", p.site.String())}
+	if p.guard.DefinedAt != "" {
+		fields = append(fields, zap.String("defined_at", p.guard.DefinedAt))
+	}
+	switch {
+	case p.answered != "":
+		a.logger.Warn("a guard sees no request: "+p.answered+" answers all of them before; put sse_guard before it, or leave out the global option: order sse_guard", fields...)
+	case p.never != "":
+		a.logger.Warn("a guard sees no request: its matcher asks for a path that none is; paths begin with /",
+			append(fields, zap.String("path", p.never))...)
+	case len(p.uncounted) > 0 && !p.guard.servesUncounted():
+		a.logger.Warn("a guard counts no request: its matcher lets none through but by methods that do not count; write: methods "+strings.Join(p.uncounted, " "), fields...)
+	}
+}
+
+// servesUncounted reports whether the guard is of use to requests that do not count: it
+// verifies their tokens, or logs out.
+func (h *Handler) servesUncounted() bool {
+	return h.RequireToken || h.JWT != nil || len(h.Logout) > 0
+}
+
+// String is the site as people know it.
+func (s site) String() string { return cmp.Or(s.hosts, "any host of "+s.server) }
+
+// checkZones refuses guards of two sites whose keys may be the same in one zone, where
+// one names no zone: a user of one site could end the streams of the other's. The
+// default key has the host in it.
+func checkZones(found []placement) error {
+	sites := sameSites(found)
+	for i, a := range found {
+		for _, b := range found[:i] {
+			if a.guard.zoneNamed && b.guard.zoneNamed || a.guard.zone.key != b.guard.zone.key {
+				continue
+			}
+			if sites[a.site] != sites[b.site] && mayMeet(a.guard.Key, b.guard.Key) {
+				return fmt.Errorf("%s and %s: their guards have a key and share the zone %q, so that a user of one site could end the streams of another user of the other; "+
+					"name a zone in both guards: different ones, such as %s and %s, or the same one if their users are the same",
+					b, a, a.guard.Zone, b.zoneLine("a"), a.zoneLine("b"))
+			}
+		}
+	}
+	return nil
+}
+
+// sameSites maps sites to the one that stands for them: those that one directive of a
+// Caddyfile, or one guard, is in are one.
+func sameSites(found []placement) map[site]site {
+	of := make(map[site]site)
+	first := make(map[any]site)
+	for _, p := range found {
+		if _, known := of[p.site]; !known {
+			of[p.site] = p.site
+		}
+		directive := any(p.guard)
+		if p.guard.DefinedAt != "" {
+			directive = p.guard.DefinedAt
+		}
+		other, known := first[directive]
+		if !known {
+			first[directive] = p.site
+			continue
+		}
+		from, to := of[p.site], of[other]
+		for s := range of {
+			if of[s] == from {
+				of[s] = to
+			}
+		}
+	}
+	return of
+}
+
+// mayMeet reports whether two configured keys may be the same for two requests of
+// different sites. Keys are the same if all their parts are. The host tells sites apart
+// as it does in the default key.
+func mayMeet(a, b []string) bool {
+	if len(a) == 0 || len(b) == 0 || len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		words := !strings.Contains(a[i], "{") && !strings.Contains(b[i], "{")
+		if words && a[i] != b[i] || hasHost(a[i]) && hasHost(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasHost reports whether a part of a key has the host.
+func hasHost(part string) bool {
+	return strings.Contains(part, "{http.request.host}") || strings.Contains(part, "{http.request.hostport}")
+}
+
+// String names the guard's place for people.
+func (p placement) String() string {
+	if p.guard.DefinedAt == "" {
+		return p.site.String()
+	}
+	return p.guard.DefinedAt + " (" + p.site.String() + ")"
+}
+
+// zoneLine is the line that names the guard's zone after its site, or otherwise if that
+// has no name.
+func (p placement) zoneLine(otherwise string) string {
+	host, _, _ := strings.Cut(p.site.hosts, ", ")
+	return "`zone " + cmp.Or(host, otherwise) + "`"
+}
