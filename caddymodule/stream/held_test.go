@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
 func TestOpenRetry_GoesBeforeTheFirstBlockThatHasData(t *testing.T) {
@@ -275,6 +276,39 @@ func TestHold_AnEndOfBothSidesLosesNothingOfAnUnframedBody(t *testing.T) {
 			p.Stream().End(superseded)
 		})
 		assert.Equal(t, "words", rec.Body.String())
+	}
+}
+
+// Some backends send the byte order mark long before the first event.
+func TestHold_AByteOrderMarkAloneTearsNothing(t *testing.T) {
+	const mark = "\ufeff"
+	end := func(p *Response, _ http.ResponseWriter) {
+		p.Stream().End(superseded)
+		<-p.upstream.Done()
+	}
+	for name, test := range map[string]struct {
+		then func(p *Response, w http.ResponseWriter)
+		want string
+	}{
+		"a heartbeat":         {func(p *Response, w http.ResponseWriter) { p.Stream().relay.beat() }, beatText},
+		"an end":              {end, notice(reason.Superseded, "")},
+		"an event":            {func(_ *Response, w http.ResponseWriter) { sse(w, "data: a\n\n") }, mark + "data: a\n\n"},
+		"nothing":             {func(*Response, http.ResponseWriter) {}, mark},
+		"an unfinished event": {func(p *Response, w http.ResponseWriter) { sse(w, "data: a"); end(p, w) }, mark + "data: a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for cut := range 3 {
+				var all strings.Builder
+				for _, a := range holding(t, heldConfig(), func(p *Response, w http.ResponseWriter) {
+					sse(w, mark[:cut], mark[cut:])
+					<-time.After(time.Minute)
+					test.then(p, w)
+				}) {
+					all.WriteString(a.bytes)
+				}
+				assert.Equal(t, test.want, all.String())
+			}
+		})
 	}
 }
 
