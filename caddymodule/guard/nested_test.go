@@ -344,15 +344,28 @@ func TestNested_WhoeverAnswersBetweenTwoGuardsHasAnswered(t *testing.T) {
 	}, perStore(rejecting, onlyAtHeader), perUser(onlyAtHeader))
 }
 
-// A user's own older stream goes, which makes the room in the store: it is told once.
+// A user's own older stream goes, which makes the room in the store: it is told once,
+// and nobody else's ends, also not the oldest one in the store.
 func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
-	for name, oneZone := range map[string]bool{"one zone": true, "two zones": false} {
+	for name, test := range map[string]struct{ oneZone, bobFirst bool }{
+		"one zone":                     {true, false},
+		"one zone, another is oldest":  {true, true},
+		"two zones":                    {false, false},
+		"two zones, another is oldest": {false, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
-				if oneZone {
+				if test.oneZone {
 					s.guards[inner].Zone = s.guards[outer].Zone
 				}
-				ann, bob := s.open(in("books", "ann")), s.open(in("books", "bob"))
+				var ann, bob *client
+				if test.bobFirst {
+					bob = s.open(in("books", "bob"))
+				}
+				ann = s.open(in("books", "ann"))
+				if !test.bobFirst {
+					bob = s.open(in("books", "bob"))
+				}
 				s.open(in("books", "ann"))
 				require.True(t, ann.ends())
 				require.Equal(t, 1, strings.Count(ann.text(), "event: DUPLICATED_CONNECTION"), ann.text())
