@@ -133,6 +133,9 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 		q.tellUntracked()
 		return stream.Pass
 	default:
+		if q.tracked() {
+			q.guard.warnIfEncoded(header) // handlers further out may compress it yet
+		}
 		return stream.Admit
 	}
 }

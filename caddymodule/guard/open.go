@@ -73,7 +73,6 @@ func (q *request) Opened() {
 		return
 	}
 	z.Sessions.Add(q.holder, s)
-	q.guard.warnIfEncoded(q.response.Header())
 	q.tell(event.Admitted{Stream: q.self()})
 }
 
