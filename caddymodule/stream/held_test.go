@@ -44,6 +44,34 @@ func TestOpenRetry_GoesBeforeTheFirstBlockThatHasData(t *testing.T) {
 	}
 }
 
+// A client that shows an id of ours would show it for as long as the application sends
+// none.
+func TestForgetID_TheFirstBlockThatHasDataTakesTheClientsIDAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		chunks []string
+		retry  time.Duration
+		want   string
+	}{
+		"nothing comes":    {nil, 0, ""},
+		"an event":         {[]string{"data: a\n\n", "data: b\n\n"}, 0, "id:\ndata: a\n\ndata: b\n\n"},
+		"one with an id":   {[]string{"id: 1\ndata: a\n\n"}, 0, "id:\nid: 1\ndata: a\n\n"},
+		"no data yet":      {[]string{": c\n\nretry: 1\n\n", "data\n\n"}, 0, ": c\n\nretry: 1\n\nid:\ndata\n\n"},
+		"a retry besides":  {[]string{": c\n\n", "data: a\n\n"}, 3 * time.Second, ": c\n\nid:\nretry: 3000\ndata: a\n\n"},
+		"behind a BOM":     {[]string{"\ufeff", "data: a\n\n"}, 0, "id:\ndata: a\n\n"},
+		"no event at all":  {[]string{"words"}, 0, "words"},
+		"a part at a time": {[]string{"da", "ta: a", "\n\ndata: b\n\n"}, 0, "id:\ndata: a\n\ndata: b\n\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, gate := testConfig, newGate()
+			cfg.OpenRetry = test.retry
+			gate.terms.ForgetID = true
+			rec, sum := serve(t, gate, cfg, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, test.chunks...) })
+			assert.Equal(t, test.want, rec.Body.String())
+			assert.Zero(t, sum.Ending)
+		})
+	}
+}
+
 // Behind something of ours a byte order mark would spoil the first field, and the
 // event would be lost.
 func TestByteOrderMark_IsDroppedBehindOurs_WhereverItIsCut(t *testing.T) {

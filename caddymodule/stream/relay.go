@@ -76,7 +76,7 @@ func (r *relay) start() {
 	defer r.unlock()
 	r.out.open = true
 	if !r.opaque {
-		r.out.retry = r.s.cfg.OpenRetry
+		r.out.retry, r.out.forget = r.s.cfg.OpenRetry, r.s.terms.ForgetID
 	}
 	r.happen(onOpened)
 }

@@ -49,6 +49,9 @@ type Terms struct {
 	// Untracked streams hold nothing, and are relayed byte for byte: their events are
 	// not told apart, and nothing is written into them.
 	Untracked bool
+	// ForgetID says that the client holds a last event id that is not the
+	// application's. Its first event takes that away, unless it has an id itself.
+	ForgetID bool
 	// Keep is how long the place is kept if the client leaves by itself; 0: not.
 	Keep time.Duration
 	// Notice appends what the client is told at the end, which may be nothing. It may
