@@ -52,7 +52,7 @@ func TestTombstone_OfAFreeKeyIsDropped(t *testing.T) {
 				s.pass(registry.FreeLately)
 				asked := s.backend.asked()
 				c := s.open(token("ann"), field("Last-Event-ID", id), query("x="+id))
-				require.Equal(t, forgotten+hello, c.text())
+				require.Equal(t, hello, c.text())
 				require.Equal(t, asked+1, s.backend.asked())
 				require.Empty(t, s.backend.last().Header["Last-Event-Id"])
 				require.Empty(t, s.backend.last().URL.RawQuery)
@@ -61,6 +61,18 @@ func TestTombstone_OfAFreeKeyIsDropped(t *testing.T) {
 			}, configure)
 		})
 	}
+}
+
+// Else the client shows it for as long as the application sends no id.
+func TestTombstone_OfAFreeKeyIsTakenAwayFromTheClient(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		id := s.entombedClient(token("ann"))
+		s.leaveAll()
+		s.pass(registry.FreeLately)
+		s.backend.answer = answering(http.StatusOK, "text/event-stream", "data: a\n\n")
+		require.Equal(t, "id:\ndata: a\n\n", s.open(token("ann"), field("Last-Event-ID", id)).text())
+		require.Equal(t, "data: a\n\n", s.open(token("ann"), field("Last-Event-ID", "41")).text())
+	})
 }
 
 func TestTombstone_CountsWhileTheRuleWouldRefuseOrEndSomebody(t *testing.T) {
@@ -106,7 +118,7 @@ func TestTombstone_OfAKeyThatCameFreeLatelyIsHeldUp(t *testing.T) {
 					require.Equal(t, asked, s.backend.asked())
 				}
 				s.pass(1)
-				require.Equal(t, forgotten+hello, c.text(), "nobody has taken it")
+				require.Equal(t, hello, c.text(), "nobody has taken it")
 				require.Equal(t, asked+1, s.backend.asked())
 
 				s.leaveAll()

@@ -338,9 +338,6 @@ func newBackend() *backend { return &backend{} }
 
 const hello = "id: 7\ndata: hello\n\n"
 
-// forgotten begins the first event of a client that shows a tombstone.
-const forgotten = "id:\n"
-
 func (b *backend) serve(w http.ResponseWriter, r *http.Request) error {
 	b.note("in", r)
 	defer b.note("out", r)

@@ -54,7 +54,9 @@ func TestForgetID_TheFirstBlockThatHasDataTakesTheClientsIDAway(t *testing.T) {
 	}{
 		"nothing comes":    {nil, 0, ""},
 		"an event":         {[]string{"data: a\n\n", "data: b\n\n"}, 0, "id:\ndata: a\n\ndata: b\n\n"},
-		"one with an id":   {[]string{"id: 1\ndata: a\n\n"}, 0, "id:\nid: 1\ndata: a\n\n"},
+		"one with an id":   {[]string{"id: 1\ndata: a\n\n"}, 0, "id: 1\ndata: a\n\n"},
+		"an id before it":  {[]string{"id: 1\n\ndata: a\n\n"}, 0, "id: 1\n\ndata: a\n\n"},
+		"a torn one":       {[]string{"id: 1\nx: " + strings.Repeat("x", 2000), "\ndata: a\n\n", "data: b\n\n"}, 0, "id: 1\nx: " + strings.Repeat("x", 2000) + "\ndata: a\n\ndata: b\n\n"},
 		"no data yet":      {[]string{": c\n\nretry: 1\n\n", "data\n\n"}, 0, ": c\n\nretry: 1\n\nid:\ndata\n\n"},
 		"a retry besides":  {[]string{": c\n\n", "data: a\n\n"}, 3 * time.Second, ": c\n\nid:\nretry: 3000\ndata: a\n\n"},
 		"behind a BOM":     {[]string{"\ufeff", "data: a\n\n"}, 0, "id:\ndata: a\n\n"},

@@ -51,7 +51,7 @@ func (o *output) upstream(p []byte) {
 
 // opening takes out the lines that are due before the first block that has data.
 func (o *output) opening() (lines []byte) {
-	if o.forget {
+	if o.forget && o.scanner.LastEventID() == "" { // else the application's takes it away
 		lines = eventstream.AppendForgetID(lines)
 	}
 	if o.retry > 0 {

@@ -50,7 +50,7 @@ type Terms struct {
 	// not told apart, and nothing is written into them.
 	Untracked bool
 	// ForgetID says that the client holds a last event id that is not the
-	// application's. Its first event takes that away, unless it has an id itself.
+	// application's. The first event takes that away, unless the application's id does.
 	ForgetID bool
 	// Keep is how long the place is kept if the client leaves by itself; 0: not.
 	Keep time.Duration
