@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -117,6 +119,22 @@ func TestDirectory_TellsWhoLostTheKeyToWhom(t *testing.T) {
 			require.Equal(t, by, lost.To)
 			require.False(t, lost.Gone(), "its client was told")
 		}
+	})
+}
+
+// Whoever is told keeps that for minutes, and for many streams.
+func TestDirectory_WhatItTellsOfALossKeepsNothingOfTheStream(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		g := h.open("a")
+		writer := weak.Make(g.rec)
+		h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Superseded})
+		<-g.done
+		gone := h.told[0].(event.Lost).Gone
+		g, h.told = nil, nil
+		<-time.After(2 * time.Minute)
+		runtime.GC()
+		require.Nil(t, writer.Value())
+		require.False(t, gone())
 	})
 }
 
