@@ -1,13 +1,17 @@
 package guard
 
 import (
+	"encoding/hex"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 const outer, inner = 0, 1
@@ -375,4 +379,39 @@ func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
 			}, perStore(onlyAtHeader, limited(2)), perUser(onlyAtHeader))
 		})
 	}
+}
+
+// meanwhile is a writer to which something happens before the header goes out.
+type meanwhile struct {
+	*client
+	do func()
+}
+
+func (m meanwhile) WriteHeader(status int) {
+	m.do()
+	m.client.WriteHeader(status)
+}
+
+// The innermost guard's place is committed first: one that it has lost by then ends
+// nobody further out.
+func TestNested_APlaceThatIsLostInsideEndsNobodyFurtherOut(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(in("books", "ann"))
+		newer := &client{r: s.backend.last().Clone(t.Context()), header: http.Header{}}
+		newer.r.Header.Set("X-User", "bob")
+		newer.r.Header.Set("Authorization", "Bearer token of bob")
+		w := meanwhile{newer, func() { // the user logs out
+			hash, err := hex.DecodeString(newer.published("sse_guard.token"))
+			require.NoError(t, err)
+			denial := registry.Denial{Token: registry.ID(hash), Until: time.Now().Add(time.Hour)}
+			require.NoError(t, s.guards[inner].Zone.Registry.Deny(t.Context(), denial))
+		}}
+		env := func(r *http.Request) Env { return &aroundRequest{newer, r, r.URL.Path, nil} }
+		_ = s.guards[outer].Serve(w, newer.r, func(w http.ResponseWriter, r *http.Request) error {
+			return s.guards[inner].Serve(w, r, s.backend.serve, env(r))
+		}, env(newer.r))
+		s.settle()
+		require.False(t, older.over())
+		require.Equal(t, 1, s.holders(outer))
+	}, perStore(onlyAtHeader), perUser(onlyAtHeader))
 }
