@@ -186,6 +186,9 @@ type Env interface {
 	Snapshot() (restore func())
 	// WriteDeadline is when the server cuts the response off; zero: never.
 	WriteDeadline() time.Time
+	// FullDuplex reports whether the server sends the header of an answer to an HTTP/1
+	// request that is not all there yet.
+	FullDuplex() bool
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// Connection is the client's connection.
