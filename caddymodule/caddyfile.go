@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
@@ -21,13 +20,23 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
+	if err := handler.checkLogouts(matcher); err != nil {
+		return nil, h.WrapErr(err)
+	}
 	handler.DefinedAt = definedAt(h)
-	return handler, nil
+	return h.NewRoute(matcher, handler), nil
 }
 
 // definedAt names the directive by its place in the Caddyfile. That of a snippet is
@@ -61,6 +70,7 @@ func definedAt(h httpcaddyfile.Helper) string {
 //	    policy         supersede|reject
 //	    takeover       auto|response|request
 //	    retry_refused  <status...>|off
+//	    allow_origin   any|<origin...>
 //	    require_token
 //	    on_reject      event|park|status
 //	    retry          <duration>
@@ -84,7 +94,7 @@ func definedAt(h httpcaddyfile.Helper) string {
 //	        unverified
 //	    }
 //	    on_expiry      renew|end|keep
-//	    logout         [<method>] <path> [client|user|token] [<status...>]  # repeatable
+//	    logout         [<method>] <path> [client|user|token] [<status...>] [deny <duration>]  # repeatable
 //	    heartbeat      <duration>|off
 //	    dead_after     <duration>|off
 //	    stall_after    <duration>|off
@@ -237,6 +247,11 @@ func parseRetryRefused(h *Handler, args []string) error {
 	return nil
 }
 
+func parseAllowOrigin(h *Handler, args []string) error {
+	h.AllowOrigin = args
+	return nil
+}
+
 func parseMaxEventSize(h *Handler, args []string) error {
 	size, err := humanize.ParseBytes(args[0])
 	if err != nil || size < 1 || size > math.MaxInt32 {
@@ -276,6 +291,13 @@ func parseLogout(h *Handler, args []string) error {
 		l.Method, args = args[0], args[1:]
 	}
 	l.Path, args = args[0], args[1:]
+	if n := len(args); n >= 2 && args[n-2] == "deny" {
+		deny, err := parseDuration("logout: deny", args[n-1], leastDeny)
+		if err != nil {
+			return err
+		}
+		l.Deny, args = deny, args[:n-2]
+	}
 	if len(args) > 0 && (args[0] == "" || args[0][0] > '9') {
 		if args[0] == "" {
 			return fmt.Errorf("logout: %q is not allowed; it is client, user, token or a status", args[0])

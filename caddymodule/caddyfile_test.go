@@ -79,6 +79,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"logout":                {`logout /logout`, `{"logout":[{"path":"/logout"}]}`},
 	"logout, scope":         {`logout /logout token`, `{"logout":[{"path":"/logout","scope":"token"}]}`},
 	"logout, status":        {`logout POST /logout 302`, `{"logout":[{"method":"POST","path":"/logout","status":[302]}]}`},
+	"logout, deny":          {`logout /logout deny 1h`, `{"logout":[{"path":"/logout","deny":3600000000000}]}`},
+	"logout, deny, status":  {`logout /logout token 2xx 302 deny 1m`, `{"logout":[{"path":"/logout","scope":"token","status":[2,302],"deny":60000000000}]}`},
 	"logout, everything":    {"logout POST /api/logout client 2xx 302\nlogout * token\nlogout DELETE */session", `{"logout":[{"method":"POST","path":"/api/logout","scope":"client","status":[2,302]},{"path":"*","scope":"token"},{"method":"DELETE","path":"*/session"}]}`},
 	"shared_account":        {`shared_account 3 1h`, `{"shared_account":{"addresses":3,"window":3600000000000}}`},
 	"heartbeat":             {`heartbeat 5s`, `{"heartbeat":5000000000}`},
@@ -99,6 +101,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"takeover response":     {`takeover response`, `{"takeover":"response"}`},
 	"retry_refused":         {`retry_refused 409 429`, `{"retry_refused":[409,429]}`},
 	"retry_refused off":     {`retry_refused off`, `{"retry_refused":[]}`},
+	"allow_origin":          {`allow_origin https://app.example.com http://localhost:3000`, `{"allow_origin":["https://app.example.com","http://localhost:3000"]}`},
+	"allow_origin any":      {`allow_origin any`, `{"allow_origin":["any"]}`},
 	"require_token":         {`require_token`, `{"require_token":true}`},
 	"on_reject event":       {`on_reject event`, `{"on_reject":"event"}`},
 	"on_reject park":        {"on_reject park\npolicy reject", `{"policy":"reject","on_reject":"park"}`},
@@ -307,7 +311,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, zone"
+	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -337,6 +341,8 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"logout, no path":   {`logout POST`, []string{"Caddyfile:3", "logout", `"POST"`, "begins with / or *"}},
 		"logout, scope":     {`logout /out everybody`, []string{"Caddyfile:3", "logout", `"everybody"`, "client, user, token"}},
 		"logout, status":    {`logout /out 3x`, []string{"Caddyfile:3", "logout", `"3x"`, "2xx"}},
+		"logout, deny":      {`logout /out deny 10ms`, []string{"Caddyfile:3", "logout: deny", `"10ms"`, "at least 1s"}},
+		"logout, no time":   {`logout /out deny`, []string{"Caddyfile:3", "logout", `"deny"`, "client, user, token"}},
 		"logout, class":     {`logout /out 20xx`, []string{"Caddyfile:3", "logout", `"20xx"`, "2xx"}},
 		"logout, no class":  {`logout /out 2`, []string{"Caddyfile:3", "logout", `"2"`, "2xx"}},
 		"logout, user":      {`logout /out user`, []string{"Caddyfile:4", "logout /out user", "jwt"}},
@@ -361,21 +367,27 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"wrong limit unit":  {`limit 1 users`, []string{"Caddyfile:3", "limit", `"users"`, "streams, clients"}},
 		"wrong case":        {`policy Reject`, []string{"Caddyfile:3", "policy", `"Reject"`, "supersede, reject"}},
 
-		"methods: any, and one":     {`methods any POST`, []string{"Caddyfile:3", "methods", `"any POST"`, "stands alone"}},
-		"methods: no name":          {`methods "GET POST"`, []string{"Caddyfile:3", "methods", `"GET POST"`, "any, or the name of a method"}},
-		"methods: HEAD":             {`methods GET head`, []string{"Caddyfile:3", "methods", `"head"`, "no body"}},
-		"methods: any, late":        {`methods POST any`, []string{"Caddyfile:3", "methods", `"POST any"`, "stands alone"}},
-		"park, supersede":           {"on_reject park\nlimit 2", []string{"Caddyfile:", "on_reject park", "policy supersede", "policy reject"}},
-		"probe, supersede":          {"policy supersede\nprobe 2s", []string{"Caddyfile:", "probe 2s", "policy supersede", "policy reject"}},
-		"reserve, supersede":        {`reserve 2s`, []string{"Caddyfile:", "reserve 2s", "policy reject"}},
-		"leeway, short":             {"jwt {\npublic_key a.pem\nleeway 5us\n}", []string{"Caddyfile:5", "leeway", `"5us"`, "at least 1ms"}},
-		"negative limit":            {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
-		"retry_refused: no status":  {`retry_refused 409 conflict`, []string{"Caddyfile:3", "retry_refused", `"conflict"`, "400 to 599", "or off"}},
-		"retry_refused: a success":  {`retry_refused 204`, []string{"Caddyfile:3", "retry_refused", "204", "400 to 599"}},
-		"retry_refused: off and on": {`retry_refused off 409`, []string{"Caddyfile:3", "retry_refused", `"off"`, "400 to 599"}},
-		"limit no number":           {`limit one`, []string{"Caddyfile:3", "limit", `"one"`, "a number"}},
-		"limit a fraction":          {`limit 1.5`, []string{"Caddyfile:3", "limit", `"1.5"`, "a number"}},
-		"limit too large":           {`limit 99999999999999999999`, []string{"Caddyfile:3", "limit", `"99999999999999999999"`, "a number"}},
+		"methods: any, and one":      {`methods any POST`, []string{"Caddyfile:3", "methods", `"any POST"`, "stands alone"}},
+		"methods: no name":           {`methods "GET POST"`, []string{"Caddyfile:3", "methods", `"GET POST"`, "any, or the name of a method"}},
+		"methods: HEAD":              {`methods GET head`, []string{"Caddyfile:3", "methods", `"head"`, "no body"}},
+		"methods: any, late":         {`methods POST any`, []string{"Caddyfile:3", "methods", `"POST any"`, "stands alone"}},
+		"park, supersede":            {"on_reject park\nlimit 2", []string{"Caddyfile:", "on_reject park", "policy supersede", "policy reject"}},
+		"probe, supersede":           {"policy supersede\nprobe 2s", []string{"Caddyfile:", "probe 2s", "policy supersede", "policy reject"}},
+		"reserve, supersede":         {`reserve 2s`, []string{"Caddyfile:", "reserve 2s", "policy reject"}},
+		"leeway, short":              {"jwt {\npublic_key a.pem\nleeway 5us\n}", []string{"Caddyfile:5", "leeway", `"5us"`, "at least 1ms"}},
+		"negative limit":             {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
+		"allow_origin: any and one":  {`allow_origin any https://a.example`, []string{"Caddyfile:3", "allow_origin", `"any"`, "stands alone"}},
+		"allow_origin: a path":       {`allow_origin https://a.example/`, []string{"Caddyfile:3", "allow_origin", `"https://a.example/"`, "https://app.example.com"}},
+		"allow_origin: a host":       {`allow_origin a.example`, []string{"Caddyfile:3", "allow_origin", `"a.example"`, "an origin as browsers write it"}},
+		"allow_origin: upper case":   {`allow_origin https://A.example`, []string{"Caddyfile:3", "allow_origin", `"https://A.example"`, "in lower case"}},
+		"allow_origin: its own port": {`allow_origin https://a.example:443`, []string{"Caddyfile:3", "allow_origin", `"https://a.example:443"`, "not the scheme's own"}},
+		"allow_origin: everybody":    {`allow_origin *`, []string{"Caddyfile:3", "allow_origin", `"*"`, "it is any"}},
+		"retry_refused: no status":   {`retry_refused 409 conflict`, []string{"Caddyfile:3", "retry_refused", `"conflict"`, "400 to 599", "or off"}},
+		"retry_refused: a success":   {`retry_refused 204`, []string{"Caddyfile:3", "retry_refused", "204", "400 to 599"}},
+		"retry_refused: off and on":  {`retry_refused off 409`, []string{"Caddyfile:3", "retry_refused", `"off"`, "400 to 599"}},
+		"limit no number":            {`limit one`, []string{"Caddyfile:3", "limit", `"one"`, "a number"}},
+		"limit a fraction":           {`limit 1.5`, []string{"Caddyfile:3", "limit", `"1.5"`, "a number"}},
+		"limit too large":            {`limit 99999999999999999999`, []string{"Caddyfile:3", "limit", `"99999999999999999999"`, "a number"}},
 
 		"bad retry":            {`retry soon`, []string{"Caddyfile:3", "retry", `"soon"`, "a duration of at least 1ms"}},
 		"retry without a unit": {`retry 5`, []string{"Caddyfile:3", "retry", `"5"`, "such as 500ms or 5s"}},

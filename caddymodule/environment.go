@@ -114,6 +114,14 @@ func (e *environment) ClientIP() string {
 	return ip
 }
 
+// ForwardedHosts implements guard.Env.
+func (e *environment) ForwardedHosts() []string {
+	if trusted, _ := caddyhttp.GetVar(e.r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
+		return nil
+	}
+	return e.r.Header["X-Forwarded-Host"]
+}
+
 // Connection implements guard.Env.
 func (e *environment) Connection() stream.Connection {
 	c, ok := e.r.Context().Value(connKey{}).(*connection)
@@ -124,11 +132,21 @@ func (e *environment) Connection() stream.Connection {
 	return c.Connection
 }
 
+// Users implements guard.Env.
+func (e *environment) Users() *stream.Users {
+	c, ok := e.r.Context().Value(connKey{}).(*connection)
+	if !ok {
+		return nil
+	}
+	return &c.users
+}
+
 // connection is one that the server has accepted. Most never carry a stream, so
 // its TCP connection is looked for when the first one comes.
 type connection struct {
 	stream.Connection
-	once sync.Once
+	once  sync.Once
+	users stream.Users
 }
 
 type connKey struct{}

@@ -23,7 +23,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(Handler{})
-	httpcaddyfile.RegisterHandlerDirective("sse_guard", parseCaddyfile)
+	httpcaddyfile.RegisterDirective("sse_guard", parseCaddyfile)
 	// Before invoke, and so before handle, handle_path, route and reverse_proxy.
 	httpcaddyfile.RegisterDirectiveOrder("sse_guard", httpcaddyfile.Before, "invoke")
 }
@@ -120,6 +120,14 @@ type Handler struct {
 	// 40, 80, 160 and 320 milliseconds, until the backend has it or `end_timeout` is
 	// over. An empty list turns it off. Default: `409`.
 	RetryRefused []int `json:"retry_refused,omitzero"`
+
+	// Whose pages can read the streams: origins such as `https://app.example.com`, or
+	// `any`. It is needed only where the guard cannot see that the backend lets them,
+	// since the answer's `Access-Control-Allow-Origin` is set behind its back, as by a
+	// deferred `header` directive. A stream that no page can read is one that any site
+	// can ask for in a user's name: it gets a free place and no other, ends nobody, and
+	// gives its place to the first who asks, whatever the policy. Default: none.
+	AllowOrigin []string `json:"allow_origin,omitempty"`
 
 	// Refuse streams without a token with 401, which stops `EventSource` from
 	// asking again. Default: off.
@@ -354,6 +362,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		Rule:           registry.Rule{Policy: h.Policy, Limit: *h.Limit, Unit: h.LimitUnit},
 		Takeover:       h.Takeover,
 		RetryRefused:   h.RetryRefused,
+		AllowOrigin:    h.origins(),
 		RequireToken:   h.RequireToken,
 		Logouts:        logouts,
 		Probe:          time.Duration(*h.Probe),

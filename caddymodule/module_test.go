@@ -138,7 +138,10 @@ func TestLogouts_MatchMethodPathAndStatus(t *testing.T) {
 		matches              bool
 		succeeds, fails      []int
 	}{
-		"any method":  {`{"path": "/logout"}`, "DELETE", "/logout", true, []int{200, 204}, []int{199, 302, 403, 500}},
+		"a POST":      {`{"path": "/logout"}`, "POST", "/logout", true, []int{200, 204}, []int{199, 302, 403, 500}},
+		"a DELETE":    {`{"path": "/logout"}`, "DELETE", "/logout", true, nil, nil},
+		"a GET":       {`{"path": "/logout"}`, "GET", "/logout", false, nil, nil},
+		"a GET, said": {`{"path": "/logout", "method": "GET"}`, "GET", "/logout", true, nil, nil},
 		"method":      {`{"path": "/logout", "method": "POST"}`, "POST", "/logout", true, nil, nil},
 		"not method":  {`{"path": "/logout", "method": "POST"}`, "GET", "/logout", false, nil, nil},
 		"not path":    {`{"path": "/logout"}`, "POST", "/logout/all", false, nil, nil},

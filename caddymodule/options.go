@@ -106,6 +106,11 @@ var options = []option[*Handler]{
 		doc:   "Statuses with which a backend refuses a newcomer because it still counts the stream that has just ended for it. The backend is asked again after 20, 40, 80, 160 and 320 ms, within `end_timeout`, if the request is a GET without a body and the answer has no `Retry-After`.",
 		parse: parseRetryRefused, validate: (*Handler).validateRetryRefused, fill: fillRetryRefused,
 	},
+	{
+		name: "allow_origin", syntax: "any|<origin...>", defDoc: "none",
+		doc:   "Whose pages can read the streams, where that is set behind the guard's back. See [below](#other-sites).",
+		parse: parseAllowOrigin, validate: (*Handler).validateAllowOrigin,
+	},
 	toggle(option[*Handler]{
 		name: "require_token", defDoc: "off",
 		doc: "Streams without a token get 401.",
@@ -161,8 +166,8 @@ var options = []option[*Handler]{
 		doc: "At the token's `exp`: end the stream unless a later token of the same session came; end it; leave it.",
 	}, func(h *Handler) *guard.OnExpiry { return &h.OnExpiry }, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
 	{
-		name: "logout", syntax: "[<method>] <path> [client|user|token] [<status...>]", repeats: true, defDoc: "none",
-		doc:   "A request that logs out. Default scope: `client` if the request has a client id, else `token`. Default status: `2xx`.",
+		name: "logout", syntax: "[<method>] <path> [client|user|token] [<status...>] [deny <duration>]", repeats: true, defDoc: "none",
+		doc:   "A request that logs out. Default method: `POST` and `DELETE`; scope: `client` if the request has a client id that a stream has too, else `token`; status: `2xx`; `deny`, how long a token without an end is not accepted: `30s`.",
 		parse: parseLogout, validate: (*Handler).validateLogouts,
 	},
 	durationOrOff(option[*Handler]{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -129,6 +130,35 @@ func (h *Handler) validateRetryRefused() error {
 		}
 	}
 	return nil
+}
+
+// anyOrigin alone stands for every origin.
+const anyOrigin = "any"
+
+func (h *Handler) validateAllowOrigin() error {
+	for _, origin := range h.AllowOrigin {
+		if origin == anyOrigin && len(h.AllowOrigin) > 1 {
+			return fmt.Errorf("allow_origin: %q stands alone, got %q; write: allow_origin any, or the origins", origin, strings.Join(h.AllowOrigin, " "))
+		}
+		if origin != anyOrigin && !isOrigin(origin) {
+			return fmt.Errorf("allow_origin: %q is not allowed; it is any, or an origin as browsers write it: a scheme and a host in lower case, and a port that is not the scheme's own, such as https://app.example.com", origin)
+		}
+	}
+	return nil
+}
+
+func isOrigin(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Hostname() != "" && u.Scheme+"://"+u.Host == text && strings.ToLower(text) == text &&
+		(u.Scheme != "https" || u.Port() != "443") && (u.Scheme != "http" || u.Port() != "80")
+}
+
+// origins is what the option allow_origin means to the guard.
+func (h *Handler) origins() guard.Origins {
+	if slices.Contains(h.AllowOrigin, anyOrigin) {
+		return guard.Origins{Any: true}
+	}
+	return guard.Origins{Named: h.AllowOrigin}
 }
 
 func (h *Handler) validateMaxEventSize() error {

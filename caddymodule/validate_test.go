@@ -87,6 +87,8 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"logout path":               {`{"logout": [{"path": "logout"}]}`, []string{"logout", `"logout"`, "begins with / or *"}},
 		"logout method":             {`{"logout": [{"path": "/", "method": "post"}]}`, []string{"logout", `"post"`, "capitals"}},
 		"logout by OPTIONS":         {`{"logout": [{"path": "/", "method": "OPTIONS"}]}`, []string{"logout", "OPTIONS"}},
+		"logout deny":               {`{"logout": [{"path": "/", "deny": 5}]}`, []string{"logout: deny", "5ns", "at least 1s"}},
+		"allow_origin":              {`{"allow_origin": ["null"]}`, []string{"allow_origin", `"null"`, "a scheme and a host"}},
 		"logout status":             {`{"logout": [{"path": "/", "status": [20]}]}`, []string{"logout", "20", "100 to 599"}},
 		"logout scope":              {`{"logout": [{"path": "/", "scope": "all"}]}`, []string{"logout", `"all"`, "client, user, token"}},
 		"heartbeat too short":       {`{"heartbeat": "1ms"}`, []string{"heartbeat", "1ms", "100ms"}},

@@ -19,7 +19,7 @@ type Audit struct {
 
 	// mu guards the fields below. No line is called with it held.
 	mu        sync.Mutex
-	refusals  *due.Map[registry.ID, refusals]
+	refusals  *due.Map[refused, refusals]
 	takeovers *due.Map[registry.ID, takeovers]
 	closed    bool
 }
@@ -36,7 +36,7 @@ func newAudit(keys int) *Audit {
 
 // reset forgets all keys.
 func (a *Audit) reset(keys int) {
-	a.refusals = due.NewMap[registry.ID, refusals](keys)
+	a.refusals = due.NewMap[refused, refusals](keys)
 	a.takeovers = due.NewMap[registry.ID, takeovers](keys)
 }
 
@@ -79,10 +79,15 @@ func (a *Audit) shut() (untold lines, first bool) {
 // Where there are too many keys, what is untold of the forgotten one is told at
 // once. After Close, every newcomer is.
 func (a *Audit) Rejected(key registry.ID, line func(attempts int)) {
-	a.rejected(key, line).tell()
+	a.refuse(refused{key: key}, line).tell()
 }
 
-func (a *Audit) rejected(key registry.ID, tell func(attempts int)) lines {
+// Parked is Rejected for newcomers that flap. They are counted apart.
+func (a *Audit) Parked(key registry.ID, line func(attempts int)) {
+	a.refuse(refused{key: key, parked: true}, line).tell()
+}
+
+func (a *Audit) refuse(key refused, tell func(attempts int)) lines {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {

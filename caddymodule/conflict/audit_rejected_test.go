@@ -225,3 +225,15 @@ func TestRejected_ConcurrentlyNothingIsLost(t *testing.T) {
 		require.Equal(t, users*times, told)
 	})
 }
+
+func TestParked_IsToldAsRejectedIsAndApart(t *testing.T) {
+	auditInBubble(t, conflict.MaxKeys, func(t *testing.T, s *auditSite) {
+		s.refuse("a", 3)
+		for range 5 {
+			s.Parked(id("a"), s.line("parked"))
+		}
+		s.requireTold(t, "a 1", "parked 1")
+		s.pass(time.Minute)
+		require.ElementsMatch(t, []string{"a 2", "parked 4"}, s.lines())
+	})
+}

@@ -76,10 +76,18 @@ const (
 // clients that close their EventSource when they are told, and never show their
 // tombstone, if they are used in turn, each within 10 s of its loss.
 type Damping struct {
-	// mu guards known and all that it has. Nothing is called with it held that was
-	// given from outside.
+	// sweeper forgets what is of no account any more, also if nothing else happens.
+	// Its lock is mu.
+	sweeper *due.Sweeper
+
+	// mu guards the fields below and all that they have. Nothing is called with it
+	// held that was given from outside.
 	mu    sync.Mutex
 	known *due.Map[registry.ID, history]
+	// aging has the keys by when their oldest loss is one no more. A loss refers to
+	// its stream.
+	aging  due.Queue[registry.ID, struct{}]
+	closed bool
 }
 
 // Loss is that a stream lost its key to a newcomer.
@@ -112,7 +120,22 @@ type Rule struct {
 // NewDamping returns a Damping that knows of no loss.
 func NewDamping() *Damping { return newDamping(maxKeys) }
 
-func newDamping(keys int) *Damping { return &Damping{known: due.NewMap[registry.ID, history](keys)} }
+func newDamping(keys int) *Damping {
+	d := &Damping{known: due.NewMap[registry.ID, history](keys)}
+	d.sweeper = due.NewSweeper(&d.mu, d.next, d.take)
+	return d
+}
+
+// Close forgets everything, and stops the timer for good.
+func (d *Damping) Close() {
+	d.sweeper.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for e := d.known.First(); e != nil; e = d.known.First() {
+		d.remove(e)
+	}
+}
 
 // Lost notes that a stream lost its key.
 func (d *Damping) Lost(l Loss) {
@@ -121,16 +144,25 @@ func (d *Damping) Lost(l Loss) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
 	now := time.Now()
-	d.forget(now)
 	over := now.Add(excuseTime)
 	e := d.known.Find(l.Key)
 	if e == nil {
-		e, _ = d.known.Add(l.Key, over)
+		var forgotten *due.Entry[registry.ID, history]
+		e, forgotten = d.known.Add(l.Key, over)
+		if forgotten != nil {
+			d.aging.Remove(&forgotten.Value.aging)
+		}
+		e.Value.aging.Key = l.Key
 	}
 	e.Value.advance(now)
 	e.Value.add(&loss{Loss: l, at: now})
 	d.known.Extend(e, over)
+	d.age(e)
+	d.sweeper.Arm()
 }
 
 // Shown notes that a client showed a tombstone of its key, made at the given time.
@@ -254,16 +286,4 @@ func (d *Damping) unasked(key registry.ID) []unasked {
 		}
 	}
 	return out
-}
-
-// forget forgets the first keys if their time is over. It is called before one is
-// added, so two at once are enough for their number to fall.
-func (d *Damping) forget(now time.Time) {
-	for range 2 {
-		e := d.known.Due(now)
-		if e == nil {
-			return
-		}
-		d.known.Remove(e)
-	}
 }

@@ -1,6 +1,7 @@
 package conflict_test
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 	"time"
@@ -50,24 +51,78 @@ func TestDamping_ForgetsTheKeyFirstWhoseTimeIsOverFirst(t *testing.T) {
 	})
 }
 
+// It is forgotten when its time is over, also if nothing else happens.
 func TestDamping_ForgetsWhatIsOfNoAccount(t *testing.T) {
 	dampingInBubble(t, func(t *testing.T, _ *dampingSite) {
 		d := conflict.NewDamping()
-		for _, key := range []string{"a", "b", "c", "d"} {
-			lose(d, key)
+		defer d.Close()
+		for i := range 3 * conflict.MaxBatch { // in more than one step
+			lose(d, fmt.Sprint(i))
 		}
-		pass(20 * time.Second)
+		pass(time.Second)
 		lose(d, "e")
-		require.Equal(t, 3, d.Keys())
 		lose(d, "e")
-		require.Equal(t, 1, d.Keys())
-		require.Equal(t, 2, d.Losses(id("e")))
-		pass(20*time.Second - 1)
-		lose(d, "e")
-		require.Equal(t, 3, d.Losses(id("e")))
+		pass(19*time.Second - 1)
+		require.Equal(t, 3*conflict.MaxBatch+1, d.Keys())
 		pass(1)
-		lose(d, "e")
+		require.Equal(t, 1, d.Keys())
+		pass(time.Second - 1)
 		require.Equal(t, 2, d.Losses(id("e")))
+		pass(1)
+		require.Zero(t, d.Keys())
+	})
+}
+
+// Whom a key was taken from is asked whether its client had gone, and so kept with its
+// connection. That is over long before the key itself is forgotten.
+func TestDamping_LetsGoOfStreamsAlthoughNothingHappens(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, s *dampingSite) {
+		s.open("a")
+		s.open("b")
+		s.open("a") // takes it back: that is remembered for five minutes
+		require.Equal(t, 2, s.Losses(key))
+		pass(20 * time.Second)
+		require.Zero(t, s.Losses(key))
+		require.Equal(t, 1, s.Keys())
+	})
+}
+
+func TestDamping_GivesItsMemoryBack(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, _ *dampingSite) {
+		d, r := conflict.NewDamping(), conflict.NewReturns()
+		defer d.Close()
+		defer r.Close()
+		before := heap()
+		for i := range conflict.MaxKeys {
+			loser := newcomer(numbered(i), "a")
+			held := make([]byte, 1<<10) // stands for a connection
+			d.Lost(lost(loser, newcomer(numbered(i), "b"), func() bool { return len(held) == 0 }))
+			r.Left(loser, 5*time.Second)
+		}
+		require.Greater(t, heap(), before+8<<20)
+		pass(time.Minute)
+		require.Less(t, heap(), before+1<<20)
+		require.Zero(t, d.Keys())
+		runtime.KeepAlive(r)
+	})
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func TestDamping_KnowsNothingOnceItIsClosed(t *testing.T) {
+	dampingInBubble(t, func(t *testing.T, _ *dampingSite) {
+		d := conflict.NewDamping()
+		lose(d, "a")
+		d.Close()
+		require.Zero(t, d.Keys())
+		lose(d, "a")
+		require.Zero(t, d.Keys())
+		d.Close()
 	})
 }
 
@@ -77,11 +132,9 @@ func TestDamping_RemembersTakeBacksForFiveHalfLives(t *testing.T) {
 		s.open("b")
 		s.open("a")
 		pass(5*time.Minute - 1)
-		lose(s.Damping, "other")
-		require.Equal(t, 2, s.Keys())
-		pass(1)
-		lose(s.Damping, "other")
 		require.Equal(t, 1, s.Keys())
+		pass(1)
+		require.Zero(t, s.Keys())
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
@@ -24,6 +25,8 @@ type history struct {
 	parked bool
 	// takes are the newcomers of the last minute that a person asked for.
 	takes []takeBack
+	// aging is the key's place in the queue of that name.
+	aging due.Entry[registry.ID, struct{}]
 }
 
 // takeBack is that a newcomer took the key back.
@@ -58,6 +61,12 @@ func (h *history) advance(now time.Time) {
 	if h.atRest(now) {
 		h.rest()
 	}
+	h.age(now)
+}
+
+// age forgets the losses that are older than excuseTime, and what they caused when that
+// counts no more.
+func (h *history) age(now time.Time) {
 	h.losses = slices.DeleteFunc(h.losses, func(l *loss) bool {
 		if now.Sub(l.at) < excuseTime {
 			return false

@@ -1,5 +1,13 @@
 package conflict
 
+import "github.com/sse-guard/sse-guard/caddymodule/registry"
+
+// refused is whose newcomers are refused, and how.
+type refused struct {
+	key    registry.ID
+	parked bool
+}
+
 // refusals are the newcomers of one key that were refused since the last line.
 type refusals struct {
 	attempts int

@@ -1,7 +1,6 @@
 package conflict
 
 import (
-	"sync"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
@@ -12,9 +11,7 @@ import (
 // themselves. Some clients do so at once, again and again. All methods may be called
 // concurrently.
 type Returns struct {
-	// mu guards known.
-	mu    sync.Mutex
-	known *due.Map[parked, struct{}]
+	known *due.Set[parked]
 }
 
 // parked is who was parked: any client of the token, as client ids are the clients'
@@ -24,33 +21,21 @@ type parked struct{ key, token registry.ID }
 // NewReturns returns a Returns that knows of nobody.
 func NewReturns() *Returns { return newReturns(maxKeys) }
 
-func newReturns(keys int) *Returns { return &Returns{known: due.NewMap[parked, struct{}](keys)} }
+func newReturns(keys int) *Returns { return &Returns{known: due.NewSet[parked](keys)} }
+
+// Close forgets everybody.
+func (r *Returns) Close() { r.known.Close() }
 
 // Left notes that newcomer has left, who is to come back in the given time.
 func (r *Returns) Left(newcomer *registry.Holder, back time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	for range 2 { // one more than is added
-		if e := r.known.Due(now); e != nil {
-			r.known.Remove(e)
-		}
-	}
-	who := parked{newcomer.Key, newcomer.Token}
-	e := r.known.Find(who)
-	if e == nil {
-		e, _ = r.known.Add(who, now.Add(back))
-	}
-	r.known.Extend(e, now.Add(back))
+	r.known.Add(parked{newcomer.Key, newcomer.Token}, time.Now().Add(back))
 }
 
 // Early returns how much earlier than it was to newcomer is back; 0: it is not.
 func (r *Returns) Early(newcomer *registry.Holder) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.known.Find(parked{newcomer.Key, newcomer.Token})
-	if e == nil {
+	until := r.known.Until(parked{newcomer.Key, newcomer.Token})
+	if until.IsZero() {
 		return 0
 	}
-	return max(time.Until(e.At()), 0)
+	return max(time.Until(until), 0)
 }

@@ -13,6 +13,7 @@ import (
 func TestReturns_TellHowEarlySomebodyIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReturns(2)
+		defer r.Close()
 		ann := &registry.Holder{Key: registry.ID{1}, Token: registry.ID{1}}
 		bob := &registry.Holder{Key: registry.ID{1}, Token: registry.ID{2}}
 		eve := &registry.Holder{Key: registry.ID{2}, Token: registry.ID{1}}
@@ -29,6 +30,9 @@ func TestReturns_TellHowEarlySomebodyIsBack(t *testing.T) {
 
 		r.Left(bob, time.Second)
 		require.Equal(t, 1, r.known.Len(), "ann's time is over")
+		<-time.After(2 * time.Second)
+		require.Zero(t, r.known.Len(), "also if nothing else happens")
+		r.Left(bob, time.Second)
 		r.Left(ann, time.Minute)
 		r.Left(eve, time.Minute)
 		require.Equal(t, 2, r.known.Len(), "there is room for two")

@@ -1,6 +1,11 @@
 package conflict
 
-import "time"
+import (
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
 
 // maxBatch is how many windows are looked at while the lock is held once.
 const maxBatch = 256
@@ -51,4 +56,53 @@ func (a *Audit) end(first, now time.Time) line {
 	}
 	a.refusals.Extend(e, now.Add(minute))
 	return e.Value.take()
+}
+
+// next returns when something is to be forgotten first; zero: nothing is. It is called
+// with the lock held.
+func (d *Damping) next() time.Time {
+	first, oldest := d.known.First(), d.aging.First()
+	switch {
+	case first == nil:
+		return time.Time{}
+	case oldest != nil && oldest.At().Before(first.At()):
+		return oldest.At()
+	default:
+		return first.At()
+	}
+}
+
+// take forgets the next that are of no account any more; nil: nothing is. It is called
+// with the lock held.
+func (d *Damping) take(now time.Time) (act func()) {
+	for range maxBatch {
+		first := d.next()
+		if first.IsZero() || first.After(now) {
+			break
+		}
+		act = func() {} // there may be more
+		if e := d.known.Due(now); e != nil {
+			d.remove(e)
+			continue
+		}
+		e := d.known.Find(d.aging.First().Key)
+		e.Value.age(now)
+		d.age(e)
+	}
+	return act
+}
+
+func (d *Damping) remove(e *due.Entry[registry.ID, history]) {
+	d.aging.Remove(&e.Value.aging)
+	d.known.Remove(e)
+}
+
+// age puts the key where its oldest loss is one no more.
+func (d *Damping) age(e *due.Entry[registry.ID, history]) {
+	h := &e.Value
+	if len(h.losses) == 0 {
+		d.aging.Remove(&h.aging)
+		return
+	}
+	d.aging.Put(&h.aging, h.losses[0].at.Add(excuseTime))
 }

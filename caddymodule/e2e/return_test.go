@@ -88,11 +88,13 @@ func TestReturn_TheHolderIsGone(t *testing.T) {
 // away by the first event, though the application sends no ids. It would be told to
 // stay away by its own stream else, if a network was lost that the guard still waits for.
 func TestReturn_ATombstoneIsNotShownForEver(t *testing.T) {
+	left := make(chan struct{}, 10)
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: a\n\n")
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
+		left <- struct{}{}
 	}))
 	t.Cleanup(backend.Close)
 	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+backend.URL)
@@ -108,7 +110,9 @@ func TestReturn_ATombstoneIsNotShownForEver(t *testing.T) {
 	second.Next(t)
 	harness.RequireEnded(t, first, harness.Duplicated, "superseded")
 	require.NotEmpty(t, first.LastID())
+	receive(t, left)
 	second.Close()
+	receive(t, left) // the key is free by now
 
 	back := connect(first.LastID())
 	assert.Equal(t, "a", back.Next(t).Data)

@@ -39,7 +39,8 @@ func (f *refusal) answer(q *request, w http.ResponseWriter) error {
 
 // answerStream answers with a stream of the guard's own.
 func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
-	if f.reason == reason.Parked || f.reason != "" && q.guard.OnReject == RejectPark {
+	parks := f.reason == reason.Parked || f.reason != "" && q.guard.OnReject == RejectPark
+	if parks && !q.yielding { // who yields takes nobody's turn
 		if f.park(q, w) {
 			return nil
 		}

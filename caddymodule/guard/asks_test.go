@@ -196,7 +196,6 @@ func TestMethods_SayWhatCounts(t *testing.T) {
 		"a PATCH":                       {http.MethodPatch, func(*Config) {}, false},
 		"a DELETE":                      {http.MethodDelete, func(*Config) {}, false},
 		"a QUERY":                       {"QUERY", func(*Config) {}, true},
-		"an extended CONNECT":           {http.MethodConnect, func(*Config) {}, true},
 		"OPTIONS":                       {http.MethodOptions, func(*Config) {}, true},
 		"a POST, any":                   {http.MethodPost, anyMethod, true},
 		"a POST, by its name":           {http.MethodPost, func(g *Config) { g.Methods = []string{"GET", "post"} }, true},

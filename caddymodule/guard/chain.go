@@ -48,6 +48,8 @@ type chain struct {
 	// answering says that a guard answers by itself: what it writes is no stream of
 	// the upstream's.
 	answering bool
+	// user is the request as one that uses the client's connection.
+	user stream.User
 }
 
 // link is a request's place in the chain of its guards.
@@ -114,8 +116,11 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 		return stream.Pass
 	}
 	q.noteCORS(status, header)
-	if q.logout != nil && q.logout.Success(status) {
+	switch {
+	case q.logout != nil && q.logout.Success(status):
 		q.logOut(q.logout)
+	case q.unlisted != nil && q.unlisted.Success(status):
+		q.warnOfLogout(q.unlisted)
 	}
 	if !isStream(status, header) {
 		return stream.Pass
@@ -153,6 +158,7 @@ func (c *chain) judgeUncounted(q *request) stream.Verdict {
 // passes has q go through steps at the header, and notes its refusal.
 func (c *chain) passes(q *request, steps []step) bool {
 	q.identify()
+	q.yields(q.response.Header())
 	f := through(q, steps)
 	if f != nil {
 		c.refuse(q, f)
@@ -248,7 +254,7 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 		case a.Outcome != registry.Rejected:
 			return q, refusedBy(a, q)
 		}
-		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
+		if tries == mostProbes || q.yielding || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
 			return q, rejected()
 		}

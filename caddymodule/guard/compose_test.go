@@ -173,6 +173,9 @@ func (c *composition) play(t *testing.T) {
 			if store := r.Header.Get("X-Store"); store != "" {
 				w.Header().Set("X-Store", store)
 			}
+			if origin := r.Header.Get("Origin"); origin != "" {
+				w.Header().Set(allowOrigin, origin) // or its streams would yield
+			}
 			return s.backend.stream(w, r)
 		}
 		var holders []*client

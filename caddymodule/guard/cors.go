@@ -3,44 +3,70 @@ package guard
 import (
 	"hash/maphash"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
 )
 
-const allowOrigin = "Access-Control-Allow-Origin"
+const (
+	allowOrigin      = "Access-Control-Allow-Origin"
+	allowCredentials = "Access-Control-Allow-Credentials"
+)
 
-// crossOrigin reports whether the page that asks is of another origin than
-// the one it asks, so that it reads only answers that CORS allows.
-func (s *sender) crossOrigin() bool {
-	if s.origin == "" {
-		return false
-	}
-	u, err := url.Parse(s.origin)
-	return err != nil || !strings.EqualFold(u.Host, s.r.Host)
+// Origins are those of pages that can read the answers of a guard's streams although
+// the guard does not see it: whoever lets them comes behind it.
+type Origins struct {
+	Any bool
+	// Named are origins as browsers write them: a scheme and a host in lower case, and
+	// the port unless it is the scheme's own.
+	Named []string
 }
 
-// canRead reports whether the page that asks can read a refusal that is given now,
-// with the header of the response as it is: what it cannot read makes it ask for
-// ever.
-func (s *sender) canRead(header http.Header) bool {
-	return !s.crossOrigin() || len(header[allowOrigin]) > 0 || s.guard.cors.knows(s.page())
+func (o Origins) has(origin string) bool {
+	return o.Any || origin != "" && slices.Contains(o.Named, origin)
+}
+
+// reads reports whether the page that asks reads an answer with that header, as far as
+// the guard can see. Where no page asks, or the site's own, it does.
+func (s *sender) reads(header http.Header) bool {
+	return s.reader.Reads(header) || !s.reader.Nobody && s.guard.AllowOrigin.has(s.reader.Origin)
+}
+
+// canRead reports whether the page that asks can read what is answered now, with the
+// header of the response as it is: a refusal that it cannot read makes it ask for ever.
+// Where nobody reads the answer, nobody does.
+func (s *sender) canRead(header http.Header, reader identity.Reader) bool {
+	return reader.Nobody || reader.Reads(header) || s.guard.AllowOrigin.has(reader.Origin) ||
+		s.guard.cors.lets(s.page(), reader)
+}
+
+// yields decides whether the stream yields, since nobody can read it: any site could
+// ask for it in the user's name. Before the upstream has answered, that is known only
+// of a request whose answer nobody reads in any case, or that is readable.
+func (q *request) yields(header http.Header) {
+	q.yielding = q.reader.Nobody
+	if header != nil {
+		q.yielding = !q.reads(header)
+	}
+	if q.holder != nil {
+		q.holder.Yields = q.yielding
+	}
 }
 
 // noteCORS remembers with which fields the upstream lets the page read its answer.
 func (s *sender) noteCORS(status int, header http.Header) {
-	if s.origin != "" {
+	if s.reader.Origin != "" {
 		s.guard.cors.note(s.page(), status, header)
 	}
 }
 
 // letRead has the page read what the guard answers in place of the upstream.
 func (s *sender) letRead(header http.Header) {
-	if s.origin != "" {
+	if s.reader.Origin != "" {
 		s.guard.cors.add(s.page(), header)
 	}
 }
@@ -69,7 +95,7 @@ const (
 type corsPage struct{ origin, host, path string }
 
 func (s *sender) page() corsPage {
-	return corsPage{s.origin, strings.ToLower(s.r.Host), s.env.Path()}
+	return corsPage{s.reader.Origin, strings.ToLower(s.r.Host), s.env.Path()}
 }
 
 // corsMemory remembers with which fields the upstream last let pages of an origin
@@ -86,10 +112,13 @@ type corsMemory struct {
 // corsFields are the values of corsNames. They are not changed.
 type corsFields [4][]string
 
-var corsNames = [...]string{allowOrigin, "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers", "Vary"}
+var corsNames = [...]string{allowOrigin, allowCredentials, "Access-Control-Expose-Headers", "Vary"}
 
-// varyField is the index of Vary, which others have values of too.
-const varyField = 3
+const (
+	originField      = 0
+	credentialsField = 1
+	varyField        = 3 // others have values of it too
+)
 
 func newCORSMemory() *corsMemory {
 	return &corsMemory{seed: maphash.MakeSeed(), pages: due.NewMap[uint64, corsFields](mostCORS)}
@@ -127,12 +156,13 @@ func (m *corsMemory) note(p corsPage, status int, header http.Header) {
 	}
 }
 
-// knows reports whether there are fields for such a page.
-func (m *corsMemory) knows(p corsPage) bool {
+// lets reports whether the fields for such a page let the reader read.
+func (m *corsMemory) lets(p corsPage, reader identity.Reader) bool {
 	key := m.key(p)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.pages.Find(key) != nil
+	page := m.pages.Find(key)
+	return page != nil && reader.ReadsIf(page.Value[originField], page.Value[credentialsField])
 }
 
 // add adds the fields for such a page to a header, unless somebody else has said who

@@ -9,11 +9,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
 const appOrigin = "https://app.example"
 
 var ofApp = field("Origin", appOrigin)
+
+// ofPage is a page of the application.
+var ofPage = identity.Reader{Cross: true, Origin: appOrigin}
 
 // allowing has the backend let pages of the application read its answers.
 func allowing(s *site) {
@@ -186,7 +191,7 @@ func TestRefusal_CanBeReadWhereTheSiteSaysSo(t *testing.T) {
 
 func TestCORS_IsWhatTheBackendSaidLast(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {
-		known := func() bool { return s.guards[0].cors.knows(corsPage{appOrigin, "example.com", "/events"}) }
+		known := func() bool { return s.guards[0].cors.lets(corsPage{appOrigin, "example.com", "/events"}, ofPage) }
 		answer := func(status int, origins ...string) {
 			s.backend.header = http.Header{allowOrigin: origins}
 			s.backend.answer = answering(status, "text/plain", "")
@@ -216,8 +221,8 @@ func TestCORS_OfThePagesThatAskedLastIsKnown(t *testing.T) {
 		m.note(corsPage{appOrigin, "a", "/often"}, http.StatusOK, allowed)
 	}
 	require.Equal(t, mostCORS, m.pages.Len())
-	require.True(t, m.knows(corsPage{appOrigin, "a", "/often"}))
-	require.False(t, m.knows(corsPage{appOrigin, "a", "/0"}))
+	require.True(t, m.lets(corsPage{appOrigin, "a", "/often"}, ofPage))
+	require.False(t, m.lets(corsPage{appOrigin, "a", "/0"}, ofPage))
 }
 
 // Only requests with an Origin are looked at, and what is known already costs
@@ -235,5 +240,5 @@ func TestCORS_AllocatesNothingForWhatIsKnown(t *testing.T) {
 	r.Header.Set("Origin", appOrigin)
 	w.header = http.Header{allowOrigin: {"*"}, "Vary": {"Origin"}}
 	require.Equal(t, without, testing.AllocsPerRun(100, serve))
-	require.True(t, g.cors.knows(corsPage{appOrigin, r.Host, "/api"}))
+	require.True(t, g.cors.lets(corsPage{appOrigin, r.Host, "/api"}, ofPage))
 }

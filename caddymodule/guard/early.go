@@ -59,9 +59,10 @@ func tokenDemanded(q *request) *refusal {
 
 // decidesEarly reports whether the guard may decide about the key before the
 // upstream has answered. Not for a request that is not all there: its client may
-// never finish it, so that it has ended another's stream for nothing.
+// never finish it, so that it has ended another's stream for nothing. Nor while nobody
+// knows whether its page could read the stream: then it may be one that yields.
 func (q *request) decidesEarly() bool {
-	return q.bodiless && q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
+	return q.bodiless && q.known && q.guard.Takeover != TakeoverResponse && q.tracked() && !q.holder.Token.IsZero()
 }
 
 // admitEarly has the registry end older streams before the upstream sees the
@@ -98,7 +99,7 @@ func admitEarly(q *request) *refusal {
 		if f == nil {
 			return nil // decided at the header
 		}
-		if tries == mostProbes || !q.guard.probe(q.r.Context(), a.Suspects) {
+		if tries == mostProbes || q.yielding || !q.guard.probe(q.r.Context(), a.Suspects) {
 			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
 			return f
 		}

@@ -228,30 +228,6 @@ func TestEarly_NotForRequestsThatDoNotAsk(t *testing.T) {
 	})
 }
 
-// Another site can make a browser navigate here, cookies and all.
-func TestNavigation_NeverSupersedes(t *testing.T) {
-	for name, configure := range map[string]func(*Config){"early": func(*Config) {}, "at the header": onlyAtHeader} {
-		t.Run(name, func(t *testing.T) {
-			atSite(t, func(t *testing.T, s *site) {
-				holder := s.open(token("ann"))
-				c := s.open(token("ann"), navigating, notAsking)
-				require.Equal(t, http.StatusConflict, problemOf(t, c).Status)
-				asking := s.open(token("ann"), navigating)
-				require.Equal(t, "rejected", asking.lastEvent(t).Data.Reason)
-				require.False(t, holder.over())
-
-				holder.leave()
-				s.settle()
-				first := s.open(token("ann"), navigating, notAsking)
-				require.Equal(t, hello, first.text(), "a key that is free is had")
-				script := s.open(token("ann"), field("Sec-Fetch-Dest", "empty"))
-				require.True(t, first.ends())
-				require.False(t, script.over())
-			}, configure)
-		})
-	}
-}
-
 func TestTab_ReplacesItsOwnStreamAlways(t *testing.T) {
 	for name, policy := range map[string]func(*Config){"supersede": func(*Config) {}, "reject": rejecting} {
 		t.Run(name, func(t *testing.T) {

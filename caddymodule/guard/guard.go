@@ -61,6 +61,8 @@ type Config struct {
 	// RetryRefused are the statuses with which the upstream may refuse a newcomer since
 	// it still counts a stream that is gone.
 	RetryRefused []int
+	// AllowOrigin names whose pages can read the streams.
+	AllowOrigin Origins
 	// RequireToken refuses requests without a token.
 	RequireToken bool
 	// Probe is how long a holder has to prove that it lives before a newcomer is
@@ -105,6 +107,7 @@ type Guard struct {
 	twoTokens   seldom // lines about requests that are refused for two tokens
 	cutOff      seldom // lines about streams that the server cuts
 	unknown     seldom // lines about placeholders that the guard does not set
+	others      seldom // lines about what other sites, and logouts, cause
 }
 
 // New returns a guard as c says.
@@ -191,8 +194,13 @@ type Env interface {
 	FullDuplex() bool
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
+	// ForwardedHosts are the hosts that the client asked for as a trusted proxy says, if
+	// the request came from one: fields with one or several, separated by commas.
+	ForwardedHosts() []string
 	// Connection is the client's connection.
 	Connection() stream.Connection
+	// Users counts the requests that use the client's connection; nil: that is not known.
+	Users() *stream.Users
 }
 
 // Next is the handlers behind the guard.
@@ -207,7 +215,13 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 	if head && g.Verifier == nil && (!g.RequireToken || !identity.AcceptsStream(r)) {
 		return next(w, r)
 	}
-	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), g.logoutOf(r))
+	logout := g.logoutOf(r)
+	if logout != nil {
+		var done func()
+		r, done = g.outlast(r)
+		defer done()
+	}
+	q := newRequest(g, r, env, !head && g.Methods.Count(r.Method), logout)
 	ctx := context.WithValue(r.Context(), requestKey{}, q)
 	if head {
 		if f := q.decideHead(w); f != nil {
@@ -215,8 +229,11 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 		}
 		return next(w, r.WithContext(ctx)) // for its placeholders
 	}
+	q.useConnection()
 	defer func() {
+		q.chain.leaveConnection(q)
 		q.leaveArrivals()
+		q.noteHeld()
 		q.ahead.stop()
 	}()
 	if f := q.enter(w); f != nil {

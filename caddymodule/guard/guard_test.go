@@ -38,8 +38,10 @@ func (fakeEnv) Original() *url.URL            { return nil }
 func (fakeEnv) Snapshot() func()              { return func() {} }
 func (fakeEnv) FullDuplex() bool              { return false }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
+func (fakeEnv) ForwardedHosts() []string      { return nil }
 func (fakeEnv) WriteDeadline() time.Time      { return time.Time{} }
 func (fakeEnv) Connection() stream.Connection { return stream.Connection{} }
+func (fakeEnv) Users() *stream.Users          { return nil }
 
 // newGuard is a guard as "sse_guard" without options makes it, and no log.
 func newGuard(t testing.TB) *Guard {

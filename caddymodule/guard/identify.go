@@ -18,10 +18,9 @@ import (
 type sender struct {
 	guard *Guard
 	r     *http.Request // as the guard received it
-	// origin is that of the page that asks; empty: no page does, or the site's own,
-	// which need not say so.
-	origin string
-	env    Env
+	env   Env
+	// reader is who reads the answer.
+	reader identity.Reader
 	// asked is when the request came to the outermost of its guards.
 	asked time.Time
 
@@ -145,7 +144,7 @@ func (s *sender) noteToken() {
 		return
 	}
 	now := time.Now()
-	r := zone.RecentToken{Expires: c.Expires, Until: s.guard.tokenEnd(c, now)}
+	r := zone.RecentToken{Expires: c.Expires, Until: s.guard.tokenEnd(c, now, tokenLife)}
 	if !c.IssuedAt.IsZero() {
 		r.Until = c.IssuedAt.Add(s.guard.Leeway + 2*time.Second)
 	}
@@ -157,7 +156,7 @@ func (s *sender) noteToken() {
 	moved := z.Sessions.Renew(registry.ID(c.Session), s.holder.Token, s.guard.deadline(c))
 	if moved > 0 && s.denied() {
 		// The token was logged out meanwhile, by who found nothing renewed yet.
-		l := leaving{sender: s, scope: LogoutToken}
+		l := leaving{sender: s, scope: LogoutToken} // it denies nobody
 		if err := l.endRenewed(s.r.Context()); err != nil {
 			s.guard.Logger.Error("a logged-out token may have kept streams open: asking the registry",
 				s.guard.zoneField(), zap.Error(err))
@@ -174,14 +173,15 @@ func (s *sender) self() event.Who {
 	return who
 }
 
-// denialLife is how long a token is denied that does not say when it expires.
-const denialLife = 24 * time.Hour
+// tokenLife is how long tokens live, as far as it matters here, that do not say when
+// they expire.
+const tokenLife = 24 * time.Hour
 
-// tokenEnd is when a token is not accepted any more: at its end, or, as far as it
-// matters here, a day from now if it has none.
-func (g *Guard) tokenEnd(c *identity.Claims, now time.Time) time.Time {
+// tokenEnd is when a token is not accepted any more, or, if it has no end, the given
+// time from now.
+func (g *Guard) tokenEnd(c *identity.Claims, now time.Time, endless time.Duration) time.Time {
 	if c == nil || c.Expires.IsZero() {
-		return now.Add(denialLife)
+		return now.Add(endless)
 	}
 	return c.Expires.Add(g.Leeway)
 }

@@ -245,7 +245,7 @@ func TestDrain_EndsAllStreamsAndSpreadsTheirReturn(t *testing.T) {
 		}
 		s.settle()
 		holders := s.clients
-		parked := s.open(token("user1"), navigating)
+		parked := s.open(token("user1"))
 		require.False(t, parked.over())
 
 		drained := make(chan struct{})

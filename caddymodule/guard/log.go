@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/conflict"
@@ -47,9 +49,6 @@ func (l *eventLog) Observe(e event.Event) {
 			zap.String("holder_ip", e.Loser.Addr),
 			zap.String("newcomer_ip", e.Newcomer.Holder.Addr),
 		)...)
-	case event.Damped:
-		l.security.Warn("newcomer parked: it takes the key back again and again",
-			whoFields(l.zone, e.Newcomer, zap.String("newcomer_ip", e.Newcomer.Holder.Addr))...)
 	case event.Ended:
 		l.ended(e)
 	case event.LoggedOut:
@@ -85,6 +84,40 @@ func (l *eventLog) loggedOut(e event.LoggedOut) {
 	)...)
 }
 
+// warnOfOrigin says that a page of another origin cannot read its stream, as far as the
+// guard can see, which therefore yields. A page of any site can cause it.
+func (g *Guard) warnOfOrigin(reader identity.Reader) {
+	if reader.Nobody || g.Rule.Limit == 0 || !g.others.may("another origin", time.Hour) {
+		return
+	}
+	g.Logger.Warn("a page of another origin gets a stream that it cannot read as far as the guard sees: it takes no key from others, and gives its own to the first who asks; if the answer's Access-Control-Allow-Origin is set behind the guard's back, as by a deferred header directive, write: allow_origin <origin>",
+		g.zoneField(), zap.String("cause", "cors"), zap.String("origin", reader.Origin))
+}
+
+// warnOfDenials says that more tokens are logged out than can be remembered.
+func (g *Guard) warnOfDenials() {
+	if g.others.may("many denials", time.Minute) {
+		g.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", g.zoneField())
+	}
+}
+
+// warnOfLogout says that a request may have logged out, which its method keeps from
+// counting.
+func (q *request) warnOfLogout(l *Logout) {
+	q.identify()
+	if q.holder.Token.IsZero() || !q.guard.others.may("a logout", time.Hour) {
+		return
+	}
+	q.guard.Logger.Warn("a request to a logout path succeeded and ends no stream, since only POST and DELETE count there; if it logs out, add: logout "+q.r.Method+" "+l.Path,
+		q.guard.zoneField(), zap.String("method", q.r.Method))
+}
+
+// endedNothing says why a logout ended no stream.
+func (q *request) endedNothing(l *Logout, why string) {
+	q.guard.Logger.Debug("a logout ended no stream: "+why,
+		q.guard.zoneField(), zap.String("path", l.Path), zap.String("client_ip", q.holder.Addr))
+}
+
 // auditLog tells what happens to contested keys, seldom enough to be read.
 type auditLog struct {
 	zone     string
@@ -98,6 +131,8 @@ func (l *auditLog) Observe(e event.Event) {
 	switch e := e.(type) {
 	case event.Rejected:
 		l.rejected(e)
+	case event.Damped:
+		l.parked(e)
 	case event.Superseded:
 		l.takenOver(e.Newcomer)
 	}
@@ -116,6 +151,15 @@ func (l *auditLog) rejected(e event.Rejected) {
 	)
 	l.audit.Rejected(e.Newcomer.Holder.Key, func(attempts int) {
 		l.security.Warn("newcomer rejected", append(fields, zap.Int("attempts", attempts))...)
+	})
+}
+
+// parked tells of a newcomer that flaps, as rejected does of a refused one: some
+// clients come back at once, whatever they are told.
+func (l *auditLog) parked(e event.Damped) {
+	fields := whoFields(l.zone, e.Newcomer, zap.String("newcomer_ip", e.Newcomer.Holder.Addr))
+	l.audit.Parked(e.Newcomer.Holder.Key, func(attempts int) {
+		l.security.Warn("newcomer parked: it takes the key back again and again", append(fields, zap.Int("attempts", attempts))...)
 	})
 }
 

@@ -205,3 +205,22 @@ func TestLog_BlamesNoUpstreamForWhatIsCompressedFurtherOut(t *testing.T) {
 		require.Empty(t, s.logs.FilterMessageSnippet("compresses event streams").All())
 	})
 }
+
+// Some clients come back at once, whatever they are told.
+func TestLog_ParkedNewcomersAreToldOnceAMinute(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		told := func() []observer.LoggedEntry { return s.logs.FilterMessageSnippet("newcomer parked").All() }
+		s.fought()
+		require.Len(t, told(), 1)
+		s.pass(6 * time.Second)
+		for range 5 {
+			s.send(token("ann"))
+			s.settle()
+		}
+		require.Len(t, told(), 1)
+		s.pass(time.Minute)
+		require.Len(t, told(), 2)
+		require.Equal(t, "security", told()[1].LoggerName)
+		require.EqualValues(t, 5, told()[1].ContextMap()["attempts"])
+	}, all(tended, damping))
+}

@@ -19,18 +19,26 @@ import (
 type Logout struct {
 	// Matches tells such a request.
 	Matches func(*http.Request) bool
+	// Unlisted tells a request that only its method keeps from being one, although
+	// nobody said which methods are meant; nil: none.
+	Unlisted func(*http.Request) bool
+	// Path is what the requests' path is to be, for log lines.
+	Path string
 	// Success tells whether the upstream has logged out, by its status.
 	Success func(status int) bool
 	// Scope is whose streams end.
 	Scope LogoutScope
+	// Deny is how long a token is denied that has no end of its own. Applications use
+	// the ids of their sessions again.
+	Deny time.Duration
 }
 
 // LogoutScope is whose streams a logout ends.
 type LogoutScope string
 
 const (
-	// LogoutDefault is LogoutClient where the request has a client id, else
-	// LogoutToken.
+	// LogoutDefault is LogoutClient where the request has a client id that a stream
+	// has too, else LogoutToken.
 	LogoutDefault LogoutScope = ""
 	// LogoutClient ends the streams of the request's client id, within its
 	// verified user or token.
@@ -53,50 +61,116 @@ func (g *Guard) logoutOf(r *http.Request) *Logout {
 	return nil
 }
 
+// unlistedLogout returns what r would log out but for its method, nil if nothing.
+func (g *Guard) unlistedLogout(r *http.Request) *Logout {
+	for i := range g.Logouts {
+		l := &g.Logouts[i]
+		if l.Unlisted != nil && r.Method != http.MethodOptions && r.Method != http.MethodHead && l.Unlisted(r) && g.logoutOf(r) == nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// mostOutlasted is for how long a request that logs out goes on without its client.
+const mostOutlasted = 30 * time.Second
+
+// outlast returns r with a context that goes on when the client leaves: a page may log
+// out and go elsewhere at once, and is logged out all the same. It does not go on for
+// ever, nor while the server stops. What done ends must not be used any more after it.
+func (g *Guard) outlast(r *http.Request) (outlasting *http.Request, done func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	stop := context.AfterFunc(r.Context(), func() {
+		timer := time.NewTimer(mostOutlasted)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-g.Zone.DrainBegan():
+		case <-ctx.Done():
+		}
+		cancel()
+	})
+	return r.WithContext(ctx), func() {
+		stop()
+		cancel()
+	}
+}
+
 // logOut does what the request asked for, now that the upstream has agreed. The
 // streams end before the answer goes out.
 func (q *request) logOut(l *Logout) {
-	g := q.guard
-	if q.holder.Token.IsZero() || q.tokenErr != nil {
-		g.Logger.Debug("a logout without one token ends nothing", g.zoneField())
+	g, ctx := q.guard, context.WithoutCancel(q.r.Context()) // what the client asked for is done
+	out := leaving{sender: &q.sender, deniedFor: l.Deny}
+	if why := out.aim(ctx, l.Scope); why != "" {
+		q.endedNothing(l, why)
 		return
 	}
-	out := leaving{sender: &q.sender, scope: q.logoutScope(l)}
-	// The client may leave, but what it asked for is done.
-	if err := out.end(context.WithoutCancel(q.r.Context())); err != nil {
+	if err := out.end(ctx); err != nil {
 		g.Logger.Error("a logout may have left streams open: asking the registry",
 			g.zoneField(), zap.String("scope", string(out.scope)), zap.Error(err))
 	}
 	q.tell(event.LoggedOut{By: q.self(), Scope: string(out.scope), Streams: len(out.holders)})
+	if len(out.holders) == 0 {
+		q.endedNothing(l, "no stream is held by its "+string(out.scope))
+	}
 	g.awaitDeparture(q.r.Context(), out.departed...)
 }
 
-// logoutScope is whose streams the logout ends, as far as the request names them.
-func (s *sender) logoutScope(l *Logout) LogoutScope {
-	scope := l.Scope
-	if scope != LogoutToken && errors.Is(s.claimsErr, identity.ErrNoKeys) {
-		s.verify(true) // whose client, or which user, only the claims tell
+// aim finds out whose streams the logout ends, as far as the request names them. It
+// returns why nobody's do; empty: somebody's may.
+func (l *leaving) aim(ctx context.Context, scope LogoutScope) (why string) {
+	switch {
+	case l.tokenErr != nil:
+		return "it carries two different tokens"
+	case l.holder.Token.IsZero():
+		return "it carries no token"
+	}
+	if scope != LogoutToken && errors.Is(l.claimsErr, identity.ErrNoKeys) {
+		l.verify(true) // whose client, or which user, only the claims tell
+	}
+	if l.denied() {
+		return "its token is logged out already"
 	}
 	switch {
-	case scope == LogoutDefault && !s.holder.Client.IsZero():
-		return LogoutClient
+	case l.claimsErr != nil:
+		l.dead = true
+		l.scope = LogoutToken // whoever has found an old token is not its user
 	case scope == LogoutDefault:
-		return LogoutToken
-	case scope == LogoutUser && s.holder.Subject.IsZero():
-		s.guard.Logger.Warn("a logout names no user: its token does not tell one, or is not good; only the token is logged out",
-			s.guard.zoneField(), zap.NamedError("token", s.claimsErr))
-		return LogoutToken
+		l.scope = LogoutToken
+		if !l.holder.Client.IsZero() && l.carried(ctx) {
+			l.scope = LogoutClient
+		}
+	case scope == LogoutUser && l.holder.Subject.IsZero():
+		l.guard.Logger.Warn("a logout names no user: its token does not tell one; only the token is logged out", l.guard.zoneField())
+		l.scope = LogoutToken
+	case scope == LogoutClient && l.holder.Client.IsZero():
+		return "it carries no client id"
 	default:
-		return scope
+		l.scope = scope
 	}
+	return ""
+}
+
+// carried reports whether a stream has the request's client id. An EventSource cannot
+// send one in a header as the page that logs out does.
+func (l *leaving) carried(ctx context.Context) bool {
+	if l.guard.Zone.Arrivals.Has(l.holder.Client) {
+		return true
+	}
+	held, _, err := l.guard.Zone.Registry.Find(ctx, registry.Selector{Client: l.holder.Client}, "", 1)
+	return len(held) > 0 || err != nil
 }
 
 // leaving is a logout under way, and who it has ended so far.
 type leaving struct {
 	*sender
-	scope    LogoutScope
-	holders  []*registry.Holder
-	departed []<-chan struct{}
+	scope LogoutScope
+	// dead says that the token was good once: it logs out nothing but itself.
+	dead bool
+	// deniedFor is how long a token is denied that has no end.
+	deniedFor time.Duration
+	holders   []*registry.Holder
+	departed  []<-chan struct{}
 }
 
 // end denies first, so that no newcomer slips through, and then ends. The ended
@@ -104,18 +178,14 @@ type leaving struct {
 // them meanwhile is ended too.
 func (l *leaving) end(ctx context.Context) error {
 	sel := l.selector()
-	if sel.IsZero() {
-		l.guard.Logger.Debug("a logout names nobody and ends nothing",
-			l.guard.zoneField(), zap.String("scope", string(l.scope)))
-		return nil
-	}
 	if err := l.deny(ctx, l.denials(ctx)); err != nil {
 		return err
 	}
+	l.logOutArrivals()
 	if err := l.endSelected(ctx, sel); err != nil {
 		return err
 	}
-	if l.scope == LogoutToken {
+	if l.scope == LogoutToken && !l.dead {
 		if err := l.endRenewed(ctx); err != nil {
 			return err
 		}
@@ -134,6 +204,17 @@ func (l *leaving) end(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// logOutArrivals has the requests know that are under way: the upstream may have
+// authorised them before. A token that never held a stream is not denied for them:
+// anybody can have such a request under way.
+func (l *leaving) logOutArrivals() {
+	if l.scope == LogoutClient {
+		l.guard.Zone.Arrivals.LogOut(registry.ID{}, l.holder.Client)
+	} else {
+		l.guard.Zone.Arrivals.LogOut(l.holder.Token, registry.ID{})
+	}
 }
 
 // selector names the streams in the scope; it is zero if the request does not.
@@ -172,11 +253,11 @@ func (l *leaving) endRenewed(ctx context.Context) error {
 }
 
 // denials lists what is no longer welcome after a logout. Of tokens that nobody
-// verified only those are kept that hold a stream, or ask for one now: others
-// would be for anyone to fill the list with.
+// verified only those are kept that hold a stream, or have lately: others would be for
+// anyone to fill the list with.
 func (l *leaving) denials(ctx context.Context) []registry.Denial {
 	g, now := l.guard, time.Now()
-	token := registry.Denial{Token: l.holder.Token, Until: g.tokenEnd(l.claims, now)}
+	token := registry.Denial{Token: l.holder.Token, Until: g.tokenEnd(l.claims, now, l.deniedFor)}
 	switch {
 	case l.scope == LogoutUser:
 		ds := []registry.Denial{token, {
@@ -186,7 +267,7 @@ func (l *leaving) denials(ctx context.Context) []registry.Denial {
 		}}
 		for recent, expires := range g.Zone.Recent.Of(l.holder.Subject) {
 			if expires.IsZero() {
-				expires = now.Add(denialLife)
+				expires = now.Add(l.deniedFor)
 			}
 			ds = append(ds, registry.Denial{Token: recent, Until: expires})
 		}
@@ -196,19 +277,14 @@ func (l *leaving) denials(ctx context.Context) []registry.Denial {
 	case l.scope == LogoutClient:
 		token.Client = l.holder.Client
 	}
-	ds := []registry.Denial{token}
-	if l.scope == LogoutClient {
-		for _, arriving := range g.Zone.Arrivals.Tokens(l.holder.Client) {
-			ds = append(ds, registry.Denial{Token: arriving, Client: l.holder.Client, Until: now.Add(denialLife)})
-		}
-	}
-	return ds
+	return []registry.Denial{token}
 }
 
-// known reports whether the token is anybody's.
+// known reports whether the token is anybody's: it was verified, or the upstream has
+// answered it with a stream.
 func (l *leaving) known(ctx context.Context) bool {
 	z := l.guard.Zone
-	if l.claims != nil || z.Arrivals.Has(l.holder.Token) {
+	if l.claims != nil || !z.Held.Until(l.holder.Token).IsZero() {
 		return true
 	}
 	held, _, err := z.Registry.Find(ctx, registry.Selector{Token: l.holder.Token}, "", 1)
@@ -218,7 +294,7 @@ func (l *leaving) known(ctx context.Context) bool {
 // watermarkEnd is when no token of the user's is valid any more that was issued
 // until now: one of the issuer's tokens tells how long they live.
 func watermarkEnd(c *identity.Claims, now time.Time) time.Time {
-	life := denialLife
+	life := tokenLife
 	if c != nil && !c.Expires.IsZero() && !c.IssuedAt.IsZero() {
 		life = max(life, c.Expires.Sub(c.IssuedAt))
 	}
@@ -236,7 +312,7 @@ func (l *leaving) denialsOfEnded() []registry.Denial {
 		}
 		d := registry.Denial{Token: h.Token, Until: h.Expires}
 		if d.Until.IsZero() {
-			d.Until = time.Now().Add(denialLife)
+			d.Until = time.Now().Add(l.deniedFor)
 		}
 		if l.scope == LogoutClient {
 			d.Client = h.Client
@@ -254,7 +330,7 @@ func (l *leaving) deny(ctx context.Context, ds []registry.Denial) error {
 	}
 	err := l.guard.Zone.Registry.Deny(ctx, ds...)
 	if errors.Is(err, registry.ErrManyDenials) {
-		l.guard.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", l.guard.zoneField())
+		l.guard.warnOfDenials()
 		return nil
 	}
 	return err

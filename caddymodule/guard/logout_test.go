@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -16,8 +17,13 @@ func loggingOut(scope LogoutScope) func(*Config) {
 	return func(g *Config) {
 		g.Logouts = append(g.Logouts, Logout{
 			Matches: func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == "/logout" },
+			Unlisted: func(r *http.Request) bool {
+				return r.Method != http.MethodPost && r.URL.Path == "/logout"
+			},
+			Path:    "/logout",
 			Success: func(status int) bool { return status == http.StatusOK },
 			Scope:   scope,
+			Deny:    30 * time.Second,
 		})
 	}
 }
@@ -126,8 +132,13 @@ func TestLogout_TheTokenIsNotAcceptedAnyMore(t *testing.T) {
 				require.Equal(t, hello, again.text(), "the tombstone is the old token's")
 				s.leaveAll()
 
-				s.pass(25 * time.Hour)
-				require.Equal(t, hello, s.open(token("sub=ann&n=1")).text(), "after a day it is forgotten")
+				s.pass(29 * time.Second)
+				challenge(t, s.open(token("sub=ann&n=1")))
+				status, _, _ = s.open(token("sub=ann&n=1"), field("Last-Event-ID", ended.lastEvent(t).ID)).got()
+				require.Equal(t, http.StatusNoContent, status)
+				s.pass(time.Second)
+				require.Equal(t, hello, s.open(token("sub=ann&n=1")).text(), "the application may use it again")
+				require.Equal(t, hello, s.open(token("sub=ann&n=1"), field("Last-Event-ID", ended.lastEvent(t).ID)).text())
 			}, all(configure, many, loggingOut(LogoutToken)))
 		})
 	}
@@ -245,24 +256,6 @@ func TestLogout_WhileTheNewcomerIsAdmittedRefusesIt(t *testing.T) {
 	}, all(onlyAtHeader, func(g *Config) { reg.Registry, g.Zone.Registry = g.Zone.Registry, reg }))
 }
 
-// A backend that answers every logout with success must not let anybody fill the
-// list.
-func TestLogout_RemembersNoStrangersToken(t *testing.T) {
-	reg := new(counting)
-	atSite(t, func(t *testing.T, s *site) {
-		s.logOut(http.StatusOK, token("made up"))
-		s.logOut(http.StatusOK, token("made up"), method(http.MethodGet))
-		require.Zero(t, reg.denials, "it must not count as an arrival of itself")
-		s.open(token("ann"))
-		s.logOut(http.StatusOK, token("ann"))
-		require.NotZero(t, reg.denials)
-	}, all(keyedBy("{sse_guard.token}"), func(g *Config) {
-		loggingOut(LogoutDefault)(g)
-		g.Logouts[0].Matches = func(r *http.Request) bool { return r.URL.Path == "/logout" }
-		reg.Registry, g.Zone.Registry = g.Zone.Registry, reg
-	}))
-}
-
 // counting counts the denials that it is given.
 type counting struct {
 	registry.Registry
@@ -286,15 +279,6 @@ func TestLogout_EndsAStreamThatTheTokenRenewed(t *testing.T) {
 		s.logOut(http.StatusOK, refreshed)
 		requireLoggedOut(t, c)
 	}, all(verifying, loggingOut(LogoutToken), func(g *Config) { g.OnExpiry = ExpiryRenew }))
-}
-
-// A page may have an expired token when its user logs out.
-func TestLogout_WithAnExpiredTokenStillNamesTheUser(t *testing.T) {
-	atSite(t, func(t *testing.T, s *site) {
-		c := s.open(token("sub=ann&n=2"))
-		s.logOut(http.StatusOK, token("sub=ann&n=1&exp="+after(-time.Minute)))
-		requireLoggedOut(t, c)
-	}, all(verifying, many, loggingOut(LogoutUser)))
 }
 
 func TestLogout_RegistryErrorLetsTheAnswerPass(t *testing.T) {
@@ -415,4 +399,223 @@ func TestLogout_DeniesUntilTheTokensEndWhereStreamsAreKept(t *testing.T) {
 		s.pass(71 * time.Hour)
 		require.Contains(t, challenge(t, s.open(first, phone)), "logged out")
 	}, all(verifying, many, loggingOut(LogoutClient), func(g *Config) { g.OnExpiry = ExpiryKeep }))
+}
+
+// Whoever has found an old token is not its user.
+func TestLogout_WithADeadTokenLogsNobodyElseOut(t *testing.T) {
+	for _, scope := range []LogoutScope{LogoutDefault, LogoutClient, LogoutUser, LogoutToken} {
+		t.Run("expired/"+string(scope), func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				expiring := token("sub=ann&n=1&exp=" + after(time.Minute))
+				own := s.open(expiring, field("X-Client-Id", "phone"))
+				others := s.open(token("sub=ann&n=2"), field("X-Client-Id", "phone"))
+				s.pass(2 * time.Minute)
+				s.logOut(http.StatusOK, expiring, field("X-Client-Id", "phone"))
+				requireLoggedOut(t, own) // it is kept although its token has expired
+				require.False(t, others.over())
+				require.Equal(t, hello, s.open(token("sub=ann&n=3")).text())
+			}, all(verifying, many, loggingOut(scope), func(g *Config) { g.OnExpiry = ExpiryKeep }))
+		})
+		t.Run("logged out/"+string(scope), func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.open(token("sub=ann&n=1"), field("X-Client-Id", "phone"))
+				s.logOut(http.StatusOK, token("sub=ann&n=1"), field("X-Client-Id", "phone"))
+				again := s.open(token("sub=ann&n=2"), field("X-Client-Id", "phone"))
+				s.logOut(http.StatusOK, token("sub=ann&n=1"), field("X-Client-Id", "phone"))
+				require.False(t, again.over())
+				require.Equal(t, 1, s.logs.FilterMessageSnippet("its token is logged out already").Len())
+			}, all(verifying, many, loggingOut(scope)))
+		})
+	}
+}
+
+// fetch("/logout"); location = "/": the browser cancels its request.
+func TestLogout_OfAClientThatLeavesEarlyCounts(t *testing.T) {
+	for name, guards := range map[string][]func(*Config){
+		"one guard":         {all(many, loggingOut(LogoutToken))},
+		"behind another":    {keyedBy("other"), all(many, loggingOut(LogoutToken))},
+		"in front of it":    {all(many, loggingOut(LogoutToken)), keyedBy("other")},
+		"of another's too":  {all(many, loggingOut(LogoutToken)), all(many, loggingOut(LogoutToken))},
+		"of verified users": {all(verifying, many, loggingOut(LogoutUser))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				stream := s.open(token("sub=ann"))
+				canceled := false
+				s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+					select {
+					case <-r.Context().Done():
+						canceled = true
+					case <-time.After(29 * time.Second):
+						w.WriteHeader(http.StatusOK)
+					}
+					return nil
+				}
+				out := s.open(method(http.MethodPost), at("/logout"), notAsking, token("sub=ann"))
+				out.leave()
+				s.settle()
+				require.False(t, canceled)
+				require.False(t, stream.over())
+				s.pass(29 * time.Second)
+				require.False(t, canceled)
+				requireLoggedOut(t, stream)
+			}, guards...)
+		})
+	}
+}
+
+func TestLogout_OfAClientThatLeavesIsNotWaitedForForEver(t *testing.T) {
+	for name, ends := range map[string]func(s *site){
+		"30 s":         func(s *site) { s.pass(30 * time.Second) },
+		"the shutdown": func(s *site) { go s.guards[0].Zone.Drain(s.guards[0].Drain, s.guards[0].Logger); s.settle() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.backend.answer = func(_ http.ResponseWriter, r *http.Request) error {
+					<-r.Context().Done()
+					return r.Context().Err()
+				}
+				out := s.open(method(http.MethodPost), at("/logout"), notAsking, token("ann"))
+				out.leave()
+				s.pass(29 * time.Second)
+				require.False(t, out.over())
+				ends(s)
+				require.True(t, out.over())
+				require.ErrorIs(t, out.err, context.Canceled)
+			}, all(many, loggingOut(LogoutToken)))
+		})
+	}
+}
+
+// An EventSource cannot send the client id in a header as the page that logs out does.
+func TestLogout_ByDefaultIsOneOfTheTokenWhereNoStreamHasTheClientID(t *testing.T) {
+	id := field("X-Client-Id", "phone")
+	for name, configure := range map[string]func(*Config){"opaque": many, "verified": all(verifying, many)} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				stream, laptop := s.open(token("sub=ann")), s.open(token("sub=ann"), field("X-Client-Id", "laptop"))
+				s.logOut(http.StatusOK, token("sub=ann"), id)
+				requireLoggedOut(t, stream)
+				requireLoggedOut(t, laptop)
+			}, all(configure, loggingOut(LogoutDefault)))
+			atSite(t, func(t *testing.T, s *site) {
+				stream, phone := s.open(token("sub=ann")), s.open(token("sub=ann"), id)
+				s.logOut(http.StatusOK, token("sub=ann"), id)
+				requireLoggedOut(t, phone)
+				require.False(t, stream.over())
+			}, all(configure, loggingOut(LogoutDefault)))
+		})
+	}
+}
+
+func TestLogout_ThatEndsNothingSaysWhy(t *testing.T) {
+	for why, test := range map[string]struct {
+		scope LogoutScope
+		edits func(*client)
+	}{
+		"it carries no token":             {LogoutToken, func(*client) {}},
+		"it carries two different tokens": {LogoutToken, both(token("a"), query("token=b"))},
+		"it carries no client id":         {LogoutClient, token("ann")},
+		"no stream is held by its client": {LogoutClient, both(token("ann"), field("X-Client-Id", "phone"))},
+		"no stream is held by its token":  {LogoutDefault, both(token("ann"), field("X-Client-Id", "phone"))},
+		"its token is logged out already": {LogoutToken, token("gone")},
+	} {
+		t.Run(why, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.open(token("gone"))
+				s.logOut(http.StatusOK, token("gone"), field("X-Client-Id", "phone"))
+				s.open(token("bob"))
+				before := s.logs.FilterMessageSnippet("a logout ended no stream").Len()
+				s.logOut(http.StatusOK, test.edits)
+				lines := s.logs.FilterMessageSnippet("a logout ended no stream").All()[before:]
+				require.Len(t, lines, 1)
+				require.Contains(t, lines[0].Message, why)
+			}, all(many, loggingOut(LogoutToken), func(g *Config) { g.Logouts[0].Scope = test.scope }))
+		})
+	}
+}
+
+func TestLogout_ByAMethodThatDoesNotCountIsTold(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		told := func() int { return s.logs.FilterMessageSnippet("add: logout GET /logout").Len() }
+		stream := s.open(token("ann"))
+		get := both(token("ann"), method(http.MethodGet))
+		s.logOut(http.StatusForbidden, get)
+		s.logOut(http.StatusOK, method(http.MethodGet))
+		s.logOut(http.StatusOK, get, method(http.MethodOptions))
+		require.Zero(t, told())
+		for range 3 {
+			s.logOut(http.StatusOK, get)
+		}
+		require.Equal(t, 1, told())
+		require.False(t, stream.over())
+		s.leaveAll()
+		s.pass(time.Hour)
+		s.logOut(http.StatusOK, get)
+		require.Equal(t, 2, told())
+	}, loggingOut(LogoutToken))
+}
+
+// A backend that answers every logout with success must not let anybody fill the
+// list, or push others off it.
+func TestLogout_RemembersNoStrangersToken(t *testing.T) {
+	reg := new(counting)
+	atSite(t, func(t *testing.T, s *site) {
+		answer := make(chan struct{})
+		s.backend.answer = func(http.ResponseWriter, *http.Request) error {
+			<-answer
+			return nil
+		}
+		asking := s.open(token("made up"))
+		s.backend.answer = nil
+		s.logOut(http.StatusOK, token("made up"))
+		s.logOut(http.StatusOK, token("made up, too"))
+		s.logOut(http.StatusOK, token("made up, too"), method(http.MethodGet))
+		require.Zero(t, reg.denials, "anybody can ask for a stream")
+		close(answer)
+		s.settle()
+		require.True(t, asking.over())
+
+		s.open(token("ann"))
+		s.logOut(http.StatusOK, token("ann"))
+		require.Equal(t, 2, reg.denials, "before its stream is ended, and with it")
+		s.open(token("bob")).leave()
+		s.settle()
+		s.pass(5*time.Minute - 1)
+		s.logOut(http.StatusOK, token("bob"))
+		require.Equal(t, 3, reg.denials, "it held one lately")
+		s.open(token("eve")).leave()
+		s.pass(5 * time.Minute)
+		s.logOut(http.StatusOK, token("eve"))
+		require.Equal(t, 3, reg.denials)
+	}, all(many, func(g *Config) {
+		loggingOut(LogoutDefault)(g)
+		g.Logouts[0].Matches = func(r *http.Request) bool { return r.URL.Path == "/logout" }
+		reg.Registry, g.Zone.Registry = g.Zone.Registry, reg
+	}))
+}
+
+func TestLogout_AFullListIsToldOnceAMinute(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		told := func() int { return s.logs.FilterMessageSnippet("too many logged-out tokens").Len() }
+		logOuts := func() {
+			for _, user := range []string{"a", "b", "c"} {
+				s.open(token(user))
+				s.logOut(http.StatusOK, token(user))
+			}
+		}
+		logOuts()
+		require.Equal(t, 1, told())
+		s.leaveAll()
+		s.pass(time.Minute)
+		logOuts()
+		require.Equal(t, 2, told())
+	}, all(many, loggingOut(LogoutToken), func(g *Config) { g.Zone.Registry = fullOfDenials{g.Zone.Registry} }))
+}
+
+// fullOfDenials has had to forget denials, each time.
+type fullOfDenials struct{ registry.Registry }
+
+func (f fullOfDenials) Deny(ctx context.Context, ds ...registry.Denial) error {
+	return errors.Join(f.Registry.Deny(ctx, ds...), registry.ErrManyDenials)
 }

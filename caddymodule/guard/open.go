@@ -27,8 +27,11 @@ func (q *request) terms() stream.Terms {
 		}
 	}
 	t := stream.Terms{Notice: noticeOf(q), ForgetID: len(tombstones(q.r)) > 0}
-	if q.rule().Policy == registry.Reject {
+	if q.rule().Policy == registry.Reject && !q.yielding {
 		t.Keep = g.Reserve
+	}
+	if q.yielding {
+		g.warnOfOrigin(q.reader)
 	}
 	return t
 }
@@ -38,7 +41,7 @@ func (q *request) terms() stream.Terms {
 func (q *request) open(t stream.Terms) {
 	q.holder.Since = time.Now()
 	t.Holder = q.holder
-	t.Connection = q.env.Connection()
+	t.Connection = q.connection()
 	t.Gone = q.guard.Zone.Forget
 	s := q.response.NewStream(t)
 	if !t.Untracked {
@@ -65,6 +68,9 @@ func (q *request) Opened() {
 		q.guard.Logger.Debug("stream was over before it was admitted", q.guard.zoneField(), zap.Error(err))
 		return
 	}
+	if q.arrival.loggedOut.Load() {
+		s.End(registry.Ending{Reason: reason.Logout}) // who did it may not have found a holder yet
+	}
 	if z.IsDraining() {
 		s.End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it
 	}
@@ -72,6 +78,8 @@ func (q *request) Opened() {
 		q.tellUntracked()
 		return
 	}
+	q.held = true
+	q.noteHeld()
 	z.Sessions.Add(q.holder, s)
 	q.tell(event.Admitted{Stream: q.self()})
 }

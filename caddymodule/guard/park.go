@@ -37,7 +37,7 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 		Terms: stream.Terms{
 			Holder:     q.holder,
 			Notice:     noticeOf(q),
-			Connection: q.env.Connection(),
+			Connection: q.connection(),
 			Gone:       g.Zone.Forget,
 		},
 		Notice:    g.appendNotice(nil, stream.Notice{Reason: f.reason, Message: messageOf(q, f.reason)}),

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
@@ -31,6 +32,8 @@ type request struct {
 	// now, as far as the guard knows.
 	takesOver bool
 	logout    *Logout // what it logs out, if anything
+	unlisted  *Logout // what it would log out but for its method
+	held      bool    // its stream held a key
 
 	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry
@@ -58,6 +61,8 @@ type asking struct {
 	asks     bool // only that, and a stream in answer would count
 	bodiless bool // all of it has arrived
 	readable bool // its page could read a refusal that is given now
+	known    bool // whether its stream yields
+	yielding bool // nobody can read its stream, as far as that is known by now
 }
 
 // isAsking tells what a request asks for. A stream in answer counts if it is governed.
@@ -78,9 +83,10 @@ type requestKey struct{}
 
 func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logout) *request {
 	q := &request{
-		sender:   sender{guard: g, r: r, env: env, origin: r.Header.Get("Origin")},
+		sender:   sender{guard: g, r: r, env: env, reader: identity.ReaderOf(r, env)},
 		governed: governed,
 		logout:   logout,
+		unlisted: g.unlistedLogout(r),
 		asking:   isAsking(r, governed),
 	}
 	if q.link.join(q); q.outer != nil {
@@ -120,7 +126,9 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 		awaitBody(q)
 	}
 	if q.names {
-		q.readable = q.canRead(w.Header())
+		q.readable = q.canRead(w.Header(), q.reader.Doubted())
+		q.known = q.readable || q.canRead(w.Header(), q.reader)
+		q.yields(nil)
 	}
 	if f := q.decideEarly(); f != nil {
 		return f
@@ -149,7 +157,7 @@ func (q *request) decideHead(w http.ResponseWriter) *refusal {
 	if !q.names {
 		return nil
 	}
-	q.readable = q.canRead(w.Header())
+	q.readable = q.canRead(w.Header(), q.reader.Doubted())
 	f := q.decideEarly()
 	if f != nil {
 		q.letRead(w.Header())
@@ -186,11 +194,32 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 // tell tells the guard's observers.
 func (q *request) tell(e event.Event) { q.guard.observers.Tell(e) }
 
-// rule is the guard's rule. A navigation, or an image, that another site may
-// have caused, never supersedes; nor does who waits.
+// useConnection counts the request among those that use the client's connection, if
+// others may do so at the same time, and no guard further out has.
+func (q *request) useConnection() {
+	if q.r.ProtoMajor != 1 && q.outer == nil {
+		q.chain.user.Enter(q.env.Users())
+	}
+}
+
+// leaveConnection is for the request of the outermost guard, which has counted it.
+func (c *chain) leaveConnection(q *request) {
+	if q.outer == nil {
+		c.user.Leave()
+	}
+}
+
+// connection is the client's connection.
+func (q *request) connection() stream.Connection {
+	c := q.env.Connection()
+	c.User = &q.chain.user
+	return c
+}
+
+// rule is the guard's rule. Who yields, or waits, never supersedes.
 func (q *request) rule() registry.Rule {
 	rule := q.guard.Rule
-	if q.waits || identity.Navigation(q.r) {
+	if q.waits || q.yielding {
 		rule.Policy = registry.Reject
 	}
 	return rule
@@ -210,7 +239,15 @@ type arrival struct {
 	// it is nil, and the credentials say.
 	holder      *registry.Holder
 	credentials *identity.Credentials
+	// loggedOut says that somebody logged the token, or the client, out meanwhile.
+	loggedOut atomic.Bool
 }
+
+// LogOut implements zone.Arriving.
+func (a *arrival) LogOut() { a.loggedOut.Store(true) }
+
+// denied reports whether the token was logged out, before or meanwhile.
+func (q *request) denied() bool { return q.arrival.loggedOut.Load() || q.sender.denied() }
 
 // Who implements zone.Arriving.
 func (a *arrival) Who() (token, client registry.ID) {
@@ -239,6 +276,13 @@ func (q *request) arrive() {
 }
 
 func (q *request) leaveArrivals() { q.guard.Zone.Arrivals.Leave(&q.arrival.place) }
+
+// noteHeld has a later logout know the token of a stream that held a key.
+func (q *request) noteHeld() {
+	if q.held {
+		q.guard.Zone.NoteHeld(q.holder.Token)
+	}
+}
 
 // Interface guards
 var (

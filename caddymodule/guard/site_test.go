@@ -205,7 +205,9 @@ func (e *aroundRequest) Snapshot() func() {
 func (e *aroundRequest) WriteDeadline() time.Time    { return e.c.deadline }
 func (e *aroundRequest) FullDuplex() bool            { return e.c.duplex }
 func (e *aroundRequest) ClientIP() string            { return e.c.addr }
+func (*aroundRequest) ForwardedHosts() []string      { return nil }
 func (*aroundRequest) Connection() stream.Connection { return stream.Connection{} }
+func (*aroundRequest) Users() *stream.Users          { return nil }
 
 // client is a request, and the writer of its response.
 type client struct {
@@ -241,7 +243,6 @@ func query(raw string) func(*client) { return func(c *client) { c.r.URL.RawQuery
 func method(m string) func(*client)  { return func(c *client) { c.r.Method = m } }
 func from(addr string) func(*client) { return func(c *client) { c.addr = addr } }
 func notAsking(c *client)            { c.r.Header.Set("Accept", "*/*") }
-func navigating(c *client)           { c.r.Header.Set("Sec-Fetch-Dest", "document") }
 
 func (c *client) Header() http.Header { return c.header }
 

@@ -63,19 +63,6 @@ func isZeroWeight(q string) bool {
 	return strings.HasPrefix(q, "0") && strings.Trim(q, "0.") == ""
 }
 
-// Navigation reports whether a browser sent r for something else than a script:
-// a page, an image, a frame. Any site can trigger these, with cookies. It goes
-// by Sec-Fetch-Dest, which scripts cannot set (Fetch Metadata section 2.1) and
-// which is "empty" for EventSource and fetch.
-func Navigation(r *http.Request) bool {
-	for _, dest := range r.Header["Sec-Fetch-Dest"] {
-		if !strings.EqualFold(trimOWS(dest), "empty") {
-			return true
-		}
-	}
-	return false
-}
-
 // IsEventStream reports whether a response with the header h is an event
 // stream: the media type of its Content-Type is text/event-stream, in any case
 // and with any parameters, also malformed ones. Where the header has several types,

@@ -143,30 +143,6 @@ func isASCII(s string) bool {
 	return true
 }
 
-func TestNavigation(t *testing.T) {
-	for name, tt := range map[string]struct {
-		dest []string
-		want bool
-	}{
-		"no field":         {nil, false},
-		"a script":         {[]string{"empty"}, false},
-		"any case":         {[]string{"Empty"}, false},
-		"spaces":           {[]string{" empty\t"}, false},
-		"a page":           {[]string{"document"}, true},
-		"an image":         {[]string{"image"}, true},
-		"a frame":          {[]string{"iframe"}, true},
-		"blank":            {[]string{""}, true},
-		"twice":            {[]string{"empty", "image"}, true},
-		"an unknown value": {[]string{"emptyish"}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := request("/")
-			r.Header["Sec-Fetch-Dest"] = tt.dest
-			require.Equal(t, tt.want, Navigation(r))
-		})
-	}
-}
-
 func TestIsEventStream(t *testing.T) {
 	for contentType, want := range map[string]bool{
 		"":                                     false,

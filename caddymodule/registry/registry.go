@@ -11,7 +11,8 @@
 // What every implementation promises:
 //
 //   - At most Rule.Limit holders per key once admissions are quiet: those that asked
-//     last under Supersede (see Holder.Asked), those admitted first under Reject.
+//     last under Supersede (see Holder.Asked), those admitted first under Reject; and
+//     under either, all who do not yield before any who does.
 //   - Place.Leave gives back that place and no other, however often it is called.
 //   - Who is not Admitted has changed nothing.
 //   - Node.End is called outside of any lock, and only after the stream has
@@ -109,6 +110,13 @@ type Holder struct {
 	Since time.Time
 	// Addr is the client's address, for log lines.
 	Addr string
+	// Yields says that no page can read the stream, so that any site can ask for it in
+	// a user's name. Under either policy it gets a free place and no other: it ends
+	// nobody, also not its own client's streams, and takes no kept place back. Once it
+	// holds, it counts as older than all who do not yield, and is superseded before
+	// anybody else makes room; under Reject it counts as no holder. No place is kept
+	// for it.
+	Yields bool
 }
 
 // SameClient reports whether h and other are taken for streams of one client: by
@@ -222,11 +230,11 @@ const (
 	// Denied: a denial names the newcomer. It goes before Rejected, Outasked and Damped.
 	Denied
 	// Entombed: the newcomer shows a tombstone, and the key is full: the rule would
-	// refuse it, or end somebody for it. It goes before Denied. With a limit of 0 no
-	// key is full.
+	// refuse it, or end somebody for it who does not yield. It goes before Denied. With
+	// a limit of 0 no key is full.
 	Entombed
-	// Damped: the newcomer flaps, and the rule would end somebody for it. Outasked goes
-	// before it.
+	// Damped: the newcomer flaps, and the rule would end somebody for it who does not
+	// yield. Outasked goes before it.
 	Damped
 	// Outasked: the key is full, and all who would have to make room asked later than
 	// the newcomer, which is a request that was answered late. A tab's newcomer is also
@@ -281,8 +289,9 @@ type Place interface {
 	// Commit makes a reserved place a held one, ends the holders that are now
 	// too many and returns them, oldest first. It is called at most once, and
 	// not after Leave: then it changes nothing and returns an error. If the
-	// stream is denied, or Outasked by now, the place is given back, nobody is ended,
-	// and the error is ErrDenied or ErrOutasked.
+	// stream is denied, or Outasked by now, or yields where there is no free place any
+	// more, the place is given back, nobody is ended, and the error is ErrDenied or
+	// ErrOutasked.
 	Commit(ctx context.Context) ([]Victim, error)
 	// Leave gives the place back, whether reserved, held or already taken away by
 	// another's admission. It may be called any number of times; the first call
@@ -354,7 +363,8 @@ var (
 	// ErrManyDenials is returned by Deny when it had to forget denials before their
 	// time, those first that would have been forgotten soonest.
 	ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
-	// ErrManyWaiters is returned by Wait when MostWaiters wait for the key.
+	// ErrManyWaiters is returned by Wait when MostWaiters wait for the key, and to a
+	// newcomer that yields: it takes nobody's turn.
 	ErrManyWaiters = errors.New("too many newcomers wait for this key")
 	// ErrNoKey is returned for a newcomer whose Key is zero. Were it admitted, all
 	// streams without a key would end each other.
@@ -398,7 +408,7 @@ type Registry interface {
 	Find(ctx context.Context, sel Selector, cursor string, limit int) ([]*Holder, string, error)
 	// Wait enlists a refused newcomer to be told when it would be admitted; at once
 	// if that is now. One waiter is told per place that comes free, the longest
-	// waiting first.
+	// waiting first. A newcomer that yields does not wait.
 	Wait(ctx context.Context, ask Ask) (Waiter, error)
 	// Each calls f with every node that has streams, this one first.
 	Each(ctx context.Context, f func(Node)) error

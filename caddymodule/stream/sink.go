@@ -32,12 +32,14 @@ type Sink interface {
 	// where that cannot be told.
 	Acked() uint64
 	// Cut cuts the client off, so that a call of Write or Flush that blocks, and all
-	// after it, fail. Where others use the connection too, the first call only resets
-	// the stream and returns true: the writer needs time to notice.
+	// after it, fail. Where others may use the connection too, the first call only
+	// resets the stream and returns true: the writer needs time to notice. If it does
+	// not, the connection is stuck, which further calls close as soon as nobody else
+	// uses it; until then they return true.
 	Cut() (again bool)
 	// WasReset reports whether the stream was reset while its connection goes on.
 	WasReset() bool
-	// HangUp closes the connection of a client that is gone.
+	// HangUp closes the connection of a client that is gone, unless others use it too.
 	HangUp()
 	// Close says that the writer must not be touched any more.
 	Close()
@@ -139,10 +141,14 @@ func (s *writerSink) Cut() (again bool) {
 		s.cutConnection()
 	case !s.reset:
 		s.reset = true
+		s.conn.User.Leave()
 		s.expire()
 		return true
-	case s.calls.Load()%2 != 0:
-		s.cutConnection() // its TCP is stuck, and all its streams with it
+	case s.calls.Load()%2 == 0:
+	case s.conn.User.others():
+		return true // the kernel will give it up for all at once, if need be
+	default:
+		s.cutConnection() // its TCP is stuck
 	}
 	return false
 }
@@ -179,7 +185,7 @@ func (s *writerSink) WasReset() bool {
 }
 
 func (s *writerSink) HangUp() {
-	if s.conn.Net != nil {
+	if s.conn.Net != nil && (s.alone || !s.conn.User.others()) {
 		_ = s.conn.Net.Close()
 	}
 }

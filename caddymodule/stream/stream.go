@@ -37,11 +37,50 @@ type Stream struct {
 	toldBack bool
 }
 
-// Connection is a client's connection. Both are nil if it is not known, as on
+// Connection is a client's connection. All are nil if it is not known, as on
 // HTTP/3.
 type Connection struct {
 	Net net.Conn
 	TCP *tcp.Conn
+	// User is the request among those that use it now; nil: nobody counts them.
+	User *User
+}
+
+// Users counts the requests that use a connection at the same time, as far as they
+// come to a guard. Those of many clients may share one, if they come through a proxy.
+type Users struct{ n atomic.Int32 }
+
+// User is one of them. The zero User is not counted.
+type User struct {
+	of   *Users
+	left atomic.Bool
+}
+
+// Enter counts u among the users, which may be nil. It is called once, before all else.
+func (u *User) Enter(of *Users) {
+	if u.of = of; of != nil {
+		of.n.Add(1)
+	}
+}
+
+// Leave says that u uses the connection no more, or has given it up. It may be called
+// any number of times.
+func (u *User) Leave() {
+	if u != nil && u.of != nil && !u.left.Swap(true) {
+		u.of.n.Add(-1)
+	}
+}
+
+// others reports whether others use the connection too.
+func (u *User) others() bool {
+	if u == nil || u.of == nil {
+		return false
+	}
+	n := u.of.n.Load()
+	if !u.left.Load() {
+		n--
+	}
+	return n > 0
 }
 
 // Terms are what a stream is to know of itself. They are not changed.

@@ -22,15 +22,19 @@ func timeoutOf(d time.Duration) timeout {
 // nothing, or taken nothing in, for d, for as long as the returned function has
 // not been called. That may be called any number of times.
 //
-// The streams of an HTTP/2 connection share it: the least d of those watching
-// counts. When the last one leaves, the connection has back the timeout that it
+// The streams of an HTTP/2 connection share it, and end with it: the greatest d of
+// those watching counts. When the last one leaves, the connection has back the timeout that it
 // had before. If it had one already, that counts as long as it is the shorter one.
 //
 // Data that is overdue already when the timeout changes is judged when it is
-// retransmitted next. A d of zero or less watches nothing.
+// retransmitted next. A d of zero or less is one that never is over: as long as it
+// watches, the kernel gives up by itself only.
 func (c *Conn) Watch(d time.Duration) (leave func()) {
-	if c == nil || d <= 0 {
+	if c == nil {
 		return func() {}
+	}
+	if d <= 0 {
+		d = never
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,9 +52,12 @@ func (c *Conn) leave(d time.Duration) {
 	c.adjust()
 }
 
+// never is longer than any connection lives.
+const never = math.MaxInt64 * time.Nanosecond
+
 // adjust sets the timeout that those watching want, or the one from before them.
 func (c *Conn) adjust() {
-	if len(c.watches) == 0 {
+	if len(c.watches) == 0 || c.watches[len(c.watches)-1] == never {
 		if c.watched != 0 {
 			c.setUserTimeout(c.before)
 		}
@@ -64,7 +71,7 @@ func (c *Conn) adjust() {
 		}
 		c.before = before
 	}
-	want := timeoutOf(c.watches[0])
+	want := timeoutOf(c.watches[len(c.watches)-1])
 	if c.before != 0 {
 		want = min(want, c.before)
 	}

@@ -23,22 +23,34 @@ func TestWatch_SetsTheUserTimeoutUntilItLeaves(t *testing.T) {
 	require.Equal(t, time.Minute, c.userTimeout(t))
 }
 
-func TestWatch_TheLeastOfThoseWatchingCounts(t *testing.T) {
+// All of them end with the connection.
+func TestWatch_TheGreatestOfThoseWatchingCounts(t *testing.T) {
 	c := connect(t)
-	leave30 := c.Watch(30 * time.Second)
 	leave10 := c.Watch(10 * time.Second)
-	require.Equal(t, 10*time.Second, c.userTimeout(t))
+	leave30 := c.Watch(30 * time.Second)
+	require.Equal(t, 30*time.Second, c.userTimeout(t))
 	leave20 := c.Watch(20 * time.Second)
-	alike := c.Watch(10 * time.Second)
-	require.Equal(t, 10*time.Second, c.userTimeout(t))
-	leave10()
-	leave10() // counts once
-	require.Equal(t, 10*time.Second, c.userTimeout(t))
+	alike := c.Watch(30 * time.Second)
+	require.Equal(t, 30*time.Second, c.userTimeout(t))
+	leave30()
+	leave30() // counts once
+	require.Equal(t, 30*time.Second, c.userTimeout(t))
 	alike()
 	require.Equal(t, 20*time.Second, c.userTimeout(t))
-	leave30()
+	leave10()
 	require.Equal(t, 20*time.Second, c.userTimeout(t))
 	leave20()
+	require.Zero(t, c.userTimeout(t))
+}
+
+func TestWatch_WhoNeverGivesUpKeepsTheKernelFromIt(t *testing.T) {
+	c := connect(t)
+	leave10 := c.Watch(10 * time.Second)
+	leave := c.Watch(0)
+	require.Zero(t, c.userTimeout(t))
+	leave()
+	require.Equal(t, 10*time.Second, c.userTimeout(t))
+	leave10()
 	require.Zero(t, c.userTimeout(t))
 }
 
@@ -50,7 +62,7 @@ func TestWatch_RespectsATimeoutThatWasThere(t *testing.T) {
 			leave := c.Watch(30 * time.Second)
 			require.Equal(t, min(was, 30*time.Second), c.userTimeout(t))
 			also := c.Watch(10 * time.Second)
-			require.Equal(t, min(was, 10*time.Second), c.userTimeout(t))
+			require.Equal(t, min(was, 30*time.Second), c.userTimeout(t))
 			require.True(t, c.Watched())
 			also()
 			leave()
@@ -66,7 +78,7 @@ func TestWatch_RoundsToWhatTheKernelTakes(t *testing.T) {
 		1:                         time.Millisecond,
 		1500 * time.Microsecond:   2 * time.Millisecond,
 		30 * 24 * time.Hour:       math.MaxInt32 * time.Millisecond,
-		time.Duration(1<<63 - 1):  math.MaxInt32 * time.Millisecond,
+		time.Duration(1 << 62):    math.MaxInt32 * time.Millisecond,
 		math.MaxInt32 * 1_000_000: math.MaxInt32 * time.Millisecond,
 	} {
 		t.Run(d.String(), func(t *testing.T) {

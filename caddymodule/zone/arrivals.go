@@ -28,6 +28,8 @@ type Arrival struct {
 type Arriving interface {
 	// Who returns the hashes of the request's token and client id.
 	Who() (token, client registry.ID)
+	// LogOut says that the request is not welcome any more.
+	LogOut()
 }
 
 // Enter counts a, of who, among the arrivals until it leaves.
@@ -55,24 +57,28 @@ func (as *Arrivals) Leave(a *Arrival) {
 	*a = Arrival{}
 }
 
-// Has reports whether a request with token is under way.
-func (as *Arrivals) Has(token registry.ID) bool {
+// Has reports whether a request of client is under way.
+func (as *Arrivals) Has(client registry.ID) bool {
 	for _, who := range as.all() {
-		if t, _ := who.Who(); t == token {
+		if _, c := who.Who(); c == client {
 			return true
 		}
 	}
 	return false
 }
 
-// Tokens returns those with which requests of client are under way.
-func (as *Arrivals) Tokens(client registry.ID) (tokens []registry.ID) {
+// LogOut logs out those of token, or, if it is zero, of client, and returns how many
+// they are.
+func (as *Arrivals) LogOut(token, client registry.ID) (n int) {
 	for _, who := range as.all() {
-		if t, c := who.Who(); c == client {
-			tokens = append(tokens, t)
+		t, c := who.Who()
+		if t.IsZero() || !token.IsZero() && t != token || !client.IsZero() && c != client {
+			continue
 		}
+		who.LogOut()
+		n++
 	}
-	return tokens
+	return n
 }
 
 // all lists those who are under way, which are few: a logout can afford to ask all

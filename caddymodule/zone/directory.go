@@ -100,7 +100,8 @@ func (d *Directory) End(id registry.StreamID, e registry.Ending) {
 	if s == nil {
 		return
 	}
-	if e.Reason == reason.Superseded || e.Reason == reason.Replaced {
+	// Who yields is not one that the user's own streams take the key from.
+	if (e.Reason == reason.Superseded || e.Reason == reason.Replaced) && !s.Holder().Yields {
 		fate, told := s.Fate(), time.Now()
 		d.observers.Tell(event.Lost{Loser: s.Holder(), To: e.For, Gone: func() bool {
 			// A zombie has not closed its connection, but never acknowledges what it

@@ -8,11 +8,13 @@ package zone
 import (
 	"io"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/conflict"
 	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
 	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -32,6 +34,8 @@ type Zone struct {
 	Arrivals Arrivals
 	// Recent are the tokens that a logout of their user has to name one by one.
 	Recent RecentTokens
+	// Held are the tokens that held a stream lately, until when that is.
+	Held *due.Set[registry.ID]
 	// Damping knows who takes keys back again and again.
 	Damping *conflict.Damping
 	// Returns knows who was parked, left, and is to come back later.
@@ -55,6 +59,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zon
 		Damping: conflict.NewDamping(),
 		Returns: conflict.NewReturns(),
 		Audit:   conflict.NewAudit(),
+		Held:    due.NewSet[registry.ID](maxHeld),
 		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}
@@ -97,10 +102,28 @@ func (z *Zone) DrainAndClose(logger *zap.Logger) error {
 	return nil
 }
 
-// Close closes the registry and tells what is untold of contested keys. Streams
+const (
+	// maxHeld is how many tokens are remembered that held a stream lately.
+	maxHeld = 1 << 14
+	// heldLately is for how long.
+	heldLately = 5 * time.Minute
+)
+
+// NoteHeld notes that a stream of the token holds a key now, or has held it until now.
+func (z *Zone) NoteHeld(token registry.ID) {
+	if !token.IsZero() {
+		z.Held.Add(token, time.Now().Add(heldLately))
+	}
+}
+
+// Close closes the registry, tells what is untold of contested keys, and forgets what
+// was learned. Streams
 // that still run are looked after until they end: the wheel stops with the last one.
 func (z *Zone) Close() error {
 	z.Audit.Close()
+	z.Damping.Close()
+	z.Returns.Close()
+	z.Held.Close()
 	if c, ok := z.Registry.(io.Closer); ok {
 		return c.Close()
 	}

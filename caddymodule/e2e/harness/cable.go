@@ -62,6 +62,19 @@ func (c *Cable) Cut(t testing.TB) {
 	}
 }
 
+// Mend has what was cut carry again. What was sent meanwhile arrives when it is sent
+// again.
+func (c *Cable) Mend(t testing.TB) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for end := range c.ends {
+		if err := keepIncoming(end); !errors.Is(err, net.ErrClosed) {
+			require.NoError(t, err)
+		}
+	}
+}
+
 // Close resets all connections, the lost ones too, and takes no more.
 func (c *Cable) Close() {
 	c.listener.Close()

@@ -24,3 +24,16 @@ func dropIncoming(conn *net.TCPConn) error {
 	})
 	return errors.Join(err, filterErr)
 }
+
+// keepIncoming undoes dropIncoming.
+func keepIncoming(conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var filterErr error
+	err = raw.Control(func(fd uintptr) {
+		filterErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	})
+	return errors.Join(err, filterErr)
+}

@@ -57,8 +57,12 @@ func (m *Map[K, V]) Remove(e *Entry[K, V]) {
 	if !e.Queued() {
 		return
 	}
+	many := m.queue.hasMany()
 	m.queue.Remove(e)
 	delete(m.byKey, e.Key)
+	if many && m.Len() == 0 {
+		m.byKey = make(map[K]*Entry[K, V]) // an emptied map keeps its memory
+	}
 }
 
 // Len returns the number of entries.

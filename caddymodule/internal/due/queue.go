@@ -25,8 +25,13 @@ func (q *Queue[K, V]) Put(e *Entry[K, V], at time.Time) {
 
 // Remove takes e out. It does nothing if the queue does not have it.
 func (q *Queue[K, V]) Remove(e *Entry[K, V]) {
-	if e.Queued() {
-		heap.Remove(&q.entries, e.place-1)
+	if !e.Queued() {
+		return
+	}
+	many := q.hasMany()
+	heap.Remove(&q.entries, e.place-1)
+	if many && len(q.entries) == 0 {
+		q.entries = nil // an emptied slice keeps its memory
 	}
 }
 
@@ -49,6 +54,11 @@ func (q *Queue[K, V]) Due(now time.Time) *Entry[K, V] {
 
 // Len returns the number of entries.
 func (q *Queue[K, V]) Len() int { return len(q.entries) }
+
+// manyEntries is how many entries there may be memory for that is kept.
+const manyEntries = 64
+
+func (q *Queue[K, V]) hasMany() bool { return cap(q.entries) > manyEntries }
 
 // entries is a heap. Its methods are for package heap.
 type entries[K comparable, V any] []*Entry[K, V]

@@ -189,7 +189,8 @@ func (j *judged) judge(in *Registry, ask *registry.Ask) {
 	if admitted {
 		j.cost = j.newcomer.cost()
 	}
-	full := j.terms.limit() > 0 && (!admitted || j.outasked || len(j.ends) > 0)
+	endsProper := slices.ContainsFunc(j.ends, func(v victim) bool { return !v.entry.holder.Yields })
+	full := j.terms.limit() > 0 && (!admitted || j.outasked || endsProper)
 	switch {
 	case ask.Tombstone != nil && full:
 		j.outcome = registry.Entombed

@@ -73,7 +73,7 @@ func (e *entry) Leave(keep registry.Keep) {
 	defer sh.mu.Unlock()
 	switch {
 	case e.state > held:
-	case e.state == held && keep.For > 0 && e.in.kept.put(e, keep.For):
+	case e.state == held && keep.For > 0 && !e.holder.Yields && e.in.kept.put(e, keep.For):
 		sh.keep(e)
 	default:
 		sh.drop(e)
@@ -127,9 +127,14 @@ func (e *entry) join(v via, head *entry) *entry {
 	return head
 }
 
-// enter puts e into a ring of holders, which are in the order in which they asked,
-// and returns its head. It costs as many steps as holders asked later.
+// enter puts e into a ring of holders, and returns its head. They are in the order in
+// which they asked, after those that yield, the one that came last first. It costs as
+// many steps as holders asked later.
 func (e *entry) enter(v via, head *entry) *entry {
+	if e.holder.Yields {
+		e.join(v, head)
+		return e
+	}
 	if head == nil || !e.isOlder(youngest(v, head)) {
 		return e.join(v, head)
 	}
@@ -144,11 +149,24 @@ func (e *entry) enter(v via, head *entry) *entry {
 	return head
 }
 
-// isOlder tells whether e asked before other did.
-func (e *entry) isOlder(other *entry) bool { return e.holder.Asked.Before(other.holder.Asked) }
+// isOlder tells whether e yields, and other does not, or it asked before other did.
+func (e *entry) isOlder(other *entry) bool {
+	if e.holder.Yields != other.holder.Yields {
+		return e.holder.Yields
+	}
+	return e.holder.Asked.Before(other.holder.Asked)
+}
 
 // compareAge orders holders of a key as their ring does.
 func compareAge(a, b *entry) int {
+	switch {
+	case a.holder.Yields && b.holder.Yields:
+		return cmp.Compare(b.age, a.age)
+	case a.holder.Yields:
+		return -1
+	case b.holder.Yields:
+		return +1
+	}
 	return cmp.Or(a.holder.Asked.Compare(b.holder.Asked), cmp.Compare(a.age, b.age))
 }
 

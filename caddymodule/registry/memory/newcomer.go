@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"iter"
 	"math"
 	"slices"
 
@@ -62,7 +63,7 @@ func (n *newcomer) find(sh *shard) {
 // regard has n know which holders do not count, and which make room before others:
 // both are named by streams of their responses.
 func (n *newcomer) regard(in *Registry, gone, preferred []registry.StreamID) {
-	if n.slot == nil || len(gone)+len(preferred) == 0 {
+	if n.slot == nil || len(gone)+len(preferred) == 0 || n.holder.Yields { // who yields gets what is free
 		return
 	}
 	for _, id := range gone {
@@ -76,8 +77,10 @@ func (n *newcomer) regard(in *Registry, gone, preferred []registry.StreamID) {
 	n.countGone()
 }
 
-// isOlder tells whether the newcomer asked before e did.
-func (n *newcomer) isOlder(e *entry) bool { return n.holder.Asked.Before(e.holder.Asked) }
+// isOlder tells whether the newcomer asked before e did, which does not yield.
+func (n *newcomer) isOlder(e *entry) bool {
+	return !e.holder.Yields && n.holder.Asked.Before(e.holder.Asked)
+}
 
 // countGone counts the holders that do not count.
 func (n *newcomer) countGone() {
@@ -116,7 +119,7 @@ func (n *newcomer) present(c *claim) *entry {
 
 // findBack finds the places that the newcomer takes back.
 func (n *newcomer) findBack() {
-	if n.slot == nil {
+	if n.slot == nil || n.holder.Yields {
 		return
 	}
 	for e := range ring(viaKey, n.slot.kept) {
@@ -131,20 +134,49 @@ func (n *newcomer) findBack() {
 }
 
 // isTab tells whether the newcomer replaces all older streams of its client id.
-func (n *newcomer) isTab() bool { return n.holder.Tab && !n.holder.Client.IsZero() }
+func (n *newcomer) isTab() bool {
+	return n.holder.Tab && !n.holder.Client.IsZero() && !n.holder.Yields
+}
+
+// rejects tells whether the newcomer makes nobody go but those who yield.
+func (n *newcomer) rejects() bool { return n.terms.reject || n.holder.Yields }
+
+// uncounted is how many of those that yield do not count for the newcomer: all, unless
+// it yields itself.
+func (n *newcomer) uncounted(yield int) int {
+	if n.holder.Yields {
+		return 0
+	}
+	return yield
+}
 
 // admitted tells whether the newcomer gets a place. Reservations count, or two
 // newcomers could both be promised the last one; and so do holders that are about
-// to end: Reject protects them until they are gone.
+// to end: Reject protects them until they are gone. Those that yield count only for
+// one that yields too.
 func (n *newcomer) admitted() bool {
 	switch {
-	case n.slot == nil, !n.terms.reject, n.terms.limit() == 0:
+	case n.slot == nil, !n.rejects(), n.terms.limit() == 0:
 		return true
 	case n.terms.clients:
-		return n.takes() || n.slot.taking-n.anonymousBack() < n.terms.limit()
+		return n.takes() || n.slot.taking-n.uncounted(n.slot.yielding)-n.anonymousBack() < n.terms.limit()
 	default:
-		taken := n.slot.holders + n.slot.keeping + n.slot.reservations
+		taken := n.slot.holders + n.slot.keeping + n.slot.reservations - n.uncounted(n.slot.yields)
 		return taken-n.replaced()-len(n.back) < n.terms.limit()
+	}
+}
+
+// fitted tells whether there was a place for the newcomer, which yields and has just
+// been made a holder.
+func (n *newcomer) fitted() bool {
+	switch {
+	case n.terms.limit() == 0:
+		return true
+	case n.terms.clients:
+		mine := n.claim != nil && n.claim.holders+n.claim.kept > 1
+		return mine || n.slot.holding <= n.terms.limit()
+	default:
+		return n.slot.holders+n.slot.keeping <= n.terms.limit()
 	}
 }
 
@@ -173,7 +205,7 @@ func (n *newcomer) takesPlace() bool {
 
 // takes tells whether the newcomer's client id has a place already.
 func (n *newcomer) takes() bool {
-	return n.claim != nil && n.claim.holders+n.claim.kept+n.claim.reservations > 0
+	return n.claim != nil && n.claim.places()-n.uncounted(n.claim.yields) > 0
 }
 
 // holds tells whether the newcomer's client id holds already.
@@ -199,7 +231,7 @@ func (n *newcomer) replaced() int {
 	if !n.isTab() || n.claim == nil {
 		return 0
 	}
-	return n.claim.holders + n.claim.tabs
+	return n.claim.holders - n.claim.yieldsHeld + n.claim.tabs
 }
 
 // cost is who makes room for a newcomer.
@@ -232,7 +264,7 @@ func (n *newcomer) cost() cost {
 		}
 	}
 	switch {
-	case n.terms.reject, n.terms.limit() == 0:
+	case n.holder.Yields, n.terms.limit() == 0:
 	case n.terms.clients:
 		n.supersedeClients(&c)
 	default:
@@ -254,10 +286,23 @@ func (n *newcomer) end(c *cost, e *entry, why reason.Reason) {
 	c.ends = append(c.ends, victim{e, why})
 }
 
-// supersedeStreams adds to c the places that are too many: kept ones first, then
-// the newcomer's own older streams, then the preferred ones, then the oldest.
+// supersedeStreams adds to c the places that are too many: streams that yield first;
+// under Reject no others; then kept ones, then the newcomer's own older streams, then
+// the preferred ones, then the oldest.
 func (n *newcomer) supersedeStreams(c *cost) {
 	excess := n.slot.holders + n.slot.keeping - n.absent.streams - len(c.ends) - len(c.yields) + 1 - n.terms.limit()
+	for e := range n.yielding() {
+		if excess <= 0 {
+			return
+		}
+		if !n.isTab() || !n.owns(e) { // else in c already
+			c.ends = append(c.ends, victim{e, reason.Superseded})
+			excess--
+		}
+	}
+	if n.terms.reject {
+		return
+	}
 	for e := range ring(viaKey, n.slot.kept) {
 		if excess <= 0 {
 			return
@@ -272,14 +317,14 @@ func (n *newcomer) supersedeStreams(c *cost) {
 			if excess <= 0 {
 				return
 			}
-			if !n.isGone(e) {
+			if !n.isGone(e) && !e.holder.Yields {
 				n.end(c, e, reason.Replaced)
 				excess--
 			}
 		}
 	}
 	for _, e := range n.preferred {
-		if excess > 0 && !n.owns(e) {
+		if excess > 0 && !n.owns(e) && !e.holder.Yields {
 			n.end(c, e, reason.Superseded)
 			excess--
 		}
@@ -288,20 +333,34 @@ func (n *newcomer) supersedeStreams(c *cost) {
 		if excess <= 0 || c.outasked {
 			return
 		}
-		if !n.owns(e) && !n.isGone(e) && !slices.Contains(n.preferred, e) { // else in c already
+		if !n.owns(e) && !n.isGone(e) && !e.holder.Yields && !slices.Contains(n.preferred, e) { // else in c already
 			n.end(c, e, reason.Superseded)
 			excess--
 		}
 	}
 }
 
-// supersedeClients adds to c all places of the clients that are too many: first
-// those for which places are only kept, then those all of whose streams are
-// preferred, then those whose youngest stream is oldest, never the newcomer's own.
+// supersedeClients adds to c all places of the clients that are too many: first those
+// that only yield; under Reject no others; then those for which places are only kept,
+// then those all of whose streams are preferred, then those whose youngest stream is
+// oldest, never the newcomer's own.
 func (n *newcomer) supersedeClients(c *cost) {
 	excess := n.slot.holding - n.absent.holding - n.anonymousBack() - n.terms.limit()
 	if !n.holds() {
 		excess++
+	}
+	for e := range n.yielding() {
+		switch {
+		case excess <= 0:
+			return
+		case n.owns(e), !n.isYoungest(e), e.claim != nil && e.claim.kept > 0:
+		default:
+			n.endClient(c, e)
+			excess--
+		}
+	}
+	if n.terms.reject {
+		return
 	}
 	for e := range ring(viaKey, n.slot.kept) {
 		switch {
@@ -311,13 +370,13 @@ func (n *newcomer) supersedeClients(c *cost) {
 		case e.claim == nil:
 			c.yields = append(c.yields, e)
 			excess--
-		case n.present(e.claim) == nil:
-			n.yieldAll(c, e.claim)
+		case n.onlyKept(e.claim):
+			n.endClient(c, e)
 			excess--
 		}
 	}
 	for _, e := range n.preferred {
-		if excess > 0 && !n.owns(e) && n.isYoungest(e) && n.isPreferred(e) {
+		if excess > 0 && !n.owns(e) && !e.holder.Yields && n.isYoungest(e) && n.isPreferred(e) {
 			n.endClient(c, e)
 			excess--
 		}
@@ -326,7 +385,7 @@ func (n *newcomer) supersedeClients(c *cost) {
 		switch {
 		case excess <= 0:
 			return
-		case n.owns(e), n.isGone(e), !n.isYoungest(e), n.isPreferred(e):
+		case n.owns(e), n.isGone(e), e.holder.Yields, !n.isYoungest(e), n.isPreferred(e):
 		case n.isOutaskedBy(e):
 			c.outasked = true
 			return
@@ -335,6 +394,23 @@ func (n *newcomer) supersedeClients(c *cost) {
 			excess--
 		}
 	}
+}
+
+// yielding ranges over the holders of the key that yield, and count.
+func (n *newcomer) yielding() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for e := range ring(viaKey, n.slot.held) {
+			if !e.holder.Yields || !n.isGone(e) && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// onlyKept tells whether none of the claim's holders counts but those that yield.
+func (n *newcomer) onlyKept(c *claim) bool {
+	youngest := n.present(c)
+	return youngest == nil || youngest.holder.Yields
 }
 
 // isYoungest tells whether e is the youngest of its client's streams.

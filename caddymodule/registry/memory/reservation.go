@@ -30,7 +30,7 @@ type group struct {
 // many and returns them, oldest first. After Leave, or a second time, it changes
 // nothing and returns ErrNotReserved. If the stream is denied, it gives the place
 // back and returns registry.ErrDenied; so it does, with registry.ErrOutasked, if those
-// who would have to make room asked later.
+// who would have to make room asked later, or if it yields and there is no room.
 func (p *reservation) Commit(context.Context) ([]registry.Victim, error) {
 	victims, err := p.commit(p.group.named())
 	p.group.add(victims)
@@ -61,9 +61,13 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 	// Held first, then asked: who denies does the opposite, so either finds the
 	// other.
 	sh.hold(e)
-	if e.in.denials.name(e.holder) {
+	switch {
+	case e.in.denials.name(e.holder):
 		sh.giveBack(e)
 		return nil, registry.ErrDenied
+	case e.holder.Yields && !n.fitted():
+		sh.giveBack(e)
+		return nil, registry.ErrOutasked
 	}
 	sh.pay(c)
 	e.slot.tell(0)

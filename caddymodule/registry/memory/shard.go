@@ -47,6 +47,7 @@ func (sh *shard) reserve(e *entry) {
 		e.slot = sh.newSlot()
 		sh.slots[h.Key] = e.slot
 	}
+	wasYielding := e.claim.onlyYields()
 	e.slot.reservations++
 	switch {
 	case h.Client.IsZero():
@@ -59,10 +60,11 @@ func (sh *shard) reserve(e *entry) {
 	if e.claim != nil {
 		e.claim.reserve(h, +1)
 	}
+	e.slot.countYields(e.claim, h, wasYielding, +1)
 }
 
 // hold makes e, which is reserved, a holder of its key: the youngest, unless others
-// asked later.
+// asked later, or it yields.
 func (sh *shard) hold(e *entry) {
 	sh.commits++
 	e.age = sh.commits
@@ -82,7 +84,7 @@ func (sh *shard) hold(e *entry) {
 	}
 	if c != nil {
 		c.reserve(e.holder, -1)
-		c.holders++
+		c.hold(e.holder, +1)
 		c.held = e.enter(viaClaim, c.held)
 	}
 	e.in.ids.add(e)
@@ -138,7 +140,11 @@ func (sh *shard) drop(e *entry) {
 func (sh *shard) giveBack(e *entry) {
 	sl := e.slot
 	sh.remove(e)
-	sl.tell(1)
+	if e.holder.Yields {
+		sl.tell(0) // it kept nobody from a place
+	} else {
+		sl.tell(1)
+	}
 	sh.tidy(e.holder.Key, sl)
 }
 
@@ -155,6 +161,7 @@ func (sh *shard) takeBack(e *entry) {
 // is one of the departing from now on.
 func (sh *shard) remove(e *entry) {
 	sl, c := e.slot, e.claim
+	wasYielding := c.onlyYields()
 	switch e.state {
 	case reserved:
 		sl.reservations--
@@ -165,7 +172,7 @@ func (sh *shard) remove(e *entry) {
 		sl.holders--
 		sl.held = e.leave(viaKey, sl.held)
 		if c != nil {
-			c.holders--
+			c.hold(e.holder, -1)
 			c.held = e.leave(viaClaim, c.held)
 		}
 		sh.unhold(e)
@@ -178,9 +185,10 @@ func (sh *shard) remove(e *entry) {
 		e.in.kept.remove(e)
 		sh.unhold(e)
 	}
+	sl.countYields(c, e.holder, wasYielding, -1)
 	if c == nil {
 		sl.taking--
-	} else if c.holders+c.kept+c.reservations == 0 {
+	} else if c.places() == 0 {
 		delete(sh.claims, pair{e.holder.Key, e.holder.Client})
 		sl.taking--
 	}

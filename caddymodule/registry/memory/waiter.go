@@ -18,7 +18,7 @@ type waiter struct {
 
 // Wait enlists a newcomer until it is told, or stops. If it would be admitted now,
 // it is told at once. Its error is registry.ErrManyWaiters if registry.MostWaiters
-// already wait for the key, registry.ErrNoKey, or nil.
+// already wait for the key, or the newcomer yields, registry.ErrNoKey, or nil.
 func (r *Registry) Wait(_ context.Context, ask registry.Ask) (registry.Waiter, error) {
 	if ask.Holder.Key.IsZero() {
 		return nil, fmt.Errorf("waiting for a place: %w", registry.ErrNoKey)
@@ -31,6 +31,8 @@ func (r *Registry) Wait(_ context.Context, ask registry.Ask) (registry.Waiter, e
 	switch {
 	case n.admitted():
 		close(w.free)
+	case w.holder.Yields:
+		return nil, fmt.Errorf("waiting for a place as one that yields: %w", registry.ErrManyWaiters)
 	case len(n.slot.waiters) == registry.MostWaiters:
 		return nil, fmt.Errorf("waiting for a place beside %d others: %w", registry.MostWaiters, registry.ErrManyWaiters)
 	default:

@@ -92,7 +92,7 @@ func without(holders, out []*registry.Holder) []*registry.Holder {
 }
 
 // isTab tells whether h replaces its client's older streams.
-func isTab(h *registry.Holder) bool { return h.Tab && !h.Client.IsZero() }
+func isTab(h *registry.Holder) bool { return h.Tab && !h.Client.IsZero() && !h.Yields }
 
 // ownTab tells whether older is a stream that newcomer, a tab's, replaces.
 func ownTab(newcomer, older *registry.Holder) bool {
@@ -103,6 +103,14 @@ func ownTab(newcomer, older *registry.Holder) bool {
 func byAge(holders []*registry.Holder) []*registry.Holder {
 	slices.SortStableFunc(holders, func(a, b *registry.Holder) int { return a.Asked.Compare(b.Asked) })
 	return holders
+}
+
+// inTurn orders holders of a key by who goes first: those that yield, the one that came
+// last first, then the others by when they asked.
+func inTurn(holders []*registry.Holder) []*registry.Holder {
+	yield := slices.DeleteFunc(slices.Clone(holders), func(h *registry.Holder) bool { return !h.Yields })
+	slices.Reverse(yield)
+	return slices.Concat(yield, byAge(slices.DeleteFunc(holders, func(h *registry.Holder) bool { return h.Yields })))
 }
 
 // isAmong tells whether one of the streams is of the same response as h's.
@@ -126,10 +134,14 @@ type view struct {
 
 // view returns what h finds, who does not count those gone.
 func (m *model) view(h *registry.Holder, rule registry.Rule, gone []registry.StreamID) view {
+	if h.Yields {
+		gone = nil
+		rule.Policy = registry.Reject
+	}
 	v := view{newcomer: h, rule: rule, reserved: on(h.Key, m.reserved), protected: on(h.Key, m.held)}
-	v.held = byAge(slices.DeleteFunc(on(h.Key, m.held), func(h *registry.Holder) bool { return isAmong(gone, h) }))
+	v.held = inTurn(slices.DeleteFunc(on(h.Key, m.held), func(h *registry.Holder) bool { return isAmong(gone, h) }))
 	for _, k := range on(h.Key, m.kept) {
-		if k.SameClient(h) && (len(v.back) == 0 || isTab(h)) {
+		if k.SameClient(h) && !h.Yields && (len(v.back) == 0 || isTab(h)) {
 			v.back = append(v.back, k)
 		} else {
 			v.kept = append(v.kept, k)
@@ -142,25 +154,37 @@ func (m *model) view(h *registry.Holder, rule registry.Rule, gone []registry.Str
 func (v view) others() []*registry.Holder {
 	out := slices.Clone(v.kept)
 	for _, h := range v.protected {
-		if !ownTab(v.newcomer, h) {
+		if !ownTab(v.newcomer, h) && v.counts(h) {
 			out = append(out, h)
 		}
 	}
 	for _, h := range v.reserved {
-		if !ownTab(v.newcomer, h) || !h.Tab {
+		if !v.replacesReserved(h) && v.counts(h) {
 			out = append(out, h)
 		}
 	}
 	return out
 }
 
+// counts tells whether h counts for the newcomer under Reject.
+func (v view) counts(h *registry.Holder) bool { return !h.Yields || v.newcomer.Yields }
+
+// replacesReserved tells whether the newcomer and h, who has reserved, are of one tab:
+// only one of them will stay.
+func (v view) replacesReserved(h *registry.Holder) bool { return ownTab(v.newcomer, h) && isTab(h) }
+
 // present returns all who are there, but for whom the newcomer takes its place
 // from.
 func (v view) present() []*registry.Holder { return slices.Concat(v.protected, v.kept, v.reserved) }
 
+// counted returns those of the present that count under Reject.
+func (v view) counted() []*registry.Holder {
+	return slices.DeleteFunc(v.present(), func(h *registry.Holder) bool { return !v.counts(h) })
+}
+
 // hasPlace tells whether the newcomer's client has a place already.
 func (v view) hasPlace() bool {
-	return clientsOf(v.present())[who(v.newcomer)] || len(v.back) > 0 && !v.newcomer.Client.IsZero()
+	return clientsOf(v.counted())[who(v.newcomer)] || len(v.back) > 0 && !v.newcomer.Client.IsZero()
 }
 
 func (v view) admitted() bool {
@@ -168,7 +192,7 @@ func (v view) admitted() bool {
 		return true
 	}
 	if v.rule.Unit == registry.Clients {
-		return v.hasPlace() || len(clientsOf(v.present())) < v.rule.Limit
+		return v.hasPlace() || len(clientsOf(v.counted())) < v.rule.Limit
 	}
 	return len(v.others()) < v.rule.Limit
 }
@@ -180,7 +204,7 @@ func (v view) takesPlace() bool {
 	case v.rule.Unit == registry.Clients:
 		return !v.hasPlace()
 	default:
-		return len(v.others()) == len(v.present())
+		return len(v.others()) == len(v.counted())
 	}
 }
 
@@ -194,8 +218,8 @@ type room struct {
 	outasked   bool
 }
 
-// isOlder tells whether the newcomer asked before h did.
-func (v view) isOlder(h *registry.Holder) bool { return v.newcomer.Asked.Before(h.Asked) }
+// isOlder tells whether the newcomer asked before h did, which does not yield.
+func (v view) isOlder(h *registry.Holder) bool { return !h.Yields && v.newcomer.Asked.Before(h.Asked) }
 
 // preferred tells whether h makes room before others.
 func (v view) preferred(h *registry.Holder) bool { return isAmong(v.prefer, h) && !v.isOlder(h) }
@@ -211,7 +235,14 @@ func (v view) victims() (ends []registry.Victim, yields []*registry.Holder, outa
 		r.outasked = r.outasked || ownTab(v.newcomer, h) && v.isOlder(h)
 	}
 	r.take(reason.Replaced, func(h *registry.Holder) bool { return ownTab(v.newcomer, h) })
-	for v.rule.Policy == registry.Supersede && v.rule.Limit > 0 && v.tooMany(r.left, r.kept) && !r.outasked {
+	for v.rule.Limit > 0 && v.tooMany(r.left, r.kept) && !r.outasked {
+		if goes := r.firstThatYields(); goes != nil {
+			r.take(reason.Superseded, goes)
+			continue
+		}
+		if v.rule.Policy == registry.Reject || v.newcomer.Yields {
+			break
+		}
 		if v.rule.Unit == registry.Clients {
 			r.takeClient()
 		} else {
@@ -227,6 +258,29 @@ func (v view) victims() (ends []registry.Victim, yields []*registry.Holder, outa
 		}
 	}
 	return ends, r.yields, false
+}
+
+// firstThatYields finds the first stream that yields, or, where clients are counted,
+// the first other client that has nothing else; nil: there is none.
+func (r *room) firstThatYields() func(*registry.Holder) bool {
+	if r.newcomer.Yields {
+		return nil
+	}
+	for age, first := range r.left {
+		if r.rule.Unit != registry.Clients {
+			if first.Yields {
+				return func(h *registry.Holder) bool { return h == first }
+			}
+			continue
+		}
+		theirs := func(h *registry.Holder) bool { return who(h) == who(first) }
+		proper := func(h *registry.Holder) bool { return theirs(h) && !h.Yields }
+		if who(first) != who(r.newcomer) && !slices.ContainsFunc(r.left[age+1:], theirs) &&
+			!slices.ContainsFunc(r.left, proper) && !slices.ContainsFunc(r.kept, theirs) {
+			return theirs
+		}
+	}
+	return nil
 }
 
 // take ends those who go.
@@ -272,8 +326,10 @@ func (r *room) takeOne() {
 func (r *room) takeClient() {
 	client := r.firstToGo(r.left, r.kept)
 	goes := func(h *registry.Holder) bool { return who(h) == client }
-	own := append(slices.DeleteFunc(slices.Clone(r.left), func(h *registry.Holder) bool { return who(h) != who(r.newcomer) }), r.newcomer)
-	theirs := slices.DeleteFunc(slices.Clone(r.left), func(h *registry.Holder) bool { return !goes(h) })
+	own := append(slices.DeleteFunc(slices.Clone(r.left), func(h *registry.Holder) bool {
+		return h.Yields || who(h) != who(r.newcomer)
+	}), r.newcomer)
+	theirs := slices.DeleteFunc(slices.Clone(r.left), func(h *registry.Holder) bool { return h.Yields || !goes(h) })
 	if len(theirs) > 0 {
 		r.outasked = newest(own).Before(newest(theirs))
 	}
@@ -299,7 +355,8 @@ func (v view) tooMany(left, kept []*registry.Holder) bool {
 // which a place is only kept, else the one whose newest stream is oldest, of those
 // all of whose streams are preferred, if there are any.
 func (v view) firstToGo(left, kept []*registry.Holder) any {
-	holding := clientsOf(left)
+	proper := slices.DeleteFunc(slices.Clone(left), func(h *registry.Holder) bool { return h.Yields })
+	holding := clientsOf(proper)
 	for _, k := range kept {
 		if client := who(k); !holding[client] && client != who(v.newcomer) {
 			return client
@@ -432,7 +489,8 @@ func (m *model) decideOne(a registry.Ask, gone, prefer []registry.StreamID, now 
 	if admitted {
 		out.ends, out.yields, outasked = v.victims()
 	}
-	full := a.Rule.Limit > 0 && (!admitted || outasked || len(out.ends) > 0)
+	full := a.Rule.Limit > 0 && (!admitted || outasked ||
+		slices.ContainsFunc(out.ends, func(v registry.Victim) bool { return !v.Holder.Yields }))
 	lately := 0
 	for _, freed := range m.freed[a.Holder.Key] {
 		if now.Before(freed.Add(registry.FreeLately)) {
@@ -539,6 +597,13 @@ func (m *model) commit(p *modelPlace) (ends []registry.Victim, outasked bool) {
 	return ends, false
 }
 
+// fits tells whether there is a place for p, which yields.
+func (m *model) fits(p *modelPlace) bool {
+	v := m.view(p.holder, p.rule, nil)
+	v.reserved = nil
+	return v.admitted()
+}
+
 func (m *model) isReserved(p *modelPlace) bool { return slices.Contains(m.reserved, p) }
 
 func (m *model) isHeld(p *modelPlace) bool { return slices.Contains(m.held, p) }
@@ -547,7 +612,7 @@ func (m *model) isHeld(p *modelPlace) bool { return slices.Contains(m.held, p) }
 func (m *model) leave(p *modelPlace, keep registry.Keep) {
 	switch {
 	case slices.Contains(m.kept, p):
-	case m.isHeld(p) && keep.For > 0:
+	case m.isHeld(p) && keep.For > 0 && !p.holder.Yields:
 		m.held = slices.DeleteFunc(m.held, func(q *modelPlace) bool { return q == p })
 		m.kept = append(m.kept, p)
 		m.tell(p.holder.Key, 0)
@@ -572,7 +637,11 @@ func (m *model) drop(h *registry.Holder) {
 	if !m.departed[h.ID] {
 		m.departing = append(m.departing, h)
 	}
-	m.tell(h.Key, 1)
+	if h.Yields {
+		m.tell(h.Key, 0) // it kept nobody from a place
+	} else {
+		m.tell(h.Key, 1)
+	}
 }
 
 // depart does as Place.Departed.

@@ -131,6 +131,7 @@ func (p *pairing) drawHolder(t *rapid.T) *registry.Holder {
 		Session:     rapid.SampledFrom(someSessions).Draw(t, "session"),
 		Fingerprint: rapid.SampledFrom(someFingerprints).Draw(t, "fingerprint"),
 		IssuedAt:    p.drawIssued(t, "issued at"),
+		Yields:      rapid.IntRange(0, 3).Draw(t, "yields") == 3,
 		Asked:       p.now.Add(rapid.SampledFrom(askedAgo).Draw(t, "asked")),
 		Addr:        fmt.Sprintf("s%d", len(p.holders)),
 		Since:       p.now.Add(time.Duration(len(p.holders))),
@@ -250,6 +251,10 @@ func (p *pairing) commit(t *rapid.T) {
 		require.ErrorIs(t, err, registry.ErrDenied)
 		require.Empty(t, victims)
 		p.model.drop(place.model.holder)
+	case place.model.holder.Yields && !p.model.fits(place.model):
+		require.ErrorIs(t, err, registry.ErrOutasked)
+		require.Empty(t, victims)
+		p.model.drop(place.model.holder)
 	default:
 		want, outasked := p.model.commit(place.model)
 		require.Equal(t, outasked, errors.Is(err, registry.ErrOutasked))
@@ -322,7 +327,8 @@ func (p *pairing) end(t *rapid.T) {
 		}
 	}
 	require.ElementsMatch(t, slices.Concat(want, kept), ended.Holders)
-	if (registry.Selector{Session: sel.Session}) != sel { // else by Holder.Since, if by anything
+	yields := slices.ContainsFunc(ended.Holders, func(h *registry.Holder) bool { return h.Yields }) // in any order
+	if (registry.Selector{Session: sel.Session}) != sel && !yields {                                // else by Holder.Since, if by anything
 		streams := slices.DeleteFunc(slices.Clone(ended.Holders), func(h *registry.Holder) bool { return slices.Contains(kept, h) })
 		require.Equal(t, names(byAge(want)), names(streams))
 	}
@@ -386,7 +392,7 @@ func (p *pairing) wait(t *rapid.T) {
 	ask := p.drawAsks(t, 1)[0]
 	w, err := p.Wait(context.Background(), ask)
 	mw := &modelWaiter{holder: ask.Holder, rule: ask.Rule, told: p.model.view(ask.Holder, ask.Rule, nil).admitted()}
-	if !mw.told && p.model.waiting(ask.Holder.Key) == registry.MostWaiters {
+	if !mw.told && (ask.Holder.Yields || p.model.waiting(ask.Holder.Key) == registry.MostWaiters) {
 		require.ErrorIs(t, err, registry.ErrManyWaiters)
 		return
 	}

@@ -59,6 +59,7 @@ func Run(t *testing.T, open Open) {
 		{"Find", testFind},
 		{"Denials", testDenials},
 		{"Waiters", testWaiters},
+		{"Yields", testYields},
 		{"Concurrent", testConcurrent},
 		{"Model", testModel},
 	} {
