@@ -102,6 +102,12 @@ func (e *environment) WriteDeadline() time.Time {
 	return began.Add(time.Duration(srv.WriteTimeout))
 }
 
+// FullDuplex implements guard.Env.
+func (e *environment) FullDuplex() bool {
+	server, ok := e.r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return ok && server.EnableFullDuplex
+}
+
 // ClientIP implements guard.Env.
 func (e *environment) ClientIP() string {
 	ip, _ := caddyhttp.GetVar(e.r.Context(), caddyhttp.ClientIPVarKey).(string)

@@ -91,6 +91,15 @@ func TestSnapshot_PutsBackWhatHandlersNote(t *testing.T) {
 	bare.Snapshot()() // outside of Caddy's server there is nothing
 }
 
+func TestFullDuplex_IsTheServers(t *testing.T) {
+	bare := &environment{r: httptest.NewRequest(http.MethodGet, "/", nil)}
+	require.False(t, bare.FullDuplex())
+	for _, duplex := range []bool{true, false} {
+		ctx := context.WithValue(t.Context(), caddyhttp.ServerCtxKey, &caddyhttp.Server{EnableFullDuplex: duplex})
+		require.Equal(t, duplex, (&environment{r: bare.r.WithContext(ctx)}).FullDuplex())
+	}
+}
+
 func TestClientIP_ConsidersTrustedProxies(t *testing.T) {
 	e := around(t, "/")
 	caddyhttp.SetVar(e.r.Context(), caddyhttp.ClientIPVarKey, "192.0.2.7")

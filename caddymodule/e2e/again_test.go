@@ -139,7 +139,7 @@ func TestRetryRefused_TheLastAnswerPassesWhole(t *testing.T) {
 		options string
 		tries   int
 	}{
-		"five times":        {"", 6},
+		"five times":        {"end_timeout 30s", 6},
 		"until end_timeout": {"end_timeout 100ms", 3},
 		"off":               {"retry_refused off", 1},
 		"another status":    {"retry_refused 429", 1},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -102,6 +103,46 @@ func TestAsks_ARequestThatIsNeverCompleteEndsNobody(t *testing.T) {
 			conn := rawRequest(t, server.URL, "GET / HTTP/1.1\nHost: localhost\nAccept: text/event-stream\nAuthorization: Bearer alice\n"+fields)
 			backend.waitReached(t, 2)
 			requireStays(t, stream, server.URL)
+			conn.Close()
+		})
+	}
+}
+
+// TestAsks_ARequestThatIsNeverCompleteEndsNobody_ThoughItIsAnswered: most backends do
+// not wait for a body that they do not look at. The answer's header waits for it.
+func TestAsks_ARequestThatIsNeverCompleteEndsNobody_ThoughItIsAnswered(t *testing.T) {
+	var reached atomic.Int32
+	backend := harness.StartRawUpstream(t, func(conn *net.TCPConn, _ *http.Request) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n")
+		reached.Add(1)
+		harness.WaitClosed(conn)
+	})
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+backend)
+	for name, fields := range map[string]string{
+		"a length":     "Content-Length: 5",
+		"chunks":       "Transfer-Encoding: chunked",
+		"100-continue": "Content-Length: 5\nExpect: 100-continue",
+	} {
+		t.Run(name, func(t *testing.T) {
+			alice := harness.WithBearer("alice of " + name)
+			stream := harness.NewClient(t, harness.HTTP1).Open(t, server.URL, alice)
+			stream.Next(t)
+			before := reached.Load()
+			head := "GET / HTTP/1.1\nHost: localhost\nAccept: text/event-stream\nAuthorization: Bearer alice of " + name + "\n" + fields
+			conn := rawRequest(t, server.URL, head)
+			require.Eventually(t, func() bool { return reached.Load() == before+1 }, harness.Patience, time.Millisecond)
+			requireStays(t, stream, server.URL)
+			conn.Close()
+			requireStays(t, stream, server.URL)
+
+			conn = rawRequest(t, server.URL, head)
+			rest := "12345"
+			if name == "chunks" {
+				rest = "0\r\n\r\n"
+			}
+			_, err := io.WriteString(conn, rest)
+			require.NoError(t, err)
+			harness.RequireEnded(t, stream, harness.Duplicated, "superseded")
 			conn.Close()
 		})
 	}

@@ -94,15 +94,15 @@ func TestRawUpstream_WhatIsNoStreamIsTheSameOnTheWire(t *testing.T) {
 	})
 	server := harness.StartCaddy(t, bothWays(upstream, "require_token"))
 	for path := range answers {
-		method, credentials := http.MethodGet, "\nAuthorization: Bearer alice"
+		method, header := http.MethodGet, "\nAccept: text/event-stream\nAuthorization: Bearer alice"
 		switch path {
-		case "/stream": // a HEAD needs no token, nor does what answers OPTIONS with no stream
-			method, credentials = http.MethodHead, ""
+		case "/stream": // a HEAD that names no stream needs no token, nor does what answers OPTIONS with no stream
+			method, header = http.MethodHead, ""
 		case "/options":
-			method, credentials = http.MethodOptions, ""
+			method, header = http.MethodOptions, "\nAccept: */*"
 		}
 		exchange := func(prefix string) string {
-			conn := rawRequest(t, server.URL, method+" "+prefix+path+" HTTP/1.1\nHost: localhost\nConnection: close\nAccept: text/event-stream\nAccept-Encoding: gzip"+credentials)
+			conn := rawRequest(t, server.URL, method+" "+prefix+path+" HTTP/1.1\nHost: localhost\nConnection: close\nAccept-Encoding: gzip"+header)
 			answer, err := io.ReadAll(conn)
 			require.NoError(t, err)
 			return string(answer)

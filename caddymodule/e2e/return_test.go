@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/fcgi"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +82,44 @@ func TestReturn_TheHolderIsGone(t *testing.T) {
 		require.Eventually(t, func() bool { return time.Since(freed) > 3*time.Second }, harness.Patience, 10*time.Millisecond)
 	}
 	harness.RequireNoTombstoneSeen(t, app)
+}
+
+// TestReturn_ATombstoneIsNotShownForEver: who gets the stream back has its tombstone taken
+// away by the first event, though the application sends no ids. It would be told to
+// stay away by its own stream else, if a network was lost that the guard still waits for.
+func TestReturn_ATombstoneIsNotShownForEver(t *testing.T) {
+	left := make(chan struct{}, 10)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: a\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		left <- struct{}{}
+	}))
+	t.Cleanup(backend.Close)
+	server := harness.StartCaddy(t, "sse_guard\nreverse_proxy "+backend.URL)
+	connect := func(lastID string) *harness.Stream {
+		s, err := harness.NewClient(t, harness.HTTP1).Connect(t.Context(), server.URL, lastID, harness.WithBearer("alice"))
+		require.NoError(t, err)
+		t.Cleanup(s.Close)
+		return s
+	}
+	first := connect("")
+	first.Next(t)
+	second := connect("")
+	second.Next(t)
+	harness.RequireEnded(t, first, harness.Duplicated, "superseded")
+	require.NotEmpty(t, first.LastID())
+	receive(t, left)
+	second.Close()
+	receive(t, left) // the key is free by now
+
+	back := connect(first.LastID())
+	assert.Equal(t, "a", back.Next(t).Data)
+	assert.Empty(t, back.LastID())
+	again := connect(back.LastID())
+	assert.Equal(t, http.StatusOK, again.Status)
+	assert.Equal(t, "a", again.Next(t).Data)
 }
 
 // TestReturn_ASecondTabIsLoadedAgain: the first one's tombstone is held up, and

@@ -95,17 +95,17 @@ func TestScanner_AwaitsLF_WhereLinesEndWithCRLF(t *testing.T) {
 	}
 }
 
-func TestScanner_MayBecomeBOM(t *testing.T) {
+func TestScanner_OnlyBOM(t *testing.T) {
 	var s eventstream.Scanner
 	for _, step := range []struct {
 		piece string
 		want  bool
-	}{{"", false}, {"\xef", true}, {"\xbb", true}, {"\xbf", false}} {
+	}{{"", false}, {"\xef", true}, {"\xbb", true}, {"\xbf", true}, {":", false}} {
 		s.Scan([]byte(step.piece))
-		require.Equal(t, step.want, s.MayBecomeBOM())
+		require.Equal(t, step.want, s.OnlyBOM())
 	}
 	require.True(t, s.HasBOM())
 	s = eventstream.Scanner{}
 	s.Scan([]byte("\xefx"))
-	require.False(t, s.MayBecomeBOM())
+	require.False(t, s.OnlyBOM())
 }

@@ -93,6 +93,11 @@ func AppendRetry(dst []byte, after time.Duration) []byte {
 	return append(dst, '\n')
 }
 
+// AppendForgetID appends an id line without an id: the client holds none from the event
+// on that it becomes part of (WHATWG HTML 9.2.6), if that has none of its own. Write it
+// where a Scanner's DataBlock begins.
+func AppendForgetID(dst []byte) []byte { return append(dst, "id:\n"...) }
+
 // appendLines appends one line of the named field for each line of text.
 func appendLines(dst []byte, field, text string) []byte {
 	for {

@@ -111,9 +111,11 @@ func (s *Scanner) Events() uint64 { return s.events }
 // until all three bytes of the mark have been scanned.
 func (s *Scanner) HasBOM() bool { return s.bom }
 
-// MayBecomeBOM reports whether the stream so far is one or two bytes that begin a
-// byte order mark, so that it is not known yet whether they are text.
-func (s *Scanner) MayBecomeBOM() bool { return s.state == bomFirst || s.state == bomSecond }
+// OnlyBOM reports whether the stream so far is a byte order mark, or one or two bytes
+// that begin one. A client has nothing to show of it.
+func (s *Scanner) OnlyBOM() bool {
+	return s.state == bomFirst || s.state == bomSecond || s.state == bomDone
+}
 
 // AwaitsLF reports whether the last byte scanned is a CR, and the line before ended
 // with CRLF: the LF is on its way. Clients that know no CR alone take the line

@@ -327,3 +327,32 @@ func TestRefusedByACount_IsAskedAgainByOneGuard(t *testing.T) {
 		require.Len(t, b.tries(), 1+1+mostAgain)
 	}, keyedBy("everyone"), func(*Config) {})
 }
+
+// What the inner one of two guards has held back for long enough is not held back by
+// the outer one too, which asks again for both.
+func TestRefusedByACount_WhatIsHeldPassesBothGuards(t *testing.T) {
+	const hold = 250 * time.Millisecond
+	holding := func(g *Config) { g.Stream.Hold = hold }
+	atSite(t, func(t *testing.T, s *site) {
+		b := s.tallied(0)
+		release := b.staying()
+		s.open(token("ann")).leave()
+		s.settle()
+		newer := s.open(token("ann"))
+		asked := 0
+		s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+			if asked++; asked == 1 {
+				w.WriteHeader(http.StatusConflict)
+				return nil
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: half")
+			<-r.Context().Done()
+			return nil
+		}
+		release()
+		s.pass(firstPause + hold)
+		require.Equal(t, 2, asked)
+		require.Equal(t, "data: half", newer.text())
+	}, all(keyedBy("everyone"), holding), holding)
+}

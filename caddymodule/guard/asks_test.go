@@ -161,6 +161,24 @@ func TestStream_IsEverySuccessWithABody(t *testing.T) {
 	}
 }
 
+// Answers to OPTIONS, and to polls that find nothing, have the media type too, and no
+// body.
+func TestStream_WithoutABodyIsNone(t *testing.T) {
+	for _, m := range []string{http.MethodGet, http.MethodOptions} {
+		t.Run(m, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				holder := s.open(token("ann"))
+				s.backend.header = http.Header{"Content-Length": {"0"}}
+				s.backend.answer = answering(http.StatusOK, "text/event-stream", "")
+				status, h, _ := s.open(token("ann"), method(m)).got()
+				require.Equal(t, http.StatusOK, status)
+				require.Equal(t, http.Header{"Content-Type": {"text/event-stream"}, "Content-Length": {"0"}}, h)
+				require.False(t, holder.over())
+			}, onlyAtHeader)
+		})
+	}
+}
+
 // Configurations of the methods that count.
 
 func anyMethod(g *Config) { g.Methods = []string{"any"} }

@@ -43,6 +43,8 @@ type chain struct {
 	refused *request
 	// lost says that a place was not to be had any more when it was to be committed.
 	lost bool
+	// incoming is the request's body, if the answer's header waits for it; else nil.
+	incoming *incoming
 	// answering says that a guard answers by itself: what it writes is no stream of
 	// the upstream's.
 	answering bool
@@ -136,6 +138,9 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 		q.tellUntracked()
 		return stream.Pass
 	default:
+		if q.tracked() {
+			q.guard.warnIfEncoded(header) // handlers further out may compress it yet
+		}
 		return stream.Admit
 	}
 }
@@ -164,6 +169,7 @@ func (c *chain) passes(q *request, steps []step) bool {
 // judge decides for from, whose upstream answers with a stream, and all guards
 // further out.
 func (c *chain) judge(from *request) {
+	c.incoming.await()
 	var asking []*request
 	for q := from; q != nil; q = q.outer {
 		if q.verdict.judged {

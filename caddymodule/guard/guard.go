@@ -189,6 +189,9 @@ type Env interface {
 	Snapshot() (restore func())
 	// WriteDeadline is when the server cuts the response off; zero: never.
 	WriteDeadline() time.Time
+	// FullDuplex reports whether the server sends the header of an answer to an HTTP/1
+	// request that is not all there yet.
+	FullDuplex() bool
 	// ClientIP is the client's address, trusted proxies considered.
 	ClientIP() string
 	// ForwardedHosts are the hosts that the client asked for as a trusted proxy says, if

@@ -36,6 +36,7 @@ func (fakeEnv) Publish(func(string) string)   {}
 func (e fakeEnv) Path() string                { return e.r.URL.Path }
 func (fakeEnv) Original() *url.URL            { return nil }
 func (fakeEnv) Snapshot() func()              { return func() {} }
+func (fakeEnv) FullDuplex() bool              { return false }
 func (fakeEnv) ClientIP() string              { return "192.0.2.1" }
 func (fakeEnv) ForwardedHosts() []string      { return nil }
 func (fakeEnv) WriteDeadline() time.Time      { return time.Time{} }

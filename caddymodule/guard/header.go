@@ -11,7 +11,14 @@ import (
 // success that has a body. No request here is a HEAD.
 func isStream(status int, header http.Header) bool {
 	success := status >= 200 && status < 300
-	return success && status != http.StatusNoContent && status != http.StatusResetContent && identity.IsEventStream(header)
+	return success && status != http.StatusNoContent && status != http.StatusResetContent &&
+		identity.IsEventStream(header) && !isEmpty(header)
+}
+
+// isEmpty reports whether the answer says that its body has no bytes.
+func isEmpty(header http.Header) bool {
+	length := header["Content-Length"]
+	return len(length) == 1 && length[0] == "0"
 }
 
 // isSafe reports whether a request of the method asks for something, and does

@@ -187,6 +187,25 @@ func TestLog_SaysWhetherTheEventWasSent(t *testing.T) {
 	})
 }
 
+// compressing is a handler further out that compresses.
+type compressing struct{ *client }
+
+func (c compressing) WriteHeader(status int) {
+	c.Header().Set("Content-Encoding", "gzip")
+	c.client.WriteHeader(status)
+}
+
+// An encode handler around the guard compresses the guard's events too.
+func TestLog_BlamesNoUpstreamForWhatIsCompressedFurtherOut(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		s.backend.answer = answering(http.StatusOK, "text/event-stream", hello)
+		c := &client{r: requestOf("ann"), header: http.Header{}}
+		require.NoError(t, s.guards[0].Serve(compressing{c}, c.r, s.backend.serve, &aroundRequest{c: c, r: c.r}))
+		require.Equal(t, "gzip", c.sent.Get("Content-Encoding"))
+		require.Empty(t, s.logs.FilterMessageSnippet("compresses event streams").All())
+	})
+}
+
 // Some clients come back at once, whatever they are told.
 func TestLog_ParkedNewcomersAreToldOnceAMinute(t *testing.T) {
 	atSite(t, func(t *testing.T, s *site) {

@@ -1,13 +1,17 @@
 package guard
 
 import (
+	"encoding/hex"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 const outer, inner = 0, 1
@@ -344,15 +348,28 @@ func TestNested_WhoeverAnswersBetweenTwoGuardsHasAnswered(t *testing.T) {
 	}, perStore(rejecting, onlyAtHeader), perUser(onlyAtHeader))
 }
 
-// A user's own older stream goes, which makes the room in the store: it is told once.
+// A user's own older stream goes, which makes the room in the store: it is told once,
+// and nobody else's ends, also not the oldest one in the store.
 func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
-	for name, oneZone := range map[string]bool{"one zone": true, "two zones": false} {
+	for name, test := range map[string]struct{ oneZone, bobFirst bool }{
+		"one zone":                     {true, false},
+		"one zone, another is oldest":  {true, true},
+		"two zones":                    {false, false},
+		"two zones, another is oldest": {false, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {
-				if oneZone {
+				if test.oneZone {
 					s.guards[inner].Zone = s.guards[outer].Zone
 				}
-				ann, bob := s.open(in("books", "ann")), s.open(in("books", "bob"))
+				var ann, bob *client
+				if test.bobFirst {
+					bob = s.open(in("books", "bob"))
+				}
+				ann = s.open(in("books", "ann"))
+				if !test.bobFirst {
+					bob = s.open(in("books", "bob"))
+				}
 				s.open(in("books", "ann"))
 				require.True(t, ann.ends())
 				require.Equal(t, 1, strings.Count(ann.text(), "event: DUPLICATED_CONNECTION"), ann.text())
@@ -362,4 +379,39 @@ func TestNested_AStreamThatBothWouldEndIsToldOnce(t *testing.T) {
 			}, perStore(onlyAtHeader, limited(2)), perUser(onlyAtHeader))
 		})
 	}
+}
+
+// meanwhile is a writer to which something happens before the header goes out.
+type meanwhile struct {
+	*client
+	do func()
+}
+
+func (m meanwhile) WriteHeader(status int) {
+	m.do()
+	m.client.WriteHeader(status)
+}
+
+// The innermost guard's place is committed first: one that it has lost by then ends
+// nobody further out.
+func TestNested_APlaceThatIsLostInsideEndsNobodyFurtherOut(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		older := s.open(in("books", "ann"))
+		newer := &client{r: s.backend.last().Clone(t.Context()), header: http.Header{}}
+		newer.r.Header.Set("X-User", "bob")
+		newer.r.Header.Set("Authorization", "Bearer token of bob")
+		w := meanwhile{newer, func() { // the user logs out
+			hash, err := hex.DecodeString(newer.published("sse_guard.token"))
+			require.NoError(t, err)
+			denial := registry.Denial{Token: registry.ID(hash), Until: time.Now().Add(time.Hour)}
+			require.NoError(t, s.guards[inner].Zone.Registry.Deny(t.Context(), denial))
+		}}
+		env := func(r *http.Request) Env { return &aroundRequest{newer, r, r.URL.Path, nil} }
+		_ = s.guards[outer].Serve(w, newer.r, func(w http.ResponseWriter, r *http.Request) error {
+			return s.guards[inner].Serve(w, r, s.backend.serve, env(r))
+		}, env(newer.r))
+		s.settle()
+		require.False(t, older.over())
+		require.Equal(t, 1, s.holders(outer))
+	}, perStore(onlyAtHeader), perUser(onlyAtHeader))
 }

@@ -26,7 +26,7 @@ func (q *request) terms() stream.Terms {
 			h.Session = registry.ID(q.claims.Session)
 		}
 	}
-	t := stream.Terms{Notice: noticeOf(q)}
+	t := stream.Terms{Notice: noticeOf(q), ForgetID: len(tombstones(q.r)) > 0}
 	if q.rule().Policy == registry.Reject && !q.yielding {
 		t.Keep = g.Reserve
 	}
@@ -81,7 +81,6 @@ func (q *request) Opened() {
 	q.held = true
 	q.noteHeld()
 	z.Sessions.Add(q.holder, s)
-	q.guard.warnIfEncoded(q.response.Header())
 	q.tell(event.Admitted{Stream: q.self()})
 }
 

@@ -143,6 +143,9 @@ func (q *request) enter(w http.ResponseWriter) *refusal {
 			return f
 		}
 	}
+	if q.governed {
+		watchBody(q)
+	}
 	q.entry.take(w.Header())
 	q.response.Init(w, q.r, q, &q.guard.Stream)
 	return nil

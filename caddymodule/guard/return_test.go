@@ -63,6 +63,18 @@ func TestTombstone_OfAFreeKeyIsDropped(t *testing.T) {
 	}
 }
 
+// Else the client shows it for as long as the application sends no id.
+func TestTombstone_OfAFreeKeyIsTakenAwayFromTheClient(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		id := s.entombedClient(token("ann"))
+		s.leaveAll()
+		s.pass(registry.FreeLately)
+		s.backend.answer = answering(http.StatusOK, "text/event-stream", "data: a\n\n")
+		require.Equal(t, "id:\ndata: a\n\n", s.open(token("ann"), field("Last-Event-ID", id)).text())
+		require.Equal(t, "data: a\n\n", s.open(token("ann"), field("Last-Event-ID", "41")).text())
+	})
+}
+
 func TestTombstone_CountsWhileTheRuleWouldRefuseOrEndSomebody(t *testing.T) {
 	for name, test := range map[string]struct {
 		configure func(*Config)

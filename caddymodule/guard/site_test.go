@@ -203,6 +203,7 @@ func (e *aroundRequest) Snapshot() func() {
 	return func() { e.c.kept = kept }
 }
 func (e *aroundRequest) WriteDeadline() time.Time    { return e.c.deadline }
+func (e *aroundRequest) FullDuplex() bool            { return e.c.duplex }
 func (e *aroundRequest) ClientIP() string            { return e.c.addr }
 func (*aroundRequest) ForwardedHosts() []string      { return nil }
 func (*aroundRequest) Connection() stream.Connection { return stream.Connection{} }
@@ -217,6 +218,7 @@ type client struct {
 	published func(string) string // the placeholders that handlers see
 	kept      int                 // what the server keeps of the request
 	deadline  time.Time           // when the server cuts the response off
+	duplex    bool                // the server answers a request before it is all there
 
 	header http.Header
 	done   chan struct{}

@@ -199,6 +199,7 @@ func TestClientLeft_ItsPlaceIsKept(t *testing.T) {
 			})
 			require.NoError(t, err)
 			assert.True(t, p.Stream().ClientLeft())
+			assert.True(t, p.Stream().Fate().ClientLeft())
 			keep := registry.Keep{For: time.Minute}
 			if name == "after it was told to end" {
 				keep.For = 0
@@ -234,6 +235,7 @@ func TestOuterEnd_IsNoClientThatLeft(t *testing.T) {
 	})
 	require.NoError(t, err)
 	assert.False(t, p.Stream().ClientLeft())
+	assert.False(t, p.Stream().Fate().ClientLeft())
 	assert.Equal(t, []registry.Keep{{}}, gate.place.left())
 }
 

@@ -55,18 +55,19 @@ func (b *Budget) force(n int) {
 
 func (b *Budget) giveBack(n int) { b.force(-n) }
 
-// add holds p back too. It reports false if that were too much. What may yet become
-// a byte order mark is always held, and no time counts for it: it shows nothing.
-func (h *held) add(p []byte, maybeBOM bool) bool {
+// add holds p back too. It reports false if that were too much. A byte order mark, or
+// what may become one, is always held, and no time counts for it: it shows nothing, and
+// once it is sent there is no place for anything of ours until the first event is whole.
+func (h *held) add(p []byte, onlyBOM bool) bool {
 	cfg := h.r.s.cfg
 	switch {
-	case maybeBOM:
+	case onlyBOM:
 		cfg.Held.force(len(p))
 	case len(h.bytes)+len(p) > cfg.MaxEventSize || !cfg.Held.take(len(p)):
 		return false
 	}
 	h.bytes = append(h.bytes, p...)
-	if !maybeBOM && cfg.Hold > 0 && cfg.Wheel != nil && h.since.Load() == 0 {
+	if !onlyBOM && cfg.Hold > 0 && cfg.Wheel != nil && h.since.Load() == 0 {
 		h.wait(cfg.Wheel)
 	}
 	return true
@@ -126,7 +127,7 @@ func (h *held) overdue() bool {
 
 // shown reports whether there are bytes that may pass at any time. The relay's mu is
 // held.
-func (h *held) shown() bool { return len(h.bytes) > 0 && !h.r.out.scanner.MayBecomeBOM() }
+func (h *held) shown() bool { return len(h.bytes) > 0 && !h.r.out.scanner.OnlyBOM() }
 
 // retainedBuffer is how large a buffer may stay with its stream.
 const retainedBuffer = 4 << 10

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
 func TestOpenRetry_GoesBeforeTheFirstBlockThatHasData(t *testing.T) {
@@ -39,6 +40,36 @@ func TestOpenRetry_GoesBeforeTheFirstBlockThatHasData(t *testing.T) {
 			rec, sum := serve(t, newGate(), cfg, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, test.chunks...) })
 			assert.Equal(t, test.want, rec.Body.String())
 			assert.EqualValues(t, len(strings.Join(test.chunks, "")), sum.Bytes, "of the upstream's")
+		})
+	}
+}
+
+// A client that shows an id of ours would show it for as long as the application sends
+// none.
+func TestForgetID_TheFirstBlockThatHasDataTakesTheClientsIDAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		chunks []string
+		retry  time.Duration
+		want   string
+	}{
+		"nothing comes":    {nil, 0, ""},
+		"an event":         {[]string{"data: a\n\n", "data: b\n\n"}, 0, "id:\ndata: a\n\ndata: b\n\n"},
+		"one with an id":   {[]string{"id: 1\ndata: a\n\n"}, 0, "id: 1\ndata: a\n\n"},
+		"an id before it":  {[]string{"id: 1\n\ndata: a\n\n"}, 0, "id: 1\n\ndata: a\n\n"},
+		"a torn one":       {[]string{"id: 1\nx: " + strings.Repeat("x", 2000), "\ndata: a\n\n", "data: b\n\n"}, 0, "id: 1\nx: " + strings.Repeat("x", 2000) + "\ndata: a\n\ndata: b\n\n"},
+		"no data yet":      {[]string{": c\n\nretry: 1\n\n", "data\n\n"}, 0, ": c\n\nretry: 1\n\nid:\ndata\n\n"},
+		"a retry besides":  {[]string{": c\n\n", "data: a\n\n"}, 3 * time.Second, ": c\n\nid:\nretry: 3000\ndata: a\n\n"},
+		"behind a BOM":     {[]string{"\ufeff", "data: a\n\n"}, 0, "id:\ndata: a\n\n"},
+		"no event at all":  {[]string{"words"}, 0, "words"},
+		"a part at a time": {[]string{"da", "ta: a", "\n\ndata: b\n\n"}, 0, "id:\ndata: a\n\ndata: b\n\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, gate := testConfig, newGate()
+			cfg.OpenRetry = test.retry
+			gate.terms.ForgetID = true
+			rec, sum := serve(t, gate, cfg, func(_ *Response, w http.ResponseWriter, _ *http.Request) { sse(w, test.chunks...) })
+			assert.Equal(t, test.want, rec.Body.String())
+			assert.Zero(t, sum.Ending)
 		})
 	}
 }
@@ -275,6 +306,39 @@ func TestHold_AnEndOfBothSidesLosesNothingOfAnUnframedBody(t *testing.T) {
 			p.Stream().End(superseded)
 		})
 		assert.Equal(t, "words", rec.Body.String())
+	}
+}
+
+// Some backends send the byte order mark long before the first event.
+func TestHold_AByteOrderMarkAloneTearsNothing(t *testing.T) {
+	const mark = "\ufeff"
+	end := func(p *Response, _ http.ResponseWriter) {
+		p.Stream().End(superseded)
+		<-p.upstream.Done()
+	}
+	for name, test := range map[string]struct {
+		then func(p *Response, w http.ResponseWriter)
+		want string
+	}{
+		"a heartbeat":         {func(p *Response, w http.ResponseWriter) { p.Stream().relay.beat() }, beatText},
+		"an end":              {end, notice(reason.Superseded, "")},
+		"an event":            {func(_ *Response, w http.ResponseWriter) { sse(w, "data: a\n\n") }, mark + "data: a\n\n"},
+		"nothing":             {func(*Response, http.ResponseWriter) {}, mark},
+		"an unfinished event": {func(p *Response, w http.ResponseWriter) { sse(w, "data: a"); end(p, w) }, mark + "data: a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for cut := range 3 {
+				var all strings.Builder
+				for _, a := range holding(t, heldConfig(), func(p *Response, w http.ResponseWriter) {
+					sse(w, mark[:cut], mark[cut:])
+					<-time.After(time.Minute)
+					test.then(p, w)
+				}) {
+					all.WriteString(a.bytes)
+				}
+				assert.Equal(t, test.want, all.String())
+			}
+		})
 	}
 }
 

@@ -17,8 +17,10 @@ type output struct {
 	dirty  bool // written since the last flush
 	broken bool // a write has failed
 
-	// retry is due before the first block that has data; 0: nothing is.
-	retry time.Duration
+	// retry, and that the client is to forget the id it holds, are due before the first
+	// block that has data; 0 and false: nothing is.
+	retry  time.Duration
+	forget bool
 	// first says that we wrote before the upstream did.
 	first bool
 	// lf says that we wrote the LF of the upstream's last CRLF, which is yet to come.
@@ -32,21 +34,31 @@ func (o *output) framed() bool {
 	return ok && block < o.taken
 }
 
-// upstream sends what the upstream sent, and the opening retry where it belongs.
+// upstream sends what the upstream sent, and the opening lines where they belong.
 func (o *output) upstream(p []byte) {
-	if o.retry > 0 {
+	if o.retry > 0 || o.forget {
 		if at, ok := o.opensAt(); ok && at < int64(len(p)) {
 			o.pass(p[:at])
-			retry := o.retry
-			o.retry = 0
 			// Behind it a block begins: the upstream's LF is not missing there, whatever
 			// its last bytes, which are yet to be sent, end with.
 			o.first = o.first || o.taken == 0
-			o.send(eventstream.AppendRetry(nil, retry))
+			o.send(o.opening())
 			p = p[at:]
 		}
 	}
 	o.pass(p)
+}
+
+// opening takes out the lines that are due before the first block that has data.
+func (o *output) opening() (lines []byte) {
+	if o.forget && o.scanner.LastEventID() == "" { // else the application's takes it away
+		lines = eventstream.AppendForgetID(lines)
+	}
+	if o.retry > 0 {
+		lines = eventstream.AppendRetry(lines, o.retry)
+	}
+	o.forget, o.retry = false, 0
+	return lines
 }
 
 // opensAt is where the first block with data begins, counted from what is to be

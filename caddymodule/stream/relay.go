@@ -76,7 +76,7 @@ func (r *relay) start() {
 	defer r.unlock()
 	r.out.open = true
 	if !r.opaque {
-		r.out.retry = r.s.cfg.OpenRetry
+		r.out.retry, r.out.forget = r.s.cfg.OpenRetry, r.s.terms.ForgetID
 	}
 	r.happen(onOpened)
 }
@@ -143,7 +143,7 @@ func (r *relay) hold(p []byte) {
 	case len(p) == 0:
 	case r.torn.Load():
 		r.out.upstream(p)
-	case r.held.add(p, r.out.scanner.MayBecomeBOM()):
+	case r.held.add(p, r.out.scanner.OnlyBOM()):
 	default:
 		r.sendHeld()
 		r.out.upstream(p)
@@ -253,7 +253,7 @@ func (r *relay) endHere() {
 // showsHeld reports whether a client would have shown what is held, since it does
 // not wait for events to be whole.
 func (r *relay) showsHeld() bool {
-	return len(r.held.bytes) > 0 && !r.out.framed() && !r.out.scanner.MayBecomeBOM()
+	return len(r.held.bytes) > 0 && !r.out.framed() && !r.out.scanner.OnlyBOM()
 }
 
 // lastEventID is the last id that the application sent in a whole event.

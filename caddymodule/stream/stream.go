@@ -22,8 +22,10 @@ type Stream struct {
 	// ending is why the stream was told to end; nil if it was not. It is written once,
 	// with life.mu held, together with the state.
 	ending atomic.Pointer[registry.Ending]
-	// left says that the client went away by itself before the end was told.
+	// left says that the client went away by itself before the end was told, and fate
+	// that and more to who wants to know later; nil: nobody does.
 	left   atomic.Bool
+	fate   atomic.Pointer[Fate]
 	tenure tenure
 	timer  endTimer
 	relay  relay
@@ -88,6 +90,9 @@ type Terms struct {
 	// Untracked streams hold nothing, and are relayed byte for byte: their events are
 	// not told apart, and nothing is written into them.
 	Untracked bool
+	// ForgetID says that the client holds a last event id that is not the
+	// application's. The first event takes that away, unless the application's id does.
+	ForgetID bool
 	// Keep is how long the place is kept if the client leaves by itself; 0: not.
 	Keep time.Duration
 	// Notice appends what the client is told at the end, which may be nothing. It may
@@ -147,10 +152,6 @@ func (s *Stream) Renew(until time.Time) { s.care.expireAt(until) }
 // end. It is final once the handlers behind the guard have returned.
 func (s *Stream) ClientLeft() bool { return s.left.Load() }
 
-// SilentSince reports whether something is on its way to the client, which has
-// acknowledged nothing since t. It is false where the kernel cannot tell.
-func (s *Stream) SilentSince(t time.Time) bool { return s.terms.Connection.TCP.SilentSince(t) }
-
 // Row is the stream as a list shows it.
 func (s *Stream) Row() registry.Row {
 	row := registry.Row{
@@ -204,7 +205,7 @@ func (s *Stream) run(e effect) {
 	case doKeep:
 		s.tenure.leave(s.keep())
 	case doNoteLeft:
-		s.left.Store(true)
+		s.noteLeft()
 	case doDeparted:
 		s.tenure.depart()
 	case doWatch:

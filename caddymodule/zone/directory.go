@@ -102,11 +102,11 @@ func (d *Directory) End(id registry.StreamID, e registry.Ending) {
 	}
 	// Who yields is not one that the user's own streams take the key from.
 	if (e.Reason == reason.Superseded || e.Reason == reason.Replaced) && !s.Holder().Yields {
-		told := time.Now()
+		fate, told := s.Fate(), time.Now()
 		d.observers.Tell(event.Lost{Loser: s.Holder(), To: e.For, Gone: func() bool {
 			// A zombie has not closed its connection, but never acknowledges what it
 			// was told.
-			return s.ClientLeft() || s.SilentSince(told)
+			return fate.ClientLeft() || fate.SilentSince(told)
 		}})
 	}
 	s.End(e)

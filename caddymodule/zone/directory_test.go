@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -118,6 +120,27 @@ func TestDirectory_TellsWhoLostTheKeyToWhom(t *testing.T) {
 			require.False(t, lost.Gone(), "its client was told")
 		}
 	})
+}
+
+// Whoever is told keeps that for minutes, and for many streams.
+func TestDirectory_WhatItTellsOfALossKeepsNothingOfTheStream(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		writer, gone := h.lose()
+		<-time.After(2 * time.Minute)
+		runtime.GC()
+		require.Nil(t, writer.Value())
+		require.False(t, gone())
+	})
+}
+
+// lose has a stream superseded, and returns its writer, and what was told of the loss.
+func (h *house) lose() (writer weak.Pointer[httptest.ResponseRecorder], gone func() bool) {
+	g := h.open("a")
+	h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Superseded})
+	<-g.done
+	gone = h.told[0].(event.Lost).Gone
+	h.told = nil
+	return weak.Make(g.rec), gone
 }
 
 func TestDirectory_ListsInPages(t *testing.T) {
