@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 .ci/deps.sh
 .ci/compat-deps.sh
+source .ci/temporary.sh
 start=$SECONDS
 go vet -tags compat ./caddymodule/e2e/compat
 # The clients wait much more than they work: many at once fit into few cores.
