@@ -191,6 +191,10 @@ const (
 	returned = 12 * time.Second // that a client is given to come back
 
 	slowlyReturned = 35 * time.Second // that one is given which waits ever longer
+
+	// startTime bounds how long a client may take to start. Some work for seconds when
+	// nothing else does, and many start at once.
+	startTime = 5 * time.Minute
 )
 
 // start begins an instance of the client, and waits until the application has a stream of it.
@@ -209,7 +213,7 @@ func (p *play) ask(t *testing.T, number string) instance {
 
 func (p *play) waitHolder(t *testing.T, number string, i instance) {
 	t.Helper()
-	require.Eventually(t, func() bool { return p.app.holder(p.token) == number }, 3*harness.Patience, 50*time.Millisecond,
+	require.Eventually(t, func() bool { return p.app.holder(p.token) == number }, startTime, 50*time.Millisecond,
 		"instance %s has no stream", number)
 }
 
@@ -392,7 +396,7 @@ func rejected(t *testing.T, p *play) map[Scene]Cell {
 	// Some clients take seconds to start.
 	require.Eventually(t, func() bool {
 		return len(i.seen(t)) > 0 || len(p.site.requests(t, p.token, p.client.streams())) > 0
-	}, 3*harness.Patience, 100*time.Millisecond, "the client does not ask")
+	}, startTime, 100*time.Millisecond, "the client does not ask")
 	within := time.Since(asked) + counted
 	pause(t, counted)
 	word := told(t, i, "DUPLICATE_SESSION", "holds this stream already", harness.Duplicated)
