@@ -17,7 +17,9 @@ check_go() {
 		return 1
 	fi
 	if ! said=$(go list -m 2>&1); then
-		say "$(cd / && go version 2>&1 | cut -d' ' -f3) cannot be used: go.mod wants Go $wanted or newer. Install it from https://go.dev/dl/, or, from Go 1.21 on, let it fetch that by itself: GOTOOLCHAIN=auto make test. Go says:" "$said" >&2
+		say "$(cd / && go version 2>&1 | cut -d' ' -f3) cannot be used here: go.mod wants Go $wanted or newer" >&2
+		say "install it from https://go.dev/dl/; from 1.21 on Go can also fetch it by itself: GOTOOLCHAIN=auto make test" >&2
+		printf '%s\n' "$said" | sed 's/^/    /' >&2
 		return 1
 	fi
 }
