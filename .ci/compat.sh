@@ -7,8 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 .ci/deps.sh
 .ci/compat-deps.sh
+source .ci/temporary.sh
 start=$SECONDS
 go vet -tags compat ./caddymodule/e2e/compat
 # The clients wait much more than they work: many at once fit into few cores.
-go test -tags compat -count=1 -timeout 20m -parallel 24 ./caddymodule/e2e/compat -args "$@"
+go test -tags compat -count=1 -timeout 30m -parallel 24 ./caddymodule/e2e/compat -args "$@"
 printf 'compat: all clients fare as README says, %d s\n' $((SECONDS - start))

@@ -36,6 +36,17 @@ as_root() {
 	fi
 }
 
+# quietly shows what the command prints only if it fails.
+quietly() {
+	local printed
+	printed=$("$@" 2>&1 </dev/null) || {
+		local status=$?
+		printf '%s\n' "$printed" >&2
+		say "failed: $*" >&2
+		return "$status"
+	}
+}
+
 install_packages() {
 	local packages
 	read -ra packages <<<"$(missing | tr '\n' ' ')"
@@ -46,8 +57,8 @@ install_packages() {
 	fi
 	say "installing ${packages[*]}"
 	local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120)
-	as_root "${apt[@]}" update </dev/null
-	as_root "${apt[@]}" install -y --no-install-recommends "${packages[@]}" </dev/null
+	quietly as_root "${apt[@]}" update
+	quietly as_root "${apt[@]}" install -y --no-install-recommends "${packages[@]}"
 	hash -r
 	if [ -n "$(missing)" ]; then
 		say "installed, and still missing: $(missing | tr '\n' ' ')" >&2

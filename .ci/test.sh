@@ -30,12 +30,13 @@ gofmt_check() {
 }
 
 # report shows the packages that fail in full and the others in one line each,
-# and leaves the count of tests in $1.
+# and leaves what was skipped, and why, and the count of tests in $1.
 report() {
 	awk -v count="$1" '
+		/^    [^ ]+\.go:[0-9]+: / { said = $0; sub(/^    [^ ]+: /, "", said) }
 		/^--- PASS:/ { passed++ }
 		/^--- FAIL:/ { bad++; here++ }
-		/^--- SKIP:/ { skipped++ }
+		/^--- SKIP:/ { skipped++; print "SKIPPED: " $3 ": " said > count }
 		/^ok  \t/ || /\[no test files\]$/ { print; held = ""; here = 0; fflush(); next }
 		/^FAIL\t/ {
 			# A build error, a panic or a time-out fails a package, no test of its own.
@@ -55,13 +56,25 @@ tests() {
 	"$@" -v 2>&1 | report .cache/test-count
 }
 
+# left fails if something is left in the directory for temporary files, and names it.
+left() {
+	local name found=0
+	while IFS= read -r name; do
+		printf 'left behind: %s\n' "$name"
+		found=1
+	done < <(du -sh "$TMPDIR"/* "$TMPDIR"/.[!.]* 2>/dev/null)
+	return $found
+}
+
 start=$SECONDS
 step deps .ci/deps.sh || exit 1
+source .ci/temporary.sh
 step gofmt gofmt_check caddymodule cmd
 step vet go vet ./...
 step lint make --no-print-directory lint
 # The end-to-end tests start programs of which the test cache knows nothing.
-step test tests go test -race -count=1 -timeout 10m ./...
+step test tests go test -race -count=1 -timeout 15m ./...
+step left left
 
 if [ ${#failed[@]} -gt 0 ]; then
 	printf 'FAILED: %s, after %d s\n' "${failed[*]}" $((SECONDS - start))

@@ -220,7 +220,7 @@ func TestREADME_CommandsAreTested(t *testing.T) {
 		"go run ./cmd/caddy sse-proxy --to localhost:8000":  "TestSSEProxy_BeforeAnApplication",
 		"go run ./cmd/caddy run --config Caddyfile.example": "TestCaddyfileExample_RunsAsAnyUser",
 		"make test":             "this very run",
-		"make compat":           "itself: it plays its scenes for a quarter of an hour",
+		"make compat":           ".ci/run, after make test",
 		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",
 		"make build":            "TestMake_Build",
 	}

@@ -48,7 +48,7 @@ func TestExpiry_OfStreamsInEveryMode(t *testing.T) {
 		"renew": ";", "end": ";on_expiry end", "keep": ";on_expiry keep", "lenient": "leeway 2s;",
 	})+"reverse_proxy "+app.URL)
 
-	first := time.Unix(time.Now().Unix()+2, 0) // when the tokens expire
+	first := time.Unix(time.Now().Unix()+4, 0) // when the tokens expire
 	then := first.Add(2 * time.Second)         // when the refreshed ones do
 	sid := func(id string) harness.TokenOption { return harness.WithClaim("sid", id) }
 	tests := map[string]struct {
@@ -114,7 +114,7 @@ func TestExpiry_AfterAReload(t *testing.T) {
 	site.Directives = expiryGuards(key, map[string]string{"stays": ";", "strict": ";"}) + proxy
 	site.Reload(t)
 
-	expires := time.Unix(time.Now().Unix()+2, 0)
+	expires := time.Unix(time.Now().Unix()+4, 0)
 	client := harness.NewClient(t, harness.HTTP1)
 	open := func(mode, sub string) *harness.Stream {
 		s := client.Open(t, site.Server.URL+"/raw?mode="+mode, harness.WithBearer(site.Token(t, harness.WithSub(sub), harness.WithExp(expires))))
@@ -160,7 +160,7 @@ func TestExpiry_LogoutWithARefreshedToken(t *testing.T) {
 func TestExpiry_ALoggedOutTokenRenewsNothing(t *testing.T) {
 	site := harness.StartUserSite(t, "limit 9\nlogout POST /logout token")
 	url := site.Server.URL
-	expires := time.Unix(time.Now().Unix()+2, 0)
+	expires := time.Unix(time.Now().Unix()+4, 0)
 	gone := site.Token(t)
 	first := harness.NewClient(t, harness.HTTP1).Open(t, url+"/user-stream?max=9", harness.WithBearer(gone))
 	harness.RequireAdmitted(t, first)

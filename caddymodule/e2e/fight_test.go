@@ -27,6 +27,19 @@ func hears(t testing.TB, page *harness.Tab) bool {
 	return page.Eval(t, "Date.now() - (window.__last || 0) < 1000") == "true"
 }
 
+// whoHears waits until exactly one of the pages does, and returns it and the other.
+func whoHears(t testing.TB, a, b *harness.Tab) (holder, waiting *harness.Tab) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		holder, waiting = a, b
+		if hears(t, b) {
+			holder, waiting = b, a
+		}
+		return hears(t, holder) && !hears(t, waiting)
+	}, harness.Patience, 50*time.Millisecond, "both hear, or none")
+	return holder, waiting
+}
+
 // TestFight is problem P2 with pages that know nothing of tombstones: two of them
 // come to rest, and when the one that has the stream is closed, the other gets it.
 func TestFight(t *testing.T) {
@@ -61,12 +74,7 @@ func TestFight(t *testing.T) {
 	require.Equal(t, fought, takeovers(), "they are at rest")
 	app.WaitOpen(t, 1)
 
-	holder, waiting := pages[0], pages[1]
-	if hears(t, waiting) {
-		holder, waiting = waiting, holder
-	}
-	require.True(t, hears(t, holder))
-	require.False(t, hears(t, waiting))
+	holder, waiting := whoHears(t, pages[0], pages[1])
 	closed := time.Now()
 	holder.Close()
 	require.Eventually(t, func() bool { return hears(t, waiting) }, harness.Patience, 20*time.Millisecond)

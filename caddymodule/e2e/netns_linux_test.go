@@ -228,7 +228,8 @@ func TestNetns_Liveness(t *testing.T) {
 		t.Logf("the window was full %.2f s after the client was stopped, and %.2f s later the backend saw the end",
 			full.Sub(stopped).Seconds(), saw.Sub(full).Seconds())
 		assert.GreaterOrEqual(t, saw.Sub(full), netDead-500*time.Millisecond, "too early")
-		assert.LessOrEqual(t, saw.Sub(full), netDead+netSlack, "too late")
+		// The kernel looks at the time only when it probes the window, ever more seldom.
+		assert.LessOrEqual(t, saw.Sub(full), netDead+netSlack+time.Second, "too late")
 	}
 	parts["stopped client, idle"] = func(t *testing.T) {
 		h := harness.NewRemoteHost(t)
@@ -254,7 +255,7 @@ func (n *lan) requireStaysOpen(t testing.TB, c *harness.CurlProcess) {
 // keeps its place against any.
 func TestNetns_Reject(t *testing.T) {
 	n := startLAN(t, "policy reject\nretry 1s")
-	bound := netProbe + 500*time.Millisecond
+	bound := netProbe + netSlack // and far from netDead, when the holder would end anyway
 	parts := map[string]func(*testing.T){}
 	for _, path := range []string{idle, busy} {
 		kind := map[string]string{idle: "idle", busy: "busy"}[path]
@@ -269,7 +270,7 @@ func TestNetns_Reject(t *testing.T) {
 				took := time.Since(start)
 				t.Logf("admitted, first event after %.2f s", took.Seconds())
 				assert.LessOrEqual(t, took, bound)
-				n.requireEnds(t, h, "dead", start, 0, bound+netSlack)
+				n.requireEnds(t, h, "dead", start, 0, bound)
 			}
 		}
 		for _, delay := range []time.Duration{0, 300 * time.Millisecond} {
@@ -336,13 +337,11 @@ func (n *lan) crowd(t testing.TB, url string) int {
 				return
 			}
 			streams[i] = s
-			select {
-			case e, ok := <-s.Events():
-				assert.True(t, ok, "neither admitted nor told why not")
-				if e.Type == "message" {
-					admitted.Add(1)
-				}
-			case <-t.Context().Done():
+			// The stream ends with t.Context(), and with it this.
+			e, ok := <-s.Events()
+			assert.True(t, ok, "neither admitted nor told why not: %s", s.Bytes())
+			if e.Type == "message" {
+				admitted.Add(1)
 			}
 		})
 	}

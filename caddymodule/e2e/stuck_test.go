@@ -21,7 +21,8 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// flood sends events as fast as they go, on /flood, and one a second elsewhere.
+// flood sends events as fast as they go, on /flood, nothing on /ping, and one every 20 ms
+// elsewhere.
 type flood struct {
 	*httptest.Server
 
@@ -29,12 +30,19 @@ type flood struct {
 	written atomic.Int64
 }
 
-// waitStuck waits until the one flood is held up: nothing was written for a
-// while, which is long enough for buffers to fill.
-func (f *flood) waitStuck(t testing.TB) {
+// waitStuck waits until the one flood is held up: nothing of it was written while others
+// were answered, time and again, through the same Caddy. That buffers have filled, and not
+// the machine has been busy with something else, is what that tells.
+func (f *flood) waitStuck(t testing.TB, server *harness.Caddy) {
 	t.Helper()
+	client := harness.NewClient(t, harness.HTTP1)
 	last, same := int64(-1), 0
 	require.Eventually(t, func() bool {
+		answer, err := client.HTTP.Get(server.URL + "/ping")
+		if !assert.NoError(t, err) {
+			return false
+		}
+		answer.Body.Close()
 		now := f.written.Load()
 		if now == last && now > 0 {
 			same++
@@ -50,6 +58,10 @@ func startFlood(t testing.TB) *flood {
 	f := new(flood)
 	event := "data: " + strings.Repeat("x", 8<<10) + "\n\n"
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/ping" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		if r.URL.Path == "/flood" {
 			f.floods.Add(1)
@@ -101,7 +113,7 @@ func TestStuckClient_IsCutWithinEndTimeout(t *testing.T) {
 			response, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
 			require.NoError(t, err)
 			defer response.Body.Close()
-			upstream.waitStuck(t)
+			upstream.waitStuck(t, server)
 
 			supersedeStuck(t, upstream, server)
 			require.NoError(t, conn.SetReadDeadline(time.Now().Add(harness.Patience)))
@@ -166,7 +178,7 @@ func supersedeOneOfTwo(t testing.TB, transport http.RoundTripper) error {
 	_, err := io.ReadFull(healthy.Body, line)
 	require.NoError(t, err)
 	stuck := ask("/flood", "alice") // whose body nobody reads: its flow control window fills
-	upstream.waitStuck(t)
+	upstream.waitStuck(t, server)
 
 	supersedeStuck(t, upstream, server)
 	_, ending := io.Copy(io.Discard, stuck.Body)
@@ -200,7 +212,7 @@ func TestStuckHTTP2Connection(t *testing.T) {
 	require.NoError(t, err)
 	defer response.Body.Close()
 	freeze.Store(true)
-	upstream.waitStuck(t)
+	upstream.waitStuck(t, server)
 	supersedeStuck(t, upstream, server)
 }
 

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -15,6 +16,7 @@ import (
 // fakeGate admits every event stream, and ends with the event "id: T".
 type fakeGate struct {
 	response *Response // by whoever makes it
+	test     string    // its name, where the stack does not tell
 	refuse   bool
 	pass     bool // although there is a Stream
 	terms    Terms
@@ -129,5 +131,6 @@ func newResponse(w http.ResponseWriter, r *http.Request, gate *fakeGate, cfg *Co
 	p := new(Response)
 	gate.response = p
 	p.Init(w, r, gate, cfg)
+	inTests.add(cmp.Or(gate.test, runningTest()), p)
 	return p
 }

@@ -323,6 +323,7 @@ func TestVisit_LeavesAnEndedStreamAlone(t *testing.T) {
 // goroutine is the only one that may block for long.
 func inBubble(t *testing.T, cfg Config, gate *fakeGate, handler func(t *testing.T, p *Response, w http.ResponseWriter, r *http.Request)) (body string, sum Summary) {
 	t.Helper()
+	gate.test = t.Name()
 	synctest.Test(t, func(t *testing.T) {
 		cfg.Wheel = wheel.New()
 		defer cfg.Wheel.Close()

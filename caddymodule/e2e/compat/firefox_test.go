@@ -73,7 +73,7 @@ func startFirefox(t *testing.T) *firefoxBrowser {
 		var err error
 		f.conn, err = websocket.Dial(fmt.Sprintf("ws://127.0.0.1:%d/session", port), "", "http://localhost")
 		return err == nil
-	}, 3*harness.Patience, 200*time.Millisecond, "Firefox does not listen")
+	}, startTime, 200*time.Millisecond, "Firefox does not listen")
 	go f.readAnswers()
 	t.Cleanup(func() {
 		f.conn.Close()

@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Browser is a headless Chromium with a profile of its own.
+// Browser is a headless Chromium with a profile of its own, which chromedp makes and
+// removes.
 type Browser struct {
 	ctx context.Context // of chromedp
 }
@@ -32,7 +33,6 @@ func StartBrowser(t testing.TB) *Browser {
 	require.NotEmpty(t, path, "no Chromium: run `make deps`")
 	allocator, stop := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path),
-		chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("headless", true),
 		chromedp.Flag("no-sandbox", true),
 		chromedp.Flag("disable-gpu", true),
@@ -43,7 +43,15 @@ func StartBrowser(t testing.TB) *Browser {
 	)
 	t.Cleanup(stop)
 	ctx, closeBrowser := chromedp.NewContext(allocator)
-	t.Cleanup(closeBrowser)
+	t.Cleanup(func() {
+		// A browser that is killed leaves a directory behind.
+		patient, cancel := context.WithTimeout(ctx, Patience)
+		defer cancel()
+		if err := chromedp.Cancel(patient); err != nil {
+			t.Logf("closing Chromium: %v", err)
+		}
+		closeBrowser()
+	})
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
 	return &Browser{ctx}
 }

@@ -9,20 +9,23 @@ import (
 
 // dropIncoming has the kernel drop every packet that comes for the connection before
 // TCP sees it, so that the other end gets no acknowledgement either. To stop reading
-// would not do: the kernel would go on to acknowledge.
+// would not do: the kernel would go on to acknowledge. What it asks for is packets that
+// no router has passed on (RFC 5082), with a greatest TTL that no connection here has;
+// any user may do that, unlike attaching a filter, on some kernels.
 func dropIncoming(conn *net.TCPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	// The program of a classic socket filter: keep 0 bytes of any packet.
-	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	var filterErr error
+	level, option := unix.IPPROTO_IP, unix.IP_MINTTL
+	if conn.LocalAddr().(*net.TCPAddr).IP.To4() == nil {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT
+	}
+	var optionErr error
 	err = raw.Control(func(fd uintptr) {
-		filterErr = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(drop)), Filter: &drop[0]})
+		optionErr = unix.SetsockoptInt(int(fd), level, option, 255)
 	})
-	return errors.Join(err, filterErr)
+	return errors.Join(err, optionErr)
 }
 
 // keepIncoming undoes dropIncoming.

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,7 +33,7 @@ type JWKSServer struct {
 // NewJWKSServer publishes the issuers' keys until the test ends.
 func NewJWKSServer(t testing.TB, issuers ...*Issuer) *JWKSServer {
 	t.Helper()
-	s := &JWKSServer{addr: "127.0.0.1:0", changed: make(chan struct{})}
+	s := &JWKSServer{addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), changed: make(chan struct{})}
 	s.Publish(t, issuers...)
 	s.Start(t)
 	s.URL = "http://" + s.addr + "/jwks.json"

@@ -25,7 +25,7 @@ type suite struct{ *testing.M }
 // Run returns the exit code; goleak calls it.
 func (s suite) Run() int {
 	code := s.M.Run()
-	if err := errors.Join(sharedFastAPI.shutDown(), builtCaddy.remove()); err != nil {
+	if err := errors.Join(sharedFastAPI.shutDown(), builtCaddy.remove(), ports.release()); err != nil {
 		os.Stderr.WriteString("stopping what the tests shared: " + err.Error() + "\n")
 		return max(code, 1)
 	}

@@ -77,6 +77,11 @@ func (w streamWriter) Write(b []byte) (int, error) {
 	for _, e := range w.take(b) {
 		select {
 		case w.events <- e:
+			continue // what has room is kept, also of a stream that was closed
+		default:
+		}
+		select {
+		case w.events <- e:
 		case <-w.ctx.Done(): // nobody takes events of a stream that was closed
 		}
 	}

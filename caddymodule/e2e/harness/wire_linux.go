@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,12 @@ type Wire struct {
 // newWire makes the two devices, which go with the test.
 func newWire(t testing.TB, near, far string, delay time.Duration, oneIn int) *Wire {
 	t.Helper()
-	w := &Wire{delay: delay, oneIn: int64(oneIn), ends: [2]*os.File{openTUN(t, near), openTUN(t, far)}}
+	w := &Wire{delay: delay, oneIn: int64(oneIn)}
+	for i, name := range []string{near, far} {
+		end, err := openTUN(name)
+		require.NoError(t, err)
+		w.ends[i] = end
+	}
 	w.carried.Go(func() { w.carry(w.ends[0], w.ends[1]) })
 	w.carried.Go(func() { w.carry(w.ends[1], w.ends[0]) })
 	t.Cleanup(func() {
@@ -44,15 +50,21 @@ func (w *Wire) Lose() time.Time {
 	return time.Now()
 }
 
-func openTUN(t testing.TB, name string) *os.File {
-	t.Helper()
+func openTUN(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	require.NoError(t, err, "this test needs the TUN device of the kernel")
+	if err != nil {
+		return nil, fmt.Errorf("opening the TUN device of the kernel: %w", err)
+	}
 	request, err := unix.NewIfreq(name)
-	require.NoError(t, err)
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	require.NoError(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, request))
-	return os.NewFile(uintptr(fd), name)
+	if err == nil {
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("making the network device %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // packet is one that is under way.
