@@ -139,10 +139,10 @@ func TestVisit_OldStreamsFinishTheirEventFirst(t *testing.T) {
 	serve(t, newGate(), cfg, func(p *Response, w http.ResponseWriter, _ *http.Request) {
 		sse(w, "data: too large to hold")
 		s := p.Stream()
-		s.care.Visit(tick(111))
-		assert.Nil(t, s.Ended())
+		s.care.age = 100 * time.Second
+		assert.Positive(t, s.care.Visit(tick(101)), "it is to be visited again")
 		sse(w, "\n\n")
-		s.care.Visit(tick(111))
+		assert.Zero(t, s.care.Visit(tick(101)))
 		assert.Equal(t, reason.MaxAge, endedBy(t, s))
 	})
 }

@@ -12,7 +12,12 @@ import (
 // would not do: the kernel would go on to acknowledge. What it asks for is packets that
 // no router has passed on (RFC 5082), with a greatest TTL that no connection here has;
 // any user may do that, unlike attaching a filter, on some kernels.
-func dropIncoming(conn *net.TCPConn) error {
+func dropIncoming(conn *net.TCPConn) error { return setLeastTTL(conn, 255) }
+
+// keepIncoming undoes dropIncoming.
+func keepIncoming(conn *net.TCPConn) error { return setLeastTTL(conn, 0) }
+
+func setLeastTTL(conn *net.TCPConn, ttl int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -23,20 +28,7 @@ func dropIncoming(conn *net.TCPConn) error {
 	}
 	var optionErr error
 	err = raw.Control(func(fd uintptr) {
-		optionErr = unix.SetsockoptInt(int(fd), level, option, 255)
+		optionErr = unix.SetsockoptInt(int(fd), level, option, ttl)
 	})
 	return errors.Join(err, optionErr)
-}
-
-// keepIncoming undoes dropIncoming.
-func keepIncoming(conn *net.TCPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var filterErr error
-	err = raw.Control(func(fd uintptr) {
-		filterErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	})
-	return errors.Join(err, filterErr)
 }
