@@ -395,7 +395,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		config.Retry = defaultRetry
 	}
 	if h.isConstantKey() {
-		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks",
+		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks; if that is not meant, write one in braces, such as {sse_guard.token}",
 			zap.String("zone", h.Zone), zap.Strings("key", h.Key))
 	}
 	if h.Policy == registry.Reject {

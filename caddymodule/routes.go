@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -27,7 +28,12 @@ type placement struct {
 
 // site is what people take for one: the routes of a server for the same hosts. A site
 // block of a Caddyfile is one of them on each server that it listens with.
-type site struct{ server, hosts string }
+type site struct {
+	server, hosts string
+	// web is whether the server has the ports of HTTP or HTTPS, by which people reach
+	// one site.
+	web bool
+}
 
 // placements finds the guards in the routes of the HTTP app, in an order that does not
 // change. Those in routes of other handlers than subroute and invoke it does not find.
@@ -35,10 +41,19 @@ func placements(app *caddyhttp.App) []placement {
 	var found []placement
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
 		w := &walk{server: app.Servers[name], invoking: make(map[string]bool)}
-		w.list(w.server.Routes, way{site: site{server: name}})
+		w.list(w.server.Routes, way{site: site{server: name, web: isWeb(app, w.server)}})
 		found = append(found, w.found...)
 	}
 	return found
+}
+
+// isWeb reports whether a server listens on the ports of HTTP or HTTPS only.
+func isWeb(app *caddyhttp.App, server *caddyhttp.Server) bool {
+	http, https := uint(cmp.Or(app.HTTPPort, caddyhttp.DefaultHTTPPort)), uint(cmp.Or(app.HTTPSPort, caddyhttp.DefaultHTTPSPort))
+	return len(server.Listen) > 0 && !slices.ContainsFunc(server.Listen, func(listen string) bool {
+		addr, err := caddy.ParseNetworkAddress(listen)
+		return err != nil || addr.PortRangeSize() != 1 || addr.StartPort != http && addr.StartPort != https
+	})
 }
 
 // walk goes through the routes of a server as requests do.
@@ -154,8 +169,10 @@ func hostsOf(sets caddyhttp.MatcherSets) string {
 		}
 	}
 	slices.Sort(hosts)
-	return strings.Join(slices.Compact(hosts), ", ")
+	return strings.Join(slices.Compact(hosts), hostSeparator)
 }
+
+const hostSeparator = ", "
 
 // methodsOf are the methods that a request must have one of to match; nil: any.
 func methodsOf(sets caddyhttp.MatcherSets) []string {
