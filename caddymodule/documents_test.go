@@ -356,6 +356,7 @@ func TestDocuments_CaddyfilesStart(t *testing.T) {
 			(&App{logger: zap.New(core)}).warnOf(p)
 			require.False(t, p.guard.isConstantKey(), "%s", file)
 		}
+		(&App{logger: zap.New(core)}).warnOfLogouts(found)
 		require.Empty(t, logs.All(), "%s", file)
 		require.NoError(t, checkZones(found), "%s", file)
 	}

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,6 +21,7 @@ func (a *App) checkPlacements() error {
 	for _, p := range found {
 		a.warnOf(p)
 	}
+	a.warnOfLogouts(found)
 	return checkZones(found)
 }
 
@@ -38,6 +40,32 @@ func (a *App) warnOf(p placement) {
 	case len(p.uncounted) > 0 && !p.guard.servesUncounted():
 		a.logger.Warn("a guard counts no request: its matcher lets none through but by methods that do not count; write: methods "+strings.Join(p.uncounted, " "), fields...)
 	}
+}
+
+// warnOfLogouts warns of logouts that never come to their guard, since the routes around
+// it leave their paths out, nor to another guard of its zone.
+func (a *App) warnOfLogouts(found []placement) {
+	for _, p := range found {
+		if p.answered != "" || p.never != "" {
+			continue // told already
+		}
+		for _, l := range p.guard.Logout {
+			elsewhere := slices.ContainsFunc(found, func(other placement) bool {
+				return other.guard.zone.key == p.guard.zone.key && other.sees(l.Path) &&
+					slices.ContainsFunc(other.guard.Logout, func(same Logout) bool { return same.Path == l.Path })
+			})
+			if !elsewhere {
+				a.logger.Warn("a logout never comes to its guard: the routes around the guard take other paths only; put a guard of this zone, with this logout, where its path goes too",
+					zap.String("zone", p.guard.Zone), zap.String("site", p.site.String()), zap.String("defined_at", p.guard.DefinedAt),
+					zap.String("logout", l.Path), zap.Strings("paths", slices.Concat(p.paths...)))
+			}
+		}
+	}
+}
+
+// sees reports whether a request with the path of a logout may come to the guard.
+func (p placement) sees(path string) bool {
+	return !slices.ContainsFunc(p.paths, func(patterns []string) bool { return !anyCovers(patterns, path) })
 }
 
 // servesUncounted reports whether the guard is of use to requests that do not count: it

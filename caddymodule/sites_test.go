@@ -135,6 +135,40 @@ func TestPlacements_AGuardThatSeesNothingIsAWarning(t *testing.T) {
 	}
 }
 
+func TestPlacements_ALogoutThatNeverComesIsAWarning(t *testing.T) {
+	const guard = "sse_guard {\nlogout POST /logout\n}\n"
+	for name, test := range map[string]struct {
+		site string
+		want int
+	}{
+		"no matcher":               {guard, 0},
+		"another handle":           {"handle /events* {\n" + guard + "}\nhandle {\nreverse_proxy localhost:1\n}", 1},
+		"a route":                  {"route /events/* {\n" + guard + "}", 1},
+		"its own handle":           {"handle /logout {\n" + guard + "}", 0},
+		"both handles":             {"handle /events* {\n" + guard + "}\nhandle /logout {\n" + guard + "}", 0},
+		"both, of different zones": {"handle /events* {\nsse_guard {\nzone a\nlogout POST /logout\n}\n}\nhandle /logout {\nsse_guard {\nzone b\nlogout POST /logout\n}\n}", 1},
+		"a pattern of several":     {"@m path /events /log*\nhandle @m {\n" + guard + "}", 0},
+		"one of two matchers":      {"@m {\nexpression path('/a') || path('/logout')\n}\nhandle @m {\n" + guard + "}", 0},
+		"handle_path":              {"handle_path /api/* {\n" + guard + "}", 0},
+		"handle_path, and within":  {"handle_path /api/* {\nhandle /events {\n" + guard + "}\n}", 1},
+		"rewritten":                {"route /api/* {\nuri strip_prefix /api\n" + guard + "}", 0},
+		"rewritten by some":        {"route /api/* {\nrewrite /api/out /logout\n" + guard + "}", 0},
+		"rewritten elsewhere":      {"handle /x {\nrewrite /y\n}\nhandle /events {\n" + guard + "}", 1},
+		"answered before":          {"route /events {\nrespond 404\n" + guard + "}", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, logs := observer.New(zap.DebugLevel)
+			(&App{logger: zap.New(core)}).warnOfLogouts(placements(httpAppOf(t, "http://a.example {\n"+test.site+"\n}")))
+			require.Len(t, logs.All(), test.want)
+			for _, entry := range logs.All() {
+				require.Equal(t, zap.WarnLevel, entry.Level)
+				require.Equal(t, "/logout", entry.ContextMap()["logout"])
+				require.Contains(t, entry.ContextMap()["defined_at"], "Caddyfile:")
+			}
+		})
+	}
+}
+
 // What only Provision finds has file and line too, where it comes from a Caddyfile.
 func TestProvision_ErrorsNameTheLine(t *testing.T) {
 	adapted := adapt(t, "http://a.example {\n\tsse_guard {\n\t\tsecret short\n\t}\n}\n")
