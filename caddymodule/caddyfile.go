@@ -52,10 +52,14 @@ func definedAt(h httpcaddyfile.Helper) string {
 	times, _ := h.State[key].(int)
 	h.State[key] = times + 1
 	if times > 0 {
-		place += fmt.Sprintf(", import %d", times+1)
+		place += fmt.Sprintf("%s%d", importSeparator, times+1)
 	}
 	return place
 }
+
+// importSeparator is between the place of a directive in a snippet and the number of
+// its import.
+const importSeparator = ", import "
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //

@@ -17,6 +17,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
@@ -331,6 +333,32 @@ func requireShape[T any](t *testing.T, options []option[T], line exampleLine, ta
 	require.NoError(t, o.parse(target, line.args), "Caddyfile.example:%d", line.number)
 	if o.validate != nil {
 		require.NoError(t, o.validate(target), "Caddyfile.example:%d", line.number)
+	}
+}
+
+// What the documents show starts, and gives no cause for a warning.
+func TestDocuments_CaddyfilesStart(t *testing.T) {
+	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	example, err := os.ReadFile("../Caddyfile.example")
+	require.NoError(t, err)
+	files := [][]byte{example}
+	for _, block := range regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1) {
+		files = append(files, block[1])
+	}
+	require.Greater(t, len(files), 10)
+	for _, file := range files {
+		core, logs := observer.New(zap.WarnLevel)
+		found := placements(httpAppOf(t, string(file)))
+		require.NotEmpty(t, found)
+		for _, p := range found {
+			(&App{logger: zap.New(core)}).warnOf(p)
+			require.False(t, p.guard.isConstantKey(), "%s", file)
+		}
+		(&App{logger: zap.New(core)}).warnOfLogouts(found)
+		require.Empty(t, logs.All(), "%s", file)
+		require.NoError(t, checkZones(found), "%s", file)
 	}
 }
 

@@ -394,8 +394,8 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	if h.Retry == 0 {
 		config.Retry = defaultRetry
 	}
-	if h.isConstantKey() {
-		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks",
+	if h.isConstantKey() && !h.meansWhole() {
+		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks; if that is not meant, write one in braces, such as {sse_guard.token}",
 			zap.String("zone", h.Zone), zap.Strings("key", h.Key))
 	}
 	if h.Policy == registry.Reject {

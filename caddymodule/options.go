@@ -58,7 +58,7 @@ type option[T any] struct {
 var options = []option[*Handler]{
 	text(option[*Handler]{
 		name: "zone", syntax: "<name>", def: defaultZone,
-		doc:      "Namespace of keys. Guards with one zone share holders. Where guards of several sites have a `key`, each names its zone, or Caddy does not start.",
+		doc:      "Namespace of keys. Guards with one zone share holders. Where guards of several sites have a `key` without the host, each names its zone, or Caddy does not start.",
 		validate: func(h *Handler) error { return noPlaceholders("zone", h.Zone) },
 	}, func(h *Handler) *string { return &h.Zone }),
 	{

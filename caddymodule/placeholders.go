@@ -121,6 +121,15 @@ func (h *Handler) isConstantKey() bool {
 	return len(h.Key) > 0
 }
 
+// meansWhole reports whether a constant key is likely to be meant: as the name of the
+// whole site, of which a limit other than one stream bounds, or counts, all streams. A
+// part with a dot is rather a placeholder whose braces were forgotten.
+func (h *Handler) meansWhole() bool {
+	return *h.Limit != 1 && !slices.ContainsFunc(h.Key, func(part string) bool {
+		return !strings.Contains(part, "{") && strings.Contains(part, ".")
+	})
+}
+
 // noPlaceholders refuses placeholders in a text where none is replaced.
 func noPlaceholders(option, text string) error {
 	for rest := range placeholders([]string{text}) {

@@ -113,6 +113,10 @@ func TestKey_ThatIsConstantIsAWarning(t *testing.T) {
 		`{"key": ["store", "{http.request.host}"]}`: false,
 		`{"key": ["{my.plugin}"]}`:                  false,
 		`{}`:                                        false,
+		// All streams of a site are bounded, or counted.
+		`{"key": ["all"], "limit": 500, "policy": "reject"}`: false,
+		`{"key": ["all", "{env.HOME}"], "limit": 0}`:         false,
+		`{"key": ["sse_guard.token"], "limit": 3}`:           true,
 	} {
 		require.Equal(t, warned, strings.Contains(warningsOf(t, config), "no placeholder of the request"), config)
 	}

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
 // placement is where a guard stands among the routes of a configuration.
@@ -23,11 +25,18 @@ type placement struct {
 	// never is a pattern of a path to which a matcher narrows the guard, and which no
 	// path has; empty: none is known.
 	never string
+	// paths are lists of patterns, of which the path that the guard sees has one each.
+	paths [][]string
 }
 
 // site is what people take for one: the routes of a server for the same hosts. A site
 // block of a Caddyfile is one of them on each server that it listens with.
-type site struct{ server, hosts string }
+type site struct {
+	server, hosts string
+	// web is whether the server has the ports of HTTP or HTTPS, by which people reach
+	// one site.
+	web bool
+}
 
 // placements finds the guards in the routes of the HTTP app, in an order that does not
 // change. Those in routes of other handlers than subroute and invoke it does not find.
@@ -35,10 +44,19 @@ func placements(app *caddyhttp.App) []placement {
 	var found []placement
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
 		w := &walk{server: app.Servers[name], invoking: make(map[string]bool)}
-		w.list(w.server.Routes, way{site: site{server: name}})
+		w.list(w.server.Routes, way{site: site{server: name, web: isWeb(app, w.server)}})
 		found = append(found, w.found...)
 	}
 	return found
+}
+
+// isWeb reports whether a server listens on the ports of HTTP or HTTPS only.
+func isWeb(app *caddyhttp.App, server *caddyhttp.Server) bool {
+	http, https := uint(cmp.Or(app.HTTPPort, caddyhttp.DefaultHTTPPort)), uint(cmp.Or(app.HTTPSPort, caddyhttp.DefaultHTTPSPort))
+	return len(server.Listen) > 0 && !slices.ContainsFunc(server.Listen, func(listen string) bool {
+		addr, err := caddy.ParseNetworkAddress(listen)
+		return err != nil || addr.PortRangeSize() != 1 || addr.StartPort != http && addr.StartPort != https
+	})
 }
 
 // walk goes through the routes of a server as requests do.
@@ -46,6 +64,8 @@ type walk struct {
 	server *caddyhttp.Server
 	// invoking are the named routes that the walk is in.
 	invoking map[string]bool
+	// rewrites are the handlers so far that change paths.
+	rewrites int
 	found    []placement
 }
 
@@ -60,6 +80,8 @@ type way struct {
 	methods [][]string
 	// never is as in placement.
 	never string
+	// paths are as in placement. What was known of a path is not when it is rewritten.
+	paths [][]string
 }
 
 // list visits routes in order. It returns what answers every request that comes to
@@ -74,11 +96,18 @@ func (w *walk) list(routes caddyhttp.RouteList, at way) (answers string) {
 		if !at.top {
 			inside.site.hosts, inside.top = hostsOf(r.MatcherSets), true
 		}
-		if methods := methodsOf(r.MatcherSets); len(methods) > 0 {
+		if methods := listed[caddyhttp.MatchMethod](r.MatcherSets); len(methods) > 0 {
 			inside.methods = append(slices.Clip(at.methods), methods)
 		}
+		if paths := listed[caddyhttp.MatchPath](r.MatcherSets); len(paths) > 0 {
+			inside.paths = append(slices.Clip(at.paths), paths)
+		}
 		inside.never = cmp.Or(at.never, neverOf(r.MatcherSets))
+		before := w.rewrites
 		by := w.handlers(r.Handlers, inside)
+		if w.rewrites > before {
+			at.paths = nil
+		}
 		if by == "" && r.Terminal {
 			by = "a terminal route"
 		}
@@ -101,12 +130,14 @@ func (w *walk) list(routes caddyhttp.RouteList, at way) (answers string) {
 // handlers visits the handlers of a route.
 func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers string) {
 	for _, h := range handlers {
-		by := ""
+		by, before := "", w.rewrites
 		switch h := h.(type) {
 		case *Handler:
 			w.found = append(w.found, placement{
-				guard: h, site: at.site, answered: at.answered, uncounted: h.uncountedOf(at.methods), never: at.never,
+				guard: h, site: at.site, answered: at.answered, uncounted: h.uncountedOf(at.methods), never: at.never, paths: at.paths,
 			})
+		case *rewrite.Rewrite:
+			w.rewrites++
 		case *caddyhttp.Subroute:
 			by = w.list(h.Routes, at)
 		case *caddyhttp.Invoke:
@@ -128,6 +159,9 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 		}
 		answers = cmp.Or(answers, by)
 		at.answered = cmp.Or(at.answered, by)
+		if w.rewrites > before {
+			at.paths = nil
+		}
 	}
 	return answers
 }
@@ -154,24 +188,27 @@ func hostsOf(sets caddyhttp.MatcherSets) string {
 		}
 	}
 	slices.Sort(hosts)
-	return strings.Join(slices.Compact(hosts), ", ")
+	return strings.Join(slices.Compact(hosts), hostSeparator)
 }
 
-// methodsOf are the methods that a request must have one of to match; nil: any.
-func methodsOf(sets caddyhttp.MatcherSets) []string {
-	var methods []string
+const hostSeparator = ", "
+
+// listed are the methods, or the patterns of paths, that a request must have one of to
+// match; nil: any.
+func listed[Matcher ~[]string](sets caddyhttp.MatcherSets) []string {
+	var all []string
 	for _, set := range sets {
 		narrowed := false
 		for _, m := range set {
-			if m, ok := m.(*caddyhttp.MatchMethod); ok {
-				methods, narrowed = append(methods, *m...), true
+			if m, ok := m.(*Matcher); ok {
+				all, narrowed = append(all, *m...), true
 			}
 		}
 		if !narrowed {
 			return nil
 		}
 	}
-	return methods
+	return all
 }
 
 // neverOf returns a pattern of the paths that a request must have one of to match, if

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,6 +21,7 @@ func (a *App) checkPlacements() error {
 	for _, p := range found {
 		a.warnOf(p)
 	}
+	a.warnOfLogouts(found)
 	return checkZones(found)
 }
 
@@ -38,6 +40,32 @@ func (a *App) warnOf(p placement) {
 	case len(p.uncounted) > 0 && !p.guard.servesUncounted():
 		a.logger.Warn("a guard counts no request: its matcher lets none through but by methods that do not count; write: methods "+strings.Join(p.uncounted, " "), fields...)
 	}
+}
+
+// warnOfLogouts warns of logouts that never come to their guard, since the routes around
+// it leave their paths out, nor to another guard of its zone.
+func (a *App) warnOfLogouts(found []placement) {
+	for _, p := range found {
+		if p.answered != "" || p.never != "" {
+			continue // told already
+		}
+		for _, l := range p.guard.Logout {
+			elsewhere := slices.ContainsFunc(found, func(other placement) bool {
+				return other.guard.zone.key == p.guard.zone.key && other.sees(l.Path) &&
+					slices.ContainsFunc(other.guard.Logout, func(same Logout) bool { return same.Path == l.Path })
+			})
+			if !elsewhere {
+				a.logger.Warn("a logout never comes to its guard: the routes around the guard take other paths only; put a guard of this zone, with this logout, where its path goes too",
+					zap.String("zone", p.guard.Zone), zap.String("site", p.site.String()), zap.String("defined_at", p.guard.DefinedAt),
+					zap.String("logout", l.Path), zap.Strings("paths", slices.Concat(p.paths...)))
+			}
+		}
+	}
+}
+
+// sees reports whether a request with the path of a logout may come to the guard.
+func (p placement) sees(path string) bool {
+	return !slices.ContainsFunc(p.paths, func(patterns []string) bool { return !anyCovers(patterns, path) })
 }
 
 // servesUncounted reports whether the guard is of use to requests that do not count: it
@@ -61,8 +89,8 @@ func checkZones(found []placement) error {
 			}
 			if sites[a.site] != sites[b.site] && mayMeet(a.guard.Key, b.guard.Key) {
 				return fmt.Errorf("%s and %s: their guards have a key and share the zone %q, so that a user of one site could end the streams of another user of the other; "+
-					"name a zone in both guards: different ones, such as %s and %s, or the same one if their users are the same",
-					b, a, a.guard.Zone, b.zoneLine("a"), a.zoneLine("b"))
+					"name a zone in both guards: %s, or the same one if their users are the same",
+					b, a, a.guard.Zone, zoneLines(b, a))
 			}
 		}
 	}
@@ -70,7 +98,7 @@ func checkZones(found []placement) error {
 }
 
 // sameSites maps sites to the one that stands for them: those that one directive of a
-// Caddyfile, or one guard, is in are one.
+// Caddyfile, or one guard, is in are one, and so are those of a host by HTTP and HTTPS.
 func sameSites(found []placement) map[site]site {
 	of := make(map[site]site)
 	first := make(map[any]site)
@@ -78,23 +106,39 @@ func sameSites(found []placement) map[site]site {
 		if _, known := of[p.site]; !known {
 			of[p.site] = p.site
 		}
-		directive := any(p.guard)
-		if p.guard.DefinedAt != "" {
-			directive = p.guard.DefinedAt
-		}
-		other, known := first[directive]
-		if !known {
-			first[directive] = p.site
-			continue
-		}
-		from, to := of[p.site], of[other]
-		for s := range of {
-			if of[s] == from {
-				of[s] = to
+		for _, sign := range p.signs() {
+			other, known := first[sign]
+			if !known {
+				first[sign] = p.site
+				continue
+			}
+			from, to := of[p.site], of[other]
+			for s := range of {
+				if of[s] == from {
+					of[s] = to
+				}
 			}
 		}
 	}
 	return of
+}
+
+// webHost is a host that is served by HTTP or HTTPS; empty: any.
+type webHost string
+
+// signs are what placements of one site have in common.
+func (p placement) signs() (signs []any) {
+	if p.guard.DefinedAt == "" {
+		signs = append(signs, p.guard)
+	} else {
+		signs = append(signs, p.guard.DefinedAt)
+	}
+	if p.site.web {
+		for host := range strings.SplitSeq(p.site.hosts, hostSeparator) {
+			signs = append(signs, webHost(host))
+		}
+	}
+	return signs
 }
 
 // mayMeet reports whether two configured keys may be the same for two requests of
@@ -126,9 +170,19 @@ func (p placement) String() string {
 	return p.guard.DefinedAt + " (" + p.site.String() + ")"
 }
 
-// zoneLine is the line that names the guard's zone after its site, or otherwise if that
-// has no name.
-func (p placement) zoneLine(otherwise string) string {
-	host, _, _ := strings.Cut(p.site.hosts, ", ")
-	return "`zone " + cmp.Or(host, otherwise) + "`"
+// zoneLines are the lines that name the zones of two guards after their sites, or
+// otherwise if those have no names of their own.
+func zoneLines(a, b placement) string {
+	first, _, _ := strings.Cut(a.site.hosts, hostSeparator)
+	second, _, _ := strings.Cut(b.site.hosts, hostSeparator)
+	if first == second {
+		first, second = "a", "b"
+	}
+	lines := fmt.Sprintf("different ones, such as `zone %s` and `zone %s`", cmp.Or(first, "a"), cmp.Or(second, "b"))
+	placeA, _, _ := strings.Cut(a.guard.DefinedAt, importSeparator)
+	placeB, _, _ := strings.Cut(b.guard.DefinedAt, importSeparator)
+	if placeA != "" && placeA == placeB {
+		lines += " (or, since both import one snippet, an argument of that: `zone {args[0]}`)"
+	}
+	return lines
 }

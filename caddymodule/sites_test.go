@@ -41,10 +41,13 @@ func TestZones_SitesWithAKeyMustNameThem(t *testing.T) {
 		},
 		"one snippet": {
 			"(g) {\nsse_guard {\nkey {query.user}\n}\n}\nhttp://a.example {\nimport g\n}\nhttp://b.example {\nimport g\n}",
-			[]string{"Caddyfile:2 (a.example)", "Caddyfile:2, import 2 (b.example)"},
+			[]string{"Caddyfile:2 (a.example)", "Caddyfile:2, import 2 (b.example)", "`zone {args[0]}`"},
 		},
 		"two ports":                   {":8080 {\nsse_guard {\nkey {query.user}\n}\n}\n:8081 {\nsse_guard {\nkey {query.user}\n}\n}", []string{"any host of srv0", "`zone a`", "`zone b`"}},
-		"one host, two ports":         {"http://localhost:8080 {\nsse_guard {\nkey {query.user}\n}\n}\nhttp://localhost:8081 {\nsse_guard {\nkey {query.user}\n}\n}", []string{"Caddyfile:2", "Caddyfile:7"}},
+		"one host, two ports":         {"http://localhost:8080 {\nsse_guard {\nkey {query.user}\n}\n}\nhttp://localhost:8081 {\nsse_guard {\nkey {query.user}\n}\n}", []string{"Caddyfile:2", "Caddyfile:7", "`zone a` and `zone b`"}},
+		"by HTTP and HTTPS":           {"http://a.example {\nsse_guard {\nkey {query.user}\n}\n}\nhttps://a.example, https://www.a.example {\nsse_guard {\nkey {query.user}\n}\n}", nil},
+		"any, by HTTP and HTTPS":      {"http:// {\nsse_guard {\nkey {query.user}\n}\n}\nhttps:// {\ntls internal\nsse_guard {\nkey {query.user}\n}\n}", nil},
+		"other hosts by HTTPS":        {"http://a.example {\nsse_guard {\nkey {query.user}\n}\n}\nhttps://b.example {\nsse_guard {\nkey {query.user}\n}\n}", []string{"Caddyfile:2 (a.example)", "Caddyfile:7 (b.example)"}},
 		"one names the zone":          {"http://a.example {\nsse_guard {\nzone default\nkey {query.user}\n}\n}\nhttp://b.example {\nsse_guard {\nkey {query.user}\n}\n}", []string{"Caddyfile:2", "Caddyfile:8"}},
 		"both name it":                {"http://a.example {\nsse_guard {\nzone default\nkey {query.user}\n}\n}\nhttp://b.example {\nsse_guard {\nzone default\nkey {query.user}\n}\n}", nil},
 		"one has another":             {"http://a.example {\nsse_guard {\nzone a\nkey {query.user}\n}\n}\nhttp://b.example {\nsse_guard {\nkey {query.user}\n}\n}", nil},
@@ -128,6 +131,40 @@ func TestPlacements_AGuardThatSeesNothingIsAWarning(t *testing.T) {
 			require.Equal(t, zap.WarnLevel, logs.All()[0].Level)
 			require.Contains(t, logs.All()[0].Message, test.want)
 			require.Contains(t, logs.All()[0].ContextMap()["defined_at"], "Caddyfile:")
+		})
+	}
+}
+
+func TestPlacements_ALogoutThatNeverComesIsAWarning(t *testing.T) {
+	const guard = "sse_guard {\nlogout POST /logout\n}\n"
+	for name, test := range map[string]struct {
+		site string
+		want int
+	}{
+		"no matcher":               {guard, 0},
+		"another handle":           {"handle /events* {\n" + guard + "}\nhandle {\nreverse_proxy localhost:1\n}", 1},
+		"a route":                  {"route /events/* {\n" + guard + "}", 1},
+		"its own handle":           {"handle /logout {\n" + guard + "}", 0},
+		"both handles":             {"handle /events* {\n" + guard + "}\nhandle /logout {\n" + guard + "}", 0},
+		"both, of different zones": {"handle /events* {\nsse_guard {\nzone a\nlogout POST /logout\n}\n}\nhandle /logout {\nsse_guard {\nzone b\nlogout POST /logout\n}\n}", 1},
+		"a pattern of several":     {"@m path /events /log*\nhandle @m {\n" + guard + "}", 0},
+		"one of two matchers":      {"@m {\nexpression path('/a') || path('/logout')\n}\nhandle @m {\n" + guard + "}", 0},
+		"handle_path":              {"handle_path /api/* {\n" + guard + "}", 0},
+		"handle_path, and within":  {"handle_path /api/* {\nhandle /events {\n" + guard + "}\n}", 1},
+		"rewritten":                {"route /api/* {\nuri strip_prefix /api\n" + guard + "}", 0},
+		"rewritten by some":        {"route /api/* {\nrewrite /api/out /logout\n" + guard + "}", 0},
+		"rewritten elsewhere":      {"handle /x {\nrewrite /y\n}\nhandle /events {\n" + guard + "}", 1},
+		"answered before":          {"route /events {\nrespond 404\n" + guard + "}", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, logs := observer.New(zap.DebugLevel)
+			(&App{logger: zap.New(core)}).warnOfLogouts(placements(httpAppOf(t, "http://a.example {\n"+test.site+"\n}")))
+			require.Len(t, logs.All(), test.want)
+			for _, entry := range logs.All() {
+				require.Equal(t, zap.WarnLevel, entry.Level)
+				require.Equal(t, "/logout", entry.ContextMap()["logout"])
+				require.Contains(t, entry.ContextMap()["defined_at"], "Caddyfile:")
+			}
 		})
 	}
 }
