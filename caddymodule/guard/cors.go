@@ -108,7 +108,7 @@ const (
 type corsPage struct{ origin, host, path string }
 
 func (s *sender) page() corsPage {
-	return corsPage{s.reader.Origin, strings.ToLower(s.r.Host), s.env.Path()}
+	return corsPage{s.reader.Origin, strings.ToLower(s.r.Host), s.guard.Identity.Path(s.env.Path())}
 }
 
 // corsMemory remembers with which fields the upstream last let pages of an origin
