@@ -71,6 +71,11 @@ func (q *request) noteSent(header http.Header) {
 	if !q.unseen {
 		return
 	}
+	plain := q.reader
+	plain.Credentials = false // whether it has any is asked when that matters
+	if !plain.Reads(header) {
+		header = nil // an attacker's page is not to take the place of others
+	}
 	q.guard.sent.note(q.page(), http.StatusOK, header)
 	if q.yielding && q.tracked() {
 		q.guard.tellOrigin(q.reader, q.reader.Reads(header))
