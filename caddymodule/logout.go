@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
 )
 
 // Logout describes a request that logs out.
@@ -113,8 +114,23 @@ func (l Logout) validate() error {
 	return oneOf("logout", l.Scope, guard.LogoutClient, guard.LogoutUser, guard.LogoutToken)
 }
 
+// matchesPath reports whether the path is the request's, as the backend understands it:
+// where the token is looked for in the path, its parameters do not count.
+func matchesPath(path caddyhttp.MatchPath, r *http.Request, extractor *identity.Extractor) bool {
+	if path.Match(r) {
+		return true
+	}
+	plain := extractor.Path(r.URL.Path)
+	if plain == r.URL.Path {
+		return false
+	}
+	without := r.WithContext(r.Context())
+	without.URL = &url.URL{Path: plain}
+	return path.Match(without)
+}
+
 // logouts readies the logout options for the guard.
-func (h *Handler) logouts(ctx caddy.Context) ([]guard.Logout, error) {
+func (h *Handler) logouts(ctx caddy.Context, extractor *identity.Extractor) ([]guard.Logout, error) {
 	var out []guard.Logout
 	for _, l := range h.Logout {
 		path := caddyhttp.MatchPath{l.Path}
@@ -129,9 +145,11 @@ func (h *Handler) logouts(ctx caddy.Context) ([]guard.Logout, error) {
 		}
 		methods := l.methods()
 		out = append(out, guard.Logout{
-			Matches: func(r *http.Request) bool { return slices.Contains(methods, r.Method) && path.Match(r) },
+			Matches: func(r *http.Request) bool {
+				return slices.Contains(methods, r.Method) && matchesPath(path, r, extractor)
+			},
 			Unlisted: func(r *http.Request) bool {
-				return l.Method == "" && !slices.Contains(methods, r.Method) && path.Match(r)
+				return l.Method == "" && !slices.Contains(methods, r.Method) && matchesPath(path, r, extractor)
 			},
 			Path: l.Path,
 			Deny: time.Duration(l.Deny),

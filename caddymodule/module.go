@@ -347,7 +347,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 	if err != nil {
 		return guard.Config{}, err
 	}
-	logouts, err := h.logouts(ctx)
+	logouts, err := h.logouts(ctx, extractor)
 	if err != nil {
 		return guard.Config{}, err
 	}

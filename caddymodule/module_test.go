@@ -150,6 +150,8 @@ func TestLogouts_MatchMethodPathAndStatus(t *testing.T) {
 		"status":      {`{"path": "/logout", "status": [302]}`, "POST", "/logout", true, []int{302}, []int{200, 303}},
 		"class":       {`{"path": "/logout", "status": [2, 3]}`, "POST", "/logout", true, []int{200, 302}, []int{400}},
 		"merged //":   {`{"path": "/logout"}`, "POST", "//logout", true, nil, nil},
+		"parameters":  {`{"path": "/auth/logout"}], "token": [{"from": "path", "name": "jsessionid"}`, "POST", "/auth;a=1/logout;jsessionid=4D2", true, nil, nil},
+		"elsewhere":   {`{"path": "/logout"}`, "POST", "/logout;jsessionid=4D2", false, nil, nil},
 		"not a query": {`{"path": "/logout"}`, "POST", "/?/logout", false, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

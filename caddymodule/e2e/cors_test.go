@@ -83,3 +83,35 @@ func TestCORS_AnEventSourceWithoutAPreflightIsRefusedAtTheHeader(t *testing.T) {
 	}
 	assert.EqualValues(t, 1, seen.Load(), "from then on the guard knows")
 }
+
+// TestCORS_ADeferredHeaderDirectiveLetsTheNextPageTakeOver, in Chromium: nothing in the
+// header that the guard decides by says that pages can read their streams.
+func TestCORS_ADeferredHeaderDirectiveLetsTheNextPageTakeOver(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: a\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(backend.Close)
+	_, page, _ := startShared(t)
+	server := harness.StartCaddy(t, "sse_guard {\nsecret 0123456789abcdef\n}\n"+
+		"header >Access-Control-Allow-Origin {header.Origin}\nheader >Access-Control-Allow-Credentials true\nreverse_proxy "+backend.URL)
+	browser := harness.StartBrowser(t)
+	listen := func() *harness.Tab {
+		tab := browser.NewTab(t, page)
+		tab.Eval(t, `(() => {
+			const source = window.__source = new EventSource("`+server.URL+`/?token=alice", {withCredentials: true})
+			source.onmessage = () => document.body.dataset.state = "open"
+			source.addEventListener("DUPLICATED_CONNECTION", () => document.body.dataset.state = "ended")
+		})()`)
+		tab.WaitState(t, "open")
+		return tab
+	}
+	older := listen()
+	for range 3 {
+		newer := listen()
+		older.WaitState(t, "ended")
+		older = newer
+	}
+}

@@ -53,6 +53,7 @@ func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
 	}
 	stream.SetHeader(w.Header())
 	w.WriteHeader(http.StatusOK)
+	q.noteSent(w.Header())
 	_, _ = w.Write(body) // a client that left needs no refusal
 	if !q.guard.Stream.FinishAll {
 		stream.Abort(w, q.r)

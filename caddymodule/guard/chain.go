@@ -123,6 +123,7 @@ func (q *request) Judge(status int, header http.Header) stream.Verdict {
 		q.warnOfLogout(q.unlisted)
 	}
 	if !isStream(status, header) {
+		q.leaveArrivals() // it may go on for long, as a WebSocket does
 		return stream.Pass
 	}
 	if !q.governed {

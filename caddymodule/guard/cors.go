@@ -30,18 +30,17 @@ func (o Origins) has(origin string) bool {
 	return o.Any || origin != "" && slices.Contains(o.Named, origin)
 }
 
-// reads reports whether the page that asks reads an answer with that header, as far as
-// the guard can see. Where no page asks, or the site's own, it does.
-func (s *sender) reads(header http.Header) bool {
-	return s.reader.Reads(header) || !s.reader.Nobody && s.guard.AllowOrigin.has(s.reader.Origin)
+// letOutside reports whether handlers further out let the reader read: the option says
+// so, or they did when the page was last answered with a stream, or in place of one.
+func (s *sender) letOutside(reader identity.Reader) bool {
+	return !reader.Nobody && (s.guard.AllowOrigin.has(reader.Origin) || s.guard.sent.lets(s.page(), reader))
 }
 
 // canRead reports whether the page that asks can read what is answered now, with the
 // header of the response as it is: a refusal that it cannot read makes it ask for ever.
 // Where nobody reads the answer, nobody does.
 func (s *sender) canRead(header http.Header, reader identity.Reader) bool {
-	return reader.Nobody || reader.Reads(header) || s.guard.AllowOrigin.has(reader.Origin) ||
-		s.guard.cors.lets(s.page(), reader)
+	return reader.Nobody || reader.Reads(header) || s.letOutside(reader) || s.guard.cors.lets(s.page(), reader)
 }
 
 // yields decides whether the stream yields, since nobody can read it: any site could
@@ -50,7 +49,8 @@ func (s *sender) canRead(header http.Header, reader identity.Reader) bool {
 func (q *request) yields(header http.Header) {
 	q.yielding = q.reader.Nobody
 	if header != nil {
-		q.yielding = !q.reads(header)
+		q.unseen = !q.reader.Nobody && !q.reader.Reads(header)
+		q.yielding = q.reader.Nobody || q.unseen && !q.letOutside(q.reader)
 	}
 	if q.holder != nil {
 		q.holder.Yields = q.yielding
@@ -61,6 +61,24 @@ func (q *request) yields(header http.Header) {
 func (s *sender) noteCORS(status int, header http.Header) {
 	if s.reader.Origin != "" {
 		s.guard.cors.note(s.page(), status, header)
+	}
+}
+
+// noteSent remembers whether the page can read what it is answered, now that the header
+// is out: deferred header directives have set their fields only then. The stream itself
+// yields, if it did before, but the page's next one does not.
+func (q *request) noteSent(header http.Header) {
+	if !q.unseen {
+		return
+	}
+	plain := q.reader
+	plain.Credentials = false // whether it has any is asked when that matters
+	if !plain.Reads(header) {
+		header = nil // an attacker's page is not to take the place of others
+	}
+	q.guard.sent.note(q.page(), http.StatusOK, header)
+	if q.yielding && q.tracked() {
+		q.guard.tellOrigin(q.reader, q.reader.Reads(header))
 	}
 }
 
@@ -95,7 +113,7 @@ const (
 type corsPage struct{ origin, host, path string }
 
 func (s *sender) page() corsPage {
-	return corsPage{s.reader.Origin, strings.ToLower(s.r.Host), s.env.Path()}
+	return corsPage{s.reader.Origin, strings.ToLower(s.r.Host), s.guard.Identity.Path(s.env.Path())}
 }
 
 // corsMemory remembers with which fields the upstream last let pages of an origin

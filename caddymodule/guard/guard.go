@@ -102,6 +102,7 @@ type Guard struct {
 	name      string
 	observers event.Observers
 	cors      *corsMemory
+	sent      *corsMemory // what handlers further out have set in answers that went out
 
 	warnEncoded sync.Once
 	twoTokens   seldom // lines about requests that are refused for two tokens
@@ -112,7 +113,7 @@ type Guard struct {
 
 // New returns a guard as c says.
 func New(c Config) *Guard {
-	g := &Guard{Config: c, cors: newCORSMemory(), name: fmt.Sprintf("%q", append([]string{c.Zone.Name}, c.Key...))}
+	g := &Guard{Config: c, cors: newCORSMemory(), sent: newCORSMemory(), name: fmt.Sprintf("%q", append([]string{c.Zone.Name}, c.Key...))}
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},

@@ -84,14 +84,20 @@ func (l *eventLog) loggedOut(e event.LoggedOut) {
 	)...)
 }
 
-// warnOfOrigin says that a page of another origin cannot read its stream, as far as the
-// guard can see, which therefore yields. A page of any site can cause it.
-func (g *Guard) warnOfOrigin(reader identity.Reader) {
-	if reader.Nobody || g.Rule.Limit == 0 || !g.others.may("another origin", time.Hour) {
+// tellOrigin says that a page of another origin gets a stream, or is refused one, that
+// yields, since it cannot read it as far as the guard could see, or at all. A page of any
+// site can cause it.
+func (g *Guard) tellOrigin(reader identity.Reader, readable bool) {
+	if g.Rule.Limit == 0 {
 		return
 	}
-	g.Logger.Warn("a page of another origin gets a stream that it cannot read as far as the guard sees: it takes no key from others, and gives its own to the first who asks; if the answer's Access-Control-Allow-Origin is set behind the guard's back, as by a deferred header directive, write: allow_origin <origin>",
-		g.zoneField(), zap.String("cause", "cors"), zap.String("origin", reader.Origin))
+	fields := []zap.Field{g.zoneField(), zap.String("cause", "cors"), zap.String("origin", reader.Origin)}
+	switch {
+	case !readable && g.others.may("another origin", time.Hour):
+		g.Logger.Warn("a page of another origin gets a stream that it cannot read as far as the guard sees: it takes no key from others, and gives its own to the first who asks; if the answer's Access-Control-Allow-Origin is set behind the guard's back, write: allow_origin <origin>", fields...)
+	case readable && g.others.may("another origin, deferred", time.Hour):
+		g.Logger.Info("a page of another origin can read its stream by an Access-Control-Allow-Origin that is set behind the guard's back, as by a deferred header directive: the guard knows it from now on; to have it know before the first stream, write: allow_origin <origin>", fields...)
+	}
 }
 
 // warnOfDenials says that more tokens are logged out than can be remembered.

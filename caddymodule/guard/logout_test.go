@@ -619,3 +619,28 @@ type fullOfDenials struct{ registry.Registry }
 func (f fullOfDenials) Deny(ctx context.Context, ds ...registry.Denial) error {
 	return errors.Join(f.Registry.Deny(ctx, ds...), registry.ErrManyDenials)
 }
+
+// A logout asks each request that may yet become a stream, so what has been answered with
+// something else is none of these: WebSockets stay for hours.
+func TestLogout_DoesNotAskWhoIsAnsweredWithNoStream(t *testing.T) {
+	for name, status := range map[string]int{"a WebSocket": http.StatusSwitchingProtocols, "a download": http.StatusOK} {
+		t.Run(name, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				answer := make(chan struct{})
+				s.backend.answer = func(w http.ResponseWriter, r *http.Request) error {
+					<-answer
+					w.Header().Set("Content-Type", "application/octet-stream")
+					w.WriteHeader(status)
+					<-r.Context().Done()
+					return nil
+				}
+				s.open(notAsking, token("ann"))
+				arrivals := &s.guards[0].Zone.Arrivals
+				require.Equal(t, 1, arrivals.LogOut(registry.ID{}, registry.ID{}))
+				close(answer)
+				s.settle()
+				require.Zero(t, arrivals.LogOut(registry.ID{}, registry.ID{}))
+			})
+		})
+	}
+}

@@ -30,9 +30,6 @@ func (q *request) terms() stream.Terms {
 	if q.rule().Policy == registry.Reject && !q.yielding {
 		t.Keep = g.Reserve
 	}
-	if q.yielding {
-		g.warnOfOrigin(q.reader)
-	}
 	return t
 }
 
@@ -53,6 +50,7 @@ func (q *request) open(t stream.Terms) {
 // Opened implements stream.Gate: the stream's header is on its way.
 func (q *request) Opened() {
 	q.entry.forget()
+	q.noteSent(q.response.Header())
 	s, z := q.response.Stream(), q.guard.Zone
 	q.chain.commit(q.r.Context(), q)
 	err := q.verdict.uncommitted

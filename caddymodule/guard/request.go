@@ -63,6 +63,7 @@ type asking struct {
 	readable bool // its page could read a refusal that is given now
 	known    bool // whether its stream yields
 	yielding bool // nobody can read its stream, as far as that is known by now
+	unseen   bool // its page can read the answer only if handlers further out let it
 }
 
 // isAsking tells what a request asks for. A stream in answer counts if it is governed.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -219,6 +220,7 @@ type client struct {
 	kept      int                 // what the server keeps of the request
 	deadline  time.Time           // when the server cuts the response off
 	duplex    bool                // the server answers a request before it is all there
+	deferred  http.Header         // what handlers further out set as the header goes out
 
 	header http.Header
 	done   chan struct{}
@@ -250,6 +252,7 @@ func (c *client) WriteHeader(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status == 0 {
+		maps.Copy(c.header, c.deferred)
 		c.status, c.sent = status, c.header.Clone()
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // route is the way that the request takes, as the guard knows it.
 func (q *request) route() zone.Route {
-	return zone.Route{Guard: q.guard.name, Depth: q.depth, Method: q.r.Method, Host: q.r.Host, Path: q.env.Path()}
+	return zone.Route{Guard: q.guard.name, Depth: q.depth, Method: q.r.Method, Host: q.r.Host, Path: q.guard.Identity.Path(q.env.Path())}
 }
 
 // learn notes whether another guard stands behind this one. Only requests that ask

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 const elsewhere = "https://elsewhere.example"
@@ -154,6 +157,56 @@ func TestYields_OnlyWhoseAnswerNobodyReads(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A deferred header directive sets its fields when the guard has decided. What went out
+// once is known from then on, under either policy; another origin's page still yields.
+func TestYields_NotWhereHandlersFurtherOutLetThePageRead(t *testing.T) {
+	deferring := func(c *client) {
+		c.deferred = http.Header{allowOrigin: {appOrigin}, allowCredentials: {"true"}}
+	}
+	page := both(both(fetched("same-site", "cors", "empty"), field("Origin", appOrigin)), both(field("Cookie", "access_token=ann"), deferring))
+	other := both(both(fetched("same-site", "cors", "empty"), field("Origin", elsewhere)), both(field("Cookie", "access_token=ann"), deferring))
+	for policy, configure := range policies {
+		t.Run(policy, func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				s.open(page)
+				s.leaveAll()
+				first := s.open(page)
+				require.True(t, s.open(other).ends(), "another's")
+				require.False(t, first.over())
+				second := s.open(page)
+				if s.guards[0].Rule.Policy == registry.Reject {
+					require.False(t, first.ends())
+				} else {
+					require.True(t, first.ends())
+					require.False(t, second.over())
+				}
+				require.Empty(t, s.logs.FilterMessageSnippet("allow_origin").FilterField(zap.String("origin", appOrigin)).FilterLevelExact(zap.WarnLevel).All())
+				s.leaveAll()
+
+				s.open(page, func(c *client) { c.deferred = nil })
+				s.leaveAll()
+				holder := s.open(token("ann"))
+				require.True(t, s.open(page).ends(), "no longer")
+				require.False(t, holder.over())
+			}, configure)
+		})
+	}
+}
+
+// A page that is refused learns of it when it asks again.
+func TestYields_NotAgainWhereTheRefusalCouldBeRead(t *testing.T) {
+	page := both(both(fetched("same-site", "cors", "empty"), field("Origin", appOrigin)), func(c *client) {
+		c.deferred = http.Header{allowOrigin: {appOrigin}}
+	})
+	atSite(t, func(t *testing.T, s *site) {
+		holder := s.open(token("ann"))
+		require.True(t, s.open(token("ann"), page).ends())
+		require.False(t, holder.over())
+		s.open(token("ann"), page)
+		require.True(t, holder.ends())
+	})
 }
 
 // It may turn out that nobody can read what a page asked for, so nobody is ended for

@@ -35,7 +35,7 @@ func ReaderOf(r *http.Request, forwarded Forwarder) Reader {
 	reader := Reader{
 		Nobody:      isUnread(r),
 		Origin:      h.Get("Origin"),
-		Credentials: len(h["Cookie"]) > 0 || r.TLS != nil && len(r.TLS.PeerCertificates) > 0,
+		Credentials: len(h["Cookie"]) > 0 || hasClientCertificate(r),
 	}
 	if site := h["Sec-Fetch-Site"]; len(site) > 0 {
 		reader.Cross = !all(site, "same-origin", "none")
@@ -44,6 +44,14 @@ func ReaderOf(r *http.Request, forwarded Forwarder) Reader {
 		reader.Perhaps = reader.Origin != "" && !isWeb(reader.Origin)
 	}
 	return reader
+}
+
+// hasClientCertificate reports whether the browser has shown a certificate of the user's.
+// A proxy in between shows its own. It says so in fields that a page cannot have a browser
+// send with a certificate, unless a preflight allows it to.
+func hasClientCertificate(r *http.Request) bool {
+	return r.TLS != nil && len(r.TLS.PeerCertificates) > 0 &&
+		len(r.Header["X-Forwarded-For"]) == 0 && len(r.Header["Forwarded"]) == 0 && len(r.Header["Via"]) == 0
 }
 
 func isWeb(origin string) bool {

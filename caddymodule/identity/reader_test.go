@@ -127,6 +127,10 @@ func TestReaderOf_Credentials(t *testing.T) {
 	require.False(t, ReaderOf(r, none).Credentials)
 	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}
 	require.True(t, ReaderOf(r, none).Credentials)
+	for _, field := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
+		r.Header = http.Header{field: {"192.0.2.1"}}
+		require.False(t, ReaderOf(r, none).Credentials, "a proxy's own certificate, for example a content delivery network's")
+	}
 	r = request("/")
 	r.Header.Set("Cookie", "a=b")
 	require.True(t, ReaderOf(r, none).Credentials)

@@ -258,7 +258,7 @@ type Admission struct {
 	Suspects []StreamID
 	// Until is set where Entombed, if the key is not full but was less than FreeLately
 	// ago, as far as the places that came free since tell: the newcomer is to ask again then, or when Taken is closed,
-	// since somebody has got a place. Taken is a hint.
+	// since somebody has got a place. Taken is a hint. Places of those that yield count for none of this.
 	Until time.Time
 	Taken <-chan struct{}
 	// Place is the newcomer's place, where Admitted and not Early.

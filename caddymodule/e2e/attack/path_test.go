@@ -34,3 +34,15 @@ func TestAttack_StreamsOfOneSessionBeyondTheLimit(t *testing.T) {
 		})
 	}
 }
+
+// TestAttack_StayLoggedInByASessionInThePath: the container takes the parameter from the
+// path of a logout, too.
+func TestAttack_StayLoggedInByASessionInThePath(t *testing.T) {
+	backend := startBackend(t)
+	server := harness.StartCaddy(t, "respond /logout* bye\n"+backend.behind("token path jsessionid", "logout /logout"))
+	client := harness.NewClient(t, harness.HTTP1)
+	stream := client.Open(t, server.URL+"/events;jsessionid=4D2")
+	stream.Next(t)
+	require.Equal(t, http.StatusOK, harness.LogOut(t, server.URL+"/logout;jsessionid=4D2"))
+	harness.RequireEnded(t, stream, harness.LoggedOut, "logout")
+}

@@ -180,15 +180,15 @@ func (n *newcomer) fitted() bool {
 	}
 }
 
-// occupied counts the places that are taken, of what the limit counts.
+// occupied counts the places that are taken, of what the limit counts for the newcomer.
 func (n *newcomer) occupied() int {
 	switch {
 	case n.slot == nil:
 		return 0
 	case n.terms.clients:
-		return n.slot.taking
+		return n.slot.taking - n.uncounted(n.slot.yielding)
 	default:
-		return n.slot.holders + n.slot.keeping + n.slot.reservations
+		return n.slot.holders + n.slot.keeping + n.slot.reservations - n.uncounted(n.slot.yields)
 	}
 }
 

@@ -71,7 +71,7 @@ func (sh *shard) hold(e *entry) {
 	e.state = held
 	sh.holders++
 
-	if sh.freed.awaited > 0 {
+	if sh.freed.awaited > 0 && !e.holder.Yields { // who yields takes it from nobody who waits
 		sh.freed.took(e.holder.Key, e.in.now())
 	}
 
@@ -128,9 +128,10 @@ func (sh *shard) giveUp(entries []*entry) {
 	}
 }
 
-// drop takes away the place of e, reserved, held or kept, and tells a waiter.
+// drop takes away the place of e, reserved, held or kept, and tells a waiter. The place of
+// one that yields was free before: any site can have it come and go.
 func (sh *shard) drop(e *entry) {
-	if e.state != reserved {
+	if e.state != reserved && !e.holder.Yields {
 		sh.freed.add(e.holder.Key, e.in.now())
 	}
 	sh.giveBack(e)

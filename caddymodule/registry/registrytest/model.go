@@ -497,7 +497,7 @@ func (m *model) decideOne(a registry.Ask, gone, prefer []registry.StreamID, now 
 			lately++
 		}
 	}
-	there := append(v.present(), v.back...)
+	there := slices.DeleteFunc(append(v.present(), v.back...), func(h *registry.Holder) bool { return !v.counts(h) })
 	occupied := len(there)
 	if a.Rule.Unit == registry.Clients {
 		occupied = len(clientsOf(there))
@@ -631,7 +631,7 @@ func (m *model) drop(h *registry.Holder) {
 	if len(m.reserved)+len(m.held)+len(m.kept) == n {
 		return
 	}
-	if len(m.held)+len(m.kept) < standing {
+	if len(m.held)+len(m.kept) < standing && !h.Yields { // else it was free before
 		m.freed[h.Key] = append(m.freed[h.Key], m.now())
 	}
 	if !m.departed[h.ID] {

@@ -112,7 +112,29 @@ func testTombstones(t *testing.T, open Open) {
 			require.Equal(t, admitted, s.show(t, registry.Early, Anon("n"), Supersede(4, registry.Streams)).Outcome)
 		}},
 		{"WaitForTheKeyToBeTaken", testTaken},
+		{"DoNotWaitForWhoYields", testFreedByWhoYields},
 	})
+}
+
+// Any site can have streams that yield come and go, and must not keep a client waiting.
+func testFreedByWhoYields(t *testing.T, s site) {
+	for _, rule := range []registry.Rule{Supersede(1, registry.Streams), Reject(1, registry.Streams), Supersede(1, registry.Clients), Reject(1, registry.Clients)} {
+		leaveAndDepart(s.hold(t, yielding(Anon("y")), rule))
+		require.Equal(t, admitted, s.show(t, registry.Early, Anon("n"), rule).Outcome)
+	}
+	two := Supersede(2, registry.Streams)
+	leaveAndDepart(s.hold(t, Anon("a"), two))
+	y := s.hold(t, yielding(Anon("y")), two)
+	require.Equal(t, admitted, s.show(t, registry.Early, Anon("n"), two).Outcome, "one place is free for long")
+	leaveAndDepart(y)
+
+	one := Supersede(1, registry.Streams)
+	waits := s.show(t, registry.Early, Anon("n"), one)
+	require.NotNil(t, waits.Taken)
+	s.hold(t, yielding(Anon("z")), one)
+	require.False(t, isClosed(waits.Taken), "whoever yields takes nothing")
+	s.hold(t, Anon("b"), one)
+	require.Eventually(t, func() bool { return isClosed(waits.Taken) }, soon, aWhile)
 }
 
 func testFreeLately(t *testing.T, s site) {
