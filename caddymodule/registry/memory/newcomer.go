@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"iter"
 	"math"
 	"slices"
 
@@ -291,11 +290,14 @@ func (n *newcomer) end(c *cost, e *entry, why reason.Reason) {
 // the preferred ones, then the oldest.
 func (n *newcomer) supersedeStreams(c *cost) {
 	excess := n.slot.holders + n.slot.keeping - n.absent.streams - len(c.ends) - len(c.yields) + 1 - n.terms.limit()
-	for e := range n.yielding() {
+	for e := range ring(viaKey, n.slot.held) {
+		if !e.holder.Yields {
+			break // those that yield come first
+		}
 		if excess <= 0 {
 			return
 		}
-		if !n.isTab() || !n.owns(e) { // else in c already
+		if !n.isGone(e) && (!n.isTab() || !n.owns(e)) { // else in c already
 			c.ends = append(c.ends, victim{e, reason.Superseded})
 			excess--
 		}
@@ -349,11 +351,14 @@ func (n *newcomer) supersedeClients(c *cost) {
 	if !n.holds() {
 		excess++
 	}
-	for e := range n.yielding() {
+	for e := range ring(viaKey, n.slot.held) {
+		if !e.holder.Yields {
+			break // those that yield come first
+		}
 		switch {
 		case excess <= 0:
 			return
-		case n.owns(e), !n.isYoungest(e), e.claim != nil && e.claim.kept > 0:
+		case n.isGone(e), n.owns(e), !n.isYoungest(e), e.claim != nil && e.claim.kept > 0:
 		default:
 			n.endClient(c, e)
 			excess--
@@ -392,17 +397,6 @@ func (n *newcomer) supersedeClients(c *cost) {
 		default:
 			n.endClient(c, e)
 			excess--
-		}
-	}
-}
-
-// yielding ranges over the holders of the key that yield, and count.
-func (n *newcomer) yielding() iter.Seq[*entry] {
-	return func(yield func(*entry) bool) {
-		for e := range ring(viaKey, n.slot.held) {
-			if !e.holder.Yields || !n.isGone(e) && !yield(e) {
-				return
-			}
 		}
 	}
 }
