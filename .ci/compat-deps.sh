@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what `make compat` needs besides what the tests need: Debian packages,
+# Installs what `make compat` needs besides what deps.sh installs: Debian packages,
 # and in .cache/compat the clients of testdata/compat, at the versions that its lock
 # files name. Run again, it only looks.
 set -euo pipefail
@@ -8,12 +8,10 @@ source .ci/install.sh
 
 has_firefox() { have firefox-esr; }
 has_node() { have npm && have node && [ "$(node -p 'parseInt(process.versions.node)')" -ge 20 ]; }
-has_java() { have javac && have mvn; }
 
 needs=(
 	"firefox:firefox-esr"
 	"node:nodejs npm"
-	"java:default-jdk-headless maven"
 )
 
 clients=testdata/compat
@@ -35,14 +33,7 @@ make_js() {
 }
 
 make_java() {
-	local dir=$PWD/$cache/java files
-	mapfile -t files < <(find "$clients/java" -type f | sort)
-	stale "$dir" "${files[@]}" || return 0
-	say "installing the Java clients"
-	rm -rf "$dir"
-	mvn --quiet --batch-mode -Dstyle.color=never -f "$clients/java/pom.xml" \
-		-Dmaven.repo.local="$PWD/$cache/m2" -Dcompat.directory="$dir" compile
-	made "$dir" "${files[@]}"
+	make_maven "the Java clients" "$clients/java" "$cache/java" compat.directory "$cache/m2"
 }
 
 # make_go leaves it to Go to see what has changed.

@@ -45,18 +45,6 @@ needs=(
 	"java:default-jdk-headless maven"
 )
 
-# make_spring compiles the application, and puts what it needs beside it.
-make_spring() {
-	local dir=$PWD/.cache/spring files
-	mapfile -t files < <(find testdata/spring -type f | sort)
-	stale "$dir" "${files[@]}" || return 0
-	say "building the Spring Boot application"
-	rm -rf "$dir"
-	mvn --quiet --batch-mode -Dstyle.color=never -f testdata/spring/pom.xml \
-		-Dmaven.repo.local="$PWD/.cache/m2" -Dspring.directory="$dir" compile
-	made "$dir" "${files[@]}"
-}
-
 check_go
 install_packages
 mkdir -p .cache
@@ -64,5 +52,5 @@ mkdir -p .cache
 exec 9>.cache/deps.lock
 flock 9
 make_venv .cache/venv testdata/fastapi/requirements.txt
-make_spring
+make_maven "the Spring Boot application" testdata/spring .cache/spring spring.directory .cache/m2
 say "$(go version | cut -d' ' -f3), $(.cache/venv/bin/python --version), $(javac -version), all there"

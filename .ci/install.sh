@@ -84,3 +84,16 @@ make_venv() {
 	"$1/bin/python" -m pip install --quiet --no-input --no-cache-dir --disable-pip-version-check -r "$2"
 	made "$1" "$2"
 }
+
+# make_maven WHAT SOURCE DIR PROPERTY REPOSITORY: compiles the Maven project in SOURCE,
+# whose pom takes DIR by that PROPERTY, and puts what it needs beside it.
+make_maven() {
+	local what=$1 source=$2 dir=$PWD/$3 property=$4 repository=$PWD/$5 files
+	mapfile -t files < <(find "$source" -type f | sort)
+	stale "$dir" "${files[@]}" || return 0
+	say "building $what"
+	rm -rf "$dir"
+	mvn --quiet --batch-mode -Dstyle.color=never -f "$source/pom.xml" \
+		-Dmaven.repo.local="$repository" -D"$property=$dir" compile
+	made "$dir" "${files[@]}"
+}

@@ -244,7 +244,7 @@ func parseRetryRefused(h *Handler, args []string) error {
 	for _, given := range args {
 		status, err := strconv.Atoi(given)
 		if err != nil {
-			return fmt.Errorf("retry_refused: %q is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", given)
+			return badRetryRefused(given)
 		}
 		h.RetryRefused = append(h.RetryRefused, status)
 	}

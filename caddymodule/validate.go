@@ -123,10 +123,15 @@ func (h *Handler) validateLimit() error {
 	return oneOf("limit_unit", h.LimitUnit, registry.Streams, registry.Clients)
 }
 
+// badRetryRefused says that given is no status of retry_refused.
+func badRetryRefused(given any) error {
+	return fmt.Errorf("retry_refused: %#v is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", given)
+}
+
 func (h *Handler) validateRetryRefused() error {
 	for _, status := range h.RetryRefused {
 		if status < 400 || status > 599 {
-			return fmt.Errorf("retry_refused: %d is not allowed; it is one or more statuses from 400 to 599, such as 409, or off", status)
+			return badRetryRefused(status)
 		}
 	}
 	return nil
@@ -230,6 +235,16 @@ func (h *Handler) validateGiven() error {
 	}
 }
 
+// noClaims refuses claims in an option's texts, where no token is verified.
+func noClaims(option string, texts []string) error {
+	for text := range placeholders(texts) {
+		if name, _, _ := strings.Cut(text, "}"); strings.HasPrefix(name, claimsPlaceholder) {
+			return fmt.Errorf("%s: {%s} needs a jwt block: without it a token has no claims", option, name)
+		}
+	}
+	return nil
+}
+
 // validateWhole refuses options that need others which are not there.
 func (h *Handler) validateWhole() error {
 	verified := h.JWT != nil && !h.JWT.Unverified
@@ -246,16 +261,12 @@ func (h *Handler) validateWhole() error {
 		return fmt.Errorf("jwt unverified needs exactly one token option, got %d: it names the one place where the backend reads the token; another one's claims would be anybody's", len(h.Token))
 	}
 	if h.JWT == nil {
-		for name := range placeholders(h.Key) {
-			if strings.HasPrefix(name, claimsPlaceholder) {
-				return fmt.Errorf("key: {%s needs a jwt block: without it a token has no claims", name)
-			}
+		if err := noClaims("key", h.Key); err != nil {
+			return err
 		}
 		for of, text := range h.Messages {
-			for rest := range placeholders([]string{text}) {
-				if name, _, _ := strings.Cut(rest, "}"); strings.HasPrefix(name, claimsPlaceholder) {
-					return fmt.Errorf("message %s: {%s} needs a jwt block: without it a token has no claims", of, name)
-				}
+			if err := noClaims("message "+string(of), []string{text}); err != nil {
+				return err
 			}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 // answer writes the refusal. Guards further out let it through as it is.
 func (f *refusal) answer(q *request, w http.ResponseWriter) error {
 	q.chain.answering = true
+	q.letRead(w.Header())
 	maps.Copy(w.Header(), f.header)
 	if f.retry == 0 {
 		f.retry = q.guard.Retry

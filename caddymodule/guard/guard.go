@@ -105,10 +105,7 @@ type Guard struct {
 	sent      *corsMemory // what handlers further out have set in answers that went out
 
 	warnEncoded sync.Once
-	twoTokens   seldom // lines about requests that are refused for two tokens
-	cutOff      seldom // lines about streams that the server cuts
-	unknown     seldom // lines about placeholders that the guard does not set
-	others      seldom // lines about what other sites, and logouts, cause
+	lines       seldom // about what many requests may cause
 }
 
 // New returns a guard as c says.
@@ -238,7 +235,6 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 		q.ahead.stop()
 	}()
 	if f := q.enter(w); f != nil {
-		q.letRead(w.Header())
 		return f.answer(q, w)
 	}
 	if asksAgain(q) {

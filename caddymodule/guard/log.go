@@ -93,16 +93,16 @@ func (g *Guard) tellOrigin(reader identity.Reader, readable bool) {
 	}
 	fields := []zap.Field{g.zoneField(), zap.String("cause", "cors"), zap.String("origin", reader.Origin)}
 	switch {
-	case !readable && g.others.may("another origin", time.Hour):
+	case !readable && g.lines.may("another origin", time.Hour):
 		g.Logger.Warn("a page of another origin gets a stream that it cannot read as far as the guard sees: it takes no key from others, and gives its own to the first who asks; if the answer's Access-Control-Allow-Origin is set behind the guard's back, write: allow_origin <origin>", fields...)
-	case readable && g.others.may("another origin, deferred", time.Hour):
+	case readable && g.lines.may("another origin, deferred", time.Hour):
 		g.Logger.Info("a page of another origin can read its stream by an Access-Control-Allow-Origin that is set behind the guard's back, as by a deferred header directive: the guard knows it from now on; to have it know before the first stream, write: allow_origin <origin>", fields...)
 	}
 }
 
 // warnOfDenials says that more tokens are logged out than can be remembered.
 func (g *Guard) warnOfDenials() {
-	if g.others.may("many denials", time.Minute) {
+	if g.lines.may("many denials", time.Minute) {
 		g.Logger.Warn("too many logged-out tokens to remember: the first to expire are forgotten", g.zoneField())
 	}
 }
@@ -111,7 +111,7 @@ func (g *Guard) warnOfDenials() {
 // counting.
 func (q *request) warnOfLogout(l *Logout) {
 	q.identify()
-	if q.holder.Token.IsZero() || !q.guard.others.may("a logout", time.Hour) {
+	if q.holder.Token.IsZero() || !q.guard.lines.may("a logout", time.Hour) {
 		return
 	}
 	q.guard.Logger.Warn("a request to a logout path succeeded and ends no stream, since only POST and DELETE count there; if it logs out, add: logout "+q.r.Method+" "+l.Path,

@@ -87,8 +87,10 @@ func newRequest(g *Guard, r *http.Request, env Env, governed bool, logout *Logou
 		sender:   sender{guard: g, r: r, env: env, reader: identity.ReaderOf(r, env)},
 		governed: governed,
 		logout:   logout,
-		unlisted: g.unlistedLogout(r),
 		asking:   isAsking(r, governed),
+	}
+	if logout == nil {
+		q.unlisted = g.unlistedLogout(r)
 	}
 	if q.link.join(q); q.outer != nil {
 		q.asked = q.outer.asked
@@ -159,11 +161,7 @@ func (q *request) decideHead(w http.ResponseWriter) *refusal {
 		return nil
 	}
 	q.readable = q.canRead(w.Header(), q.reader.Doubted())
-	f := q.decideEarly()
-	if f != nil {
-		q.letRead(w.Header())
-	}
-	return f
+	return q.decideEarly()
 }
 
 // conclude ends the way of a request whose handlers have returned.
@@ -186,7 +184,6 @@ func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error)
 	}
 	if f := q.verdict.refusal; f != nil && !sum.Left && !sum.Passed {
 		q.entry.restore(w.Header())
-		q.letRead(w.Header())
 		return f.answer(q, w)
 	}
 	return err

@@ -142,7 +142,7 @@ func presented(r *http.Request, x *identity.Extractor) (fields []zap.Field) {
 // tellUnknown says that a handler behind the guard uses a placeholder of the guard's
 // that there is none of. Its own options are looked at when the configuration is loaded.
 func (g *Guard) tellUnknown(name string) {
-	if g.unknown.may("", untrackedEvery) {
+	if g.lines.may("unknown placeholder", untrackedEvery) {
 		g.Logger.Warn("a handler behind the guard uses a placeholder that the guard does not set, and gets nothing for it",
 			g.zoneField(), zap.String("placeholder", "{"+name+"}"))
 	}
@@ -156,7 +156,7 @@ const twoTokensEvery = time.Minute
 // that some other application has set.
 func (q *request) tellTwoTokens() {
 	g := q.guard
-	if !g.twoTokens.may("", twoTokensEvery) {
+	if !g.lines.may("two tokens", twoTokensEvery) {
 		return
 	}
 	fields := []zap.Field{g.zoneField(), zap.String("client_ip", q.env.ClientIP())}

@@ -23,7 +23,7 @@ func (q *request) tellWriteTimeout() {
 		return
 	}
 	level := zap.DebugLevel
-	if q.guard.cutOff.may("", writeTimeoutEvery) {
+	if q.guard.lines.may("write timeout", writeTimeoutEvery) {
 		level = zap.WarnLevel
 	}
 	q.guard.Logger.Log(level, "the server's write timeout has cut a stream off; in the global option servers, leave out: timeouts { write }; or end streams in good order before, with max_age",

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"cmp"
-	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -56,9 +55,9 @@ func PresentedBy(r *http.Request) (p Presented) {
 			add(Query, name, value)
 		}
 	}
-	for name, value := range pathParameters(r.URL.Path) {
+	for name, value := range pathPairs(r.URL.EscapedPath()) {
 		if likely(name) {
-			add("path", name, value)
+			add(Path, name, value)
 		}
 	}
 	for name, values := range r.Header {
@@ -71,21 +70,6 @@ func PresentedBy(r *http.Request) (p Presented) {
 	})
 	p.Sources = found[:min(len(found), mostPresented)]
 	return p
-}
-
-// pathParameters yields the names and values of the parameters in a path, as in
-// /events;jsessionid=1 (RFC 3986 section 3.3).
-func pathParameters(path string) iter.Seq2[string, string] {
-	return func(yield func(name, value string) bool) {
-		for segment := range strings.SplitSeq(path, "/") {
-			_, parameters, _ := strings.Cut(segment, ";")
-			for parameter := range strings.SplitSeq(parameters, ";") {
-				if name, value, has := strings.Cut(parameter, "="); has && !yield(name, value) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // likelyNames are parts of the names that credentials have, in lower case.

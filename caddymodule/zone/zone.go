@@ -117,8 +117,8 @@ func (z *Zone) NoteHeld(token registry.ID) {
 }
 
 // Close closes the registry, tells what is untold of contested keys, and forgets what
-// was learned. Streams
-// that still run are looked after until they end: the wheel stops with the last one.
+// was learned. Streams that still run are looked after until they end: the wheel stops
+// with the last one.
 func (z *Zone) Close() error {
 	z.Audit.Close()
 	z.Damping.Close()

@@ -60,3 +60,18 @@ func (b *carefreeBackend) requireOpen(t testing.TB, n int32) {
 func (b *carefreeBackend) behind(options ...string) string {
 	return "sse_guard {\n" + strings.Join(options, "\n") + "\n}\nreverse_proxy " + b.URL
 }
+
+// tick sends an event every 20 ms.
+func tick(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for r.Context().Err() == nil {
+		_, _ = io.WriteString(w, "data: tick\n\n")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-ticker.C:
+		case <-r.Context().Done():
+		}
+	}
+}

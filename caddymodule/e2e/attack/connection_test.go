@@ -1,33 +1,19 @@
 package attack
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// ticking sends an event every 20 ms to whoever asks.
+// ticking sends events to whoever asks.
 func ticking(t testing.TB) (url string) {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for r.Context().Err() == nil {
-			_, _ = io.WriteString(w, "data: tick\n\n")
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case <-tick.C:
-			case <-r.Context().Done():
-			}
-		}
-	}))
+	s := httptest.NewServer(http.HandlerFunc(tick))
 	t.Cleanup(s.Close)
 	return s.URL
 }

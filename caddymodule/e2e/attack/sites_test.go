@@ -45,17 +45,7 @@ func startApplication(t testing.TB) *application {
 		}
 		app.open.Add(1)
 		defer app.open.Add(-1)
-		w.Header().Set("Content-Type", "text/event-stream")
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for r.Context().Err() == nil {
-			_, _ = io.WriteString(w, "data: tick\n\n")
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case <-tick.C:
-			case <-r.Context().Done():
-			}
-		}
+		tick(w, r)
 	}))
 	t.Cleanup(app.Close)
 	return app
