@@ -1,0 +1,64 @@
+package redis
+
+import (
+	"context"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// Abandon ends the registry as the end of its process would: Redis is told nothing.
+func (r *Registry) Abandon() {
+	r.link.up.Store(false)
+	r.cancel()
+	r.wg.Wait()
+	r.link.close()
+	_ = r.local.Close() // never fails
+}
+
+// Known returns how many entries of this node Redis should have, and whether the two
+// agree, as far as the node knows.
+func (r *Registry) Known() (n int64) {
+	for i := range r.buckets {
+		b := &r.buckets[i]
+		b.mu.Lock()
+		count, _ := b.sum()
+		b.mu.Unlock()
+		n += count
+	}
+	return n
+}
+
+// Places returns how many places the node knows of, in whatever state.
+func (r *Registry) Places() (n int) {
+	for i := range r.buckets {
+		n += len(r.buckets[i].all())
+	}
+	return n
+}
+
+// EntriesKey is the name of the Redis hash that has the entries of a bucket.
+func (r *Registry) EntriesKey(i int) string { return r.buckets[i].keys[0] }
+
+// AsCluster has the registry ask as it would a cluster.
+func (r *Registry) AsCluster() { r.link.cluster.Store(true) }
+
+// What the nodes write and read.
+var (
+	EncodeHolder = encodeHolder
+	DecodeHolder = decodeHolder
+	SpellEffect  = spellEffect
+	ParseEffects = parseEffects
+)
+
+// AdmitLate has an admission done that this node has given up before.
+func (r *Registry) AdmitLate(ctx context.Context, ask registry.Ask) error {
+	c := &admission{r: r, phase: registry.Header, asks: []registry.Ask{ask}, buckets: []*bucket{r.bucketOf(ask.Holder.Key)}}
+	c.enterPending()
+	c.leavePending(true)
+	r.Settle()
+	re, err := r.call(ctx, r.scripts.admit, c.args(), c.buckets...)
+	if err == nil {
+		re.finish()
+	}
+	return err
+}
