@@ -50,6 +50,9 @@ type op struct {
 	// key and ticket are those of a cancel.
 	key    registry.ID
 	ticket ticket
+	// as is how the place stood that is registered, and departed that its upstream was gone.
+	as       entryState
+	departed bool
 }
 
 type opKind string
@@ -168,8 +171,7 @@ func (o *op) appendRegister(a *args) bool {
 		}
 		a.add(string(o.kind), string(w.holder.Key[:]))
 		a.ticket(w.ticket)
-		a.num(0)
-		a.add(encodeRule(w.rule))
+		a.add("0", "0", encodeRule(w.rule))
 		a.num(int64(waiting))
 		a.add("0", "0", encodeHolder(w.holder))
 		return true
@@ -180,11 +182,8 @@ func (o *op) appendRegister(a *args) bool {
 	}
 	a.add(string(o.kind), string(p.holder.Key[:]))
 	a.ticket(p.ticket)
-	asked := p.holder.Asked
-	if asked.IsZero() {
-		asked = p.began
-	}
-	a.num(p.r.link.age(asked))
+	a.num(p.r.link.age(p.holder.Asked))
+	a.num(p.r.link.age(p.began))
 	a.add(encodeRule(p.rule))
 	a.num(int64(p.state))
 	keptFor := int64(0)
@@ -194,23 +193,15 @@ func (o *op) appendRegister(a *args) bool {
 	a.num(keptFor)
 	a.flag(p.departed)
 	a.add(encodeHolder(p.holder))
-	o.registered(p.state)
+	o.as, o.departed = p.state, p.departed
 	return true
 }
-
-// registered remembers as what the place was registered.
-func (o *op) registered(s entryState) { o.place.registering = s }
 
 // told notes that Redis has done the op. The bucket is locked.
 func (o *op) told(b *bucket) {
 	switch o.kind {
 	case opRegister:
-		if o.waiter != nil {
-			o.waiter.known = !o.waiter.told && !o.waiter.stopped
-			return
-		}
-		o.place.known = o.place.registering
-		o.place.knownDeparted = o.place.departed
+		o.registered(b)
 	case opLeave:
 		o.place.leftInRedis()
 	case opKeep:
@@ -231,6 +222,35 @@ func (o *op) told(b *bucket) {
 	}
 	if o.place != nil {
 		o.place.tidy()
+	}
+}
+
+// registered notes that Redis has the place, or the waiter. What was told of it after the
+// registration was written may have got there before it, and found nothing: it is told
+// again.
+func (o *op) registered(b *bucket) {
+	if w := o.waiter; w != nil {
+		if w.told || w.stopped {
+			b.enqueue(op{kind: opStop, waiter: w})
+			return
+		}
+		w.known = true
+		return
+	}
+	p := o.place
+	if p.known < o.as { // Redis takes no state back
+		p.known = o.as
+	}
+	p.knownDeparted = p.knownDeparted || o.departed
+	switch {
+	case p.state == o.as:
+	case p.state == left:
+		b.enqueue(op{kind: opLeave, place: p})
+		if p.departed {
+			b.enqueue(op{kind: opDeparted, place: p})
+		}
+	default:
+		b.enqueue(op{kind: opRegister, place: p})
 	}
 }
 
@@ -278,19 +298,26 @@ func (b *bucket) isKnown() bool {
 }
 
 // call runs a script of one bucket or several, which are told first what is queued for
-// them. What the script did if it fails is not known.
+// them. What the script did if it fails is not known. Of two calls at once either may get
+// there first.
 func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, buckets ...*bucket) (*reply, error) {
 	client := r.link.client()
 	if client == nil {
 		return nil, ErrAway
 	}
-	all := make(args, 0, 8+len(a))
+	re, keys, said := r.begin(buckets)
+	return re, re.run(ctx, client, script, keys, append(said, a...))
+}
+
+// begin begins a call: it takes what is queued for the buckets, and spells it as the
+// scripts read it.
+func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args) {
 	all.add(r.id)
 	all.num(r.options.Lease.Milliseconds())
 	all.add(r.channel(), r.link.knownEpoch())
 	all.num(int64(len(buckets)))
-	re := &reply{r: r, buckets: buckets}
-	keys := make([]string, 0, 5*len(buckets))
+	re = &reply{r: r, buckets: buckets}
+	keys = make([]string, 0, 5*len(buckets))
 	for _, b := range buckets {
 		b.mu.Lock()
 		ops := b.take()
@@ -308,22 +335,23 @@ func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, bucket
 		re.ops = append(re.ops, told)
 		keys = append(keys, b.keys...)
 	}
-	all.add(a...)
+	return re, keys, all
+}
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Timeout)
+// run has the script run. If it fails, the call is over.
+func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis.Lua, keys []string, a args) (err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), re.r.options.Timeout)
 	defer cancel()
-	var err error
-	if re.answer, err = exec(ctx, client, script, keys, all); err != nil {
-		r.link.failed(client, err)
-		for i, b := range buckets {
+	if re.answer, err = exec(ctx, client, script, keys, a); err != nil {
+		re.r.link.failed(client, err)
+		for i, b := range re.buckets {
 			b.mu.Lock()
 			b.untold(re.ops[i])
 			b.over()
 			b.mu.Unlock()
 		}
-		return nil, err
 	}
-	return re, nil
+	return err
 }
 
 // untold puts back what may not have reached Redis. While Redis is away only what a

@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -103,6 +105,7 @@ func (b *bucket) compare() error {
 		}
 	}
 	b.mu.Unlock()
+	slices.Sort(listed) // what Redis has lost it hears of in the order in which it was
 	a.ticket(before)
 	a.num(int64(len(listed)))
 	for _, t := range listed {
@@ -132,7 +135,9 @@ func (b *bucket) compare() error {
 	return nil
 }
 
-// found mends the difference between what the node has of an entry and what Redis has.
+// found mends the difference between what the node has of an entry and what Redis had a
+// moment ago. A place that is being committed is left alone: what is found may be what the
+// commit has made of it, which this node does not know yet.
 func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 	b.mu.Lock()
 	p, w := b.places[t], b.waiters[t]
@@ -140,6 +145,10 @@ func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 		if w != nil && state != waiting { // it was told, or lost
 			b.enqueue(op{kind: opRegister, waiter: w})
 		}
+		b.mu.Unlock()
+		return
+	}
+	if p.committing {
 		b.mu.Unlock()
 		return
 	}
@@ -171,7 +180,8 @@ func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 func (b *bucket) registerAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for t, p := range b.places {
+	for _, t := range slices.Sorted(maps.Keys(b.places)) {
+		p := b.places[t]
 		if _, underWay := b.pending[t]; !underWay && p.known == none && p.state != left {
 			b.enqueue(op{kind: opRegister, place: p})
 		}

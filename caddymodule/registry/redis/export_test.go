@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -61,4 +62,54 @@ func (r *Registry) AdmitLate(ctx context.Context, ask registry.Ask) error {
 		re.finish()
 	}
 	return err
+}
+
+// CommitComparedMeanwhile commits a place. What the node has is compared with what Redis
+// has after the commit, and before the node hears the answer.
+func (r *Registry) CommitComparedMeanwhile(ctx context.Context, of registry.Place) ([]registry.Victim, error) {
+	p := of.(*place)
+	p.b.mu.Lock()
+	p.committing = true
+	p.b.mu.Unlock()
+	defer p.committed()
+	re, err := p.askCommit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.b.compare(); err != nil {
+		return nil, err
+	}
+	p.b.awaitTold()
+	return p.hearCommit(ctx, re)
+}
+
+// RegisterLate has a held place registered by a call that gets to Redis after what is done
+// meanwhile was told.
+func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhile func()) error {
+	b := of.(*place).b
+	b.mu.Lock()
+	b.queue = append(b.queue, op{kind: opRegister, place: of.(*place)})
+	b.mu.Unlock()
+	re, keys, said := r.begin([]*bucket{b})
+	meanwhile()
+	b.awaitTold()
+	if err := re.run(ctx, r.link.client(), r.scripts.settle, keys, said); err != nil {
+		return err
+	}
+	re.finish()
+	r.Settle()
+	return nil
+}
+
+// awaitTold returns once all that is queued was told, while another call is under way.
+func (b *bucket) awaitTold() {
+	for {
+		b.mu.Lock()
+		told := len(b.queue) == 0 && b.calls == 1
+		b.mu.Unlock()
+		if told {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

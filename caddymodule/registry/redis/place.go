@@ -45,8 +45,10 @@ type place struct {
 	// departure.
 	known         entryState
 	knownDeparted bool
-	registering   entryState
-	awaited       []*departure
+	// committing says that Redis may have made it a held place, and this node has yet to
+	// hear the answer.
+	committing bool
+	awaited    []*departure
 }
 
 // group is what the places have in common that one call of Admit has reserved.
@@ -271,6 +273,7 @@ func (p *place) Commit(ctx context.Context) ([]registry.Victim, error) {
 	p.b.mu.Lock()
 	state, known, denied := p.state, p.known, p.denied
 	p.denied = false // it is said once
+	p.committing = state == reserved
 	p.b.mu.Unlock()
 	switch {
 	case denied:
@@ -278,15 +281,15 @@ func (p *place) Commit(ctx context.Context) ([]registry.Victim, error) {
 	case state != reserved:
 		return nil, ErrNotReserved
 	}
+	defer p.committed()
 	if p.r.local.Denied(p.holder) {
 		p.Leave(registry.Keep{})
 		return nil, registry.ErrDenied
 	}
-	gone := p.group.named()
 	var victims []registry.Victim
 	var err error
 	if known == reserved && p.r.link.isUp() {
-		victims, err = p.commitInRedis(ctx, gone)
+		victims, err = p.commitInRedis(ctx)
 	} else {
 		victims, err = p.commitAway(ctx)
 	}
@@ -294,20 +297,37 @@ func (p *place) Commit(ctx context.Context) ([]registry.Victim, error) {
 	return victims, err
 }
 
-func (p *place) commitInRedis(ctx context.Context, gone []registry.StreamID) ([]registry.Victim, error) {
-	var a args
-	a.add(string(p.holder.Key[:]))
-	a.ticket(p.ticket)
-	a.add(p.holder.Addr)
-	a.responses(gone)
-	a.responses(p.prefer)
-	re, err := p.r.call(ctx, p.r.scripts.commit, a, p.b)
+// committed notes that this node knows what became of the commit.
+func (p *place) committed() {
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	p.committing = false
+}
+
+func (p *place) commitInRedis(ctx context.Context) ([]registry.Victim, error) {
+	re, err := p.askCommit(ctx)
 	if err != nil {
 		if p.r.options.OnError != Allow {
 			return nil, fmt.Errorf("committing a place: %w", err)
 		}
 		return p.commitAway(ctx)
 	}
+	return p.hearCommit(ctx, re)
+}
+
+// askCommit has Redis make the place a held one.
+func (p *place) askCommit(ctx context.Context) (*reply, error) {
+	var a args
+	a.add(string(p.holder.Key[:]))
+	a.ticket(p.ticket)
+	a.add(p.holder.Addr)
+	a.responses(p.group.named())
+	a.responses(p.prefer)
+	return p.r.call(ctx, p.r.scripts.commit, a, p.b)
+}
+
+// hearCommit does what the answer to a commit says.
+func (p *place) hearCommit(ctx context.Context, re *reply) ([]registry.Victim, error) {
 	victims, state, err := p.readCommit(re)
 	if err != nil {
 		re.finish()

@@ -8,15 +8,17 @@
 -- tickets that must not be admitted any more.
 --
 -- A record is a list of entries, packed by cmsgpack. Those held are in the order of
--- their age, which is when they asked by Redis' clock, and, of one age, in that of their
--- admission; the others in the order in which they got into their state.
+-- goesBefore; the others in that in which they got into their state.
 
 local VERSION = 1
 
 local RESERVED, HELD, KEPT, LEFT, WAITING = 1, 2, 3, 4, 5
 
--- The fields of an entry.
+-- The fields of an entry. AGE is when it asked, by Redis' clock; 0: it does not say. SINCE
+-- is when it came to hold, by the same clock, of an entry that holds; UNTIL is when
+-- another is over.
 local STATE, NODE, TICKET, AGE, UNTIL, DEPARTED, RULE, HOLDER, ENDING, WATCHERS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local SINCE = UNTIL
 
 local FREE_LATELY = 3000 -- milliseconds, as registry.FreeLately
 local MOST_FREED = 1024
@@ -187,14 +189,24 @@ local function list(r, e)
 	r.changed = true
 end
 
--- enter enters e, which holds, by its age. Those that yield come before all others, the
--- one that came last first.
+-- goesBefore tells whether a, of two that hold, is before b: it makes room first. Those
+-- that yield come before all others, the one that came last first; then whoever asked
+-- first; and of two that asked at the same time whoever came to hold first.
+local function goesBefore(a, b)
+	local yields = holderOf(a).yields
+	if yields ~= holderOf(b).yields then return yields end
+	if yields then return a[SINCE] > b[SINCE] end
+	if a[AGE] ~= b[AGE] then return a[AGE] < b[AGE] end
+	return a[SINCE] <= b[SINCE]
+end
+
+-- enter enters e, which holds, in its turn.
 local function enter(r, e)
-	local pos, yields = #r.list + 1, holderOf(e).yields
+	local pos = #r.list + 1
 	for i = #r.list, 1, -1 do
 		local other = r.list[i]
 		if other[STATE] == HELD then
-			if not yields and (holderOf(other).yields or other[AGE] <= e[AGE]) then break end
+			if goesBefore(other, e) then break end
 			pos = i
 		end
 	end

@@ -48,7 +48,7 @@ local function newcomer(r, h, rule, gone, takesBack, age, prefer)
 	n.isTab = h.tab and h.client ~= '' and not h.yields
 	n.isGone = function(e) return gone ~= nil and gone[holderOf(e).response] == true end
 	n.isOlder = function(e) return not holderOf(e).yields and n.age < e[AGE] end
-	-- Those that yield count under Reject only for one that yields too.
+	-- Those that yield count only for one that yields too.
 	n.counts = function(e) return h.yields or not holderOf(e).yields end
 	n.rejects = rejects(rule) or h.yields
 	n.owns = function(e) return h.client ~= '' and holderOf(e).client == h.client end
@@ -100,20 +100,28 @@ local function anonymousBack(n)
 	return #n.back
 end
 
+-- counted lists the places that count for the newcomer.
+local function counted(n)
+	local out = {}
+	for _, entries in ipairs({ n.held, n.kept, n.reserved }) do
+		for i = 1, #entries do
+			if n.counts(entries[i]) then out[#out + 1] = entries[i] end
+		end
+	end
+	return out
+end
+
+-- occupied counts the places that are taken, of what the limit counts for the newcomer.
 local function occupied(n)
-	if countsClients(n.rule) then return distinct(concat(n.held, n.kept, n.reserved)) end
-	return #n.held + #n.kept + #n.reserved
+	if countsClients(n.rule) then return distinct(counted(n)) end
+	return #counted(n)
 end
 
 local function admitted(n)
 	local limit = limitOf(n.rule)
 	if limit == 0 or not n.rejects then return true end
-	local counted = {}
-	for _, e in ipairs(concat(n.held, n.kept, n.reserved)) do
-		if n.counts(e) then counted[#counted + 1] = e end
-	end
-	if countsClients(n.rule) then return takes(n) or distinct(counted) - anonymousBack(n) < limit end
-	return #counted - replaced(n) - #n.back < limit
+	if countsClients(n.rule) then return takes(n) or occupied(n) - anonymousBack(n) < limit end
+	return occupied(n) - replaced(n) - #n.back < limit
 end
 
 -- fits tells whether there is a place for a newcomer that yields, and has reserved one.
@@ -357,6 +365,12 @@ end
 -- known of one key.
 local LONGEST_DEPARTURE, MOST_DEPARTING = 60000, 64
 
+-- free notes that the place of e comes free. That of one that yields was free before, and
+-- one that is reserved was nobody's yet.
+local function free(r, e)
+	if (e[STATE] == HELD or e[STATE] == KEPT) and not holderOf(e).yields then freed(r, e) end
+end
+
 local function leave(r, e)
 	e[UNTIL] = now + LONGEST_DEPARTURE
 	move(r, e, LEFT)
@@ -372,7 +386,7 @@ end
 
 -- drop takes the place of e away, and tells a waiter.
 local function drop(r, e)
-	if e[STATE] == HELD or e[STATE] == KEPT then freed(r, e) end
+	free(r, e)
 	if e[DEPARTED] == 1 then
 		unlist(r, e)
 	else
@@ -398,8 +412,9 @@ end
 -- hold makes e a holder of its key: the youngest, unless others asked later.
 local function hold(r, e)
 	unlist(r, e)
-	e[STATE] = HELD
+	e[STATE], e[SINCE] = HELD, nowUs
 	enter(r, e)
+	if holderOf(e).yields then return end -- it takes the key from nobody who waits
 	local waiting = redis.call('HGET', r.b.t, r.key)
 	if waiting then
 		for i = 1, #waiting, 8 do tellNode(string.sub(waiting, i, i + 7), 'taken', r.key) end
@@ -434,7 +449,7 @@ local function record(b, key)
 		if e[STATE] == KEPT and node(b, e[NODE]).lease >= now then
 			giveUp(r, e)
 		elseif e[STATE] == RESERVED or e[STATE] == HELD or e[STATE] == KEPT then
-			if e[STATE] ~= RESERVED then freed(r, e) end
+			free(r, e)
 			tellDeparted(e)
 			unlist(r, e)
 			tell(r, holderOf(e).yields and 0 or 1)
@@ -443,77 +458,58 @@ local function record(b, key)
 	return r
 end
 
--- turn orders entries by who goes first: those that yield, the one that came last first,
--- then the oldest.
-local function turn(e)
-	if holderOf(e).yields then return -e[AGE] end
-	return e[AGE]
-end
-
-local function youngestOf(entries)
-	local found
-	for i = 1, #entries do
-		if not found or turn(entries[i]) > turn(found) then found = entries[i] end
-	end
-	return found
-end
-
 local function addr(e)
 	-- The address is the last part of a holder; the nodes know it by the ticket.
 	return e and string.sub(e[HOLDER], -string.byte(e[HOLDER], -1) - 1, -2) or ''
 end
 
--- surplus returns whom e, which comes back with its age, has too many beside it: the
--- entries that must go, with their reason, and who took their place. It may be e. The
--- oldest go first, under Reject too: whoever was admitted while this node was away was
--- admitted rightly.
+-- surplus returns who is too many now that e is back, which holds by its age: the
+-- entries that must go, with their reason, and who took their place. It may be e. Those
+-- go that go before the others, under Reject too: whoever was admitted while this node was
+-- away was admitted rightly.
 local function surplus(r, e)
-	local h, rule, limit = holderOf(e), e[RULE], limitOf(e[RULE])
-	local n = newcomer(r, h, rule, nil, false)
-	local goes = {}
+	local rule, limit = e[RULE], limitOf(e[RULE])
+	local n = newcomer(r, holderOf(e), rule, nil, false)
+	local goes, there, isNewer = {}, {}, false
 	for i = 1, #n.held do
 		local o = n.held[i]
-		if n.owns(o) then
-			if holderOf(o).tab and o[AGE] > e[AGE] then return { { e, 'replaced', o } } end
-			if n.isTab and o[AGE] < e[AGE] then goes[#goes + 1] = { o, 'replaced', e } end
+		if o == e then
+			isNewer = true
+			there[#there + 1] = e
+		elseif isNewer and n.owns(o) and holderOf(o).tab and not holderOf(o).yields then
+			return { { e, 'replaced', o } }
+		elseif not isNewer and n.owns(o) and n.isTab then
+			goes[#goes + 1] = { o, 'replaced', e }
+		else
+			there[#there + 1] = o
 		end
 	end
 	if limit == 0 then return goes end
-	local there = {}
-	for i = 1, #n.held do
-		local leaves = false
-		for j = 1, #goes do leaves = leaves or goes[j][1] == n.held[i] end
-		if not leaves then there[#there + 1] = n.held[i] end
+	-- By clients, all streams of one go together, and its last one tells its turn.
+	local function nameOf(o)
+		local client = countsClients(rule) and holderOf(o).client or ''
+		return client ~= '' and client or o
 	end
-	there[#there + 1] = e
-	local function size() return countsClients(rule) and distinct(there) or #there end
-	local kept = #n.kept
-	while size() > limit do
-		-- By clients, all of one go together, and its youngest stream tells its age.
-		local ages = {}
-		for i = 1, #there do
-			local client = countsClients(rule) and holderOf(there[i]).client or ''
-			local name = client ~= '' and client or there[i]
-			if not ages[name] or ages[name] < turn(there[i]) then ages[name] = turn(there[i]) end
+	local last, size = {}, 0
+	for i = 1, #there do
+		if not last[nameOf(there[i])] then size = size + 1 end
+		last[nameOf(there[i])] = i
+	end
+	local winner = there[#there]
+	for i = 1, #there do
+		local name = nameOf(there[i])
+		if size <= limit then break end
+		if last[name] == i then
+			size = size - 1
+			for j = 1, i do
+				if nameOf(there[j]) == name then goes[#goes + 1] = { there[j], 'superseded', winner } end
+			end
 		end
-		local first, age
-		for name, a in pairs(ages) do
-			if not age or a < age then first, age = name, a end
-		end
-		local left, winner = {}, nil
-		for i = 1, #there do
-			local client = countsClients(rule) and holderOf(there[i]).client or ''
-			if first ~= (client ~= '' and client or there[i]) then left[#left + 1] = there[i] end
-		end
-		winner = youngestOf(left)
-		for i = 1, #there do
-			if not contains(left, there[i]) then goes[#goes + 1] = { there[i], 'superseded', winner } end
-		end
-		there = left
 	end
 	-- Kept places give way to streams.
+	local kept = #n.kept
 	for i = 1, #n.kept do
-		if size() + kept > limit then
+		if size + kept > limit then
 			giveUp(r, n.kept[i])
 			kept = kept - 1
 		end
@@ -522,20 +518,26 @@ local function surplus(r, e)
 end
 
 -- register enters a stream again that this node has and Redis has lost, or never
--- heard of, by its age. The surplus ends.
-local function register(r, ticket, age, rule, state, keptFor, departed, blob)
+-- heard of, in its turn. The surplus ends. Of what Redis has, the state may only go on, and
+-- never back: the node may say what was true before an answer that is on its way to it.
+local function register(r, ticket, age, since, rule, state, keptFor, departed, blob)
 	local e = find(r, me, ticket)
 	if e then
 		if e[STATE] == LEFT and e[ENDING] then
 			tellNode(me, 'end', ticket, e[ENDING][1], e[ENDING][2], e[ENDING][3])
-		elseif e[STATE] ~= state and e[STATE] ~= LEFT then
-			e[UNTIL] = now + keptFor
-			move(r, e, state)
-			tell(r, 0)
 		end
-		return
+		if e[STATE] >= state then return end
+		if state == KEPT then
+			e[UNTIL] = now + keptFor
+			move(r, e, KEPT)
+			tell(r, 0)
+			return
+		end
+		unlist(r, e)
+		e[STATE] = HELD
+	else
+		e = { state, me, ticket, age, now + keptFor, departed, rule, blob, false, false }
 	end
-	e = { state, me, ticket, age, now + keptFor, departed, rule, blob, false, false }
 	if state == WAITING then
 		list(r, e)
 		tell(r, 1)
@@ -545,18 +547,20 @@ local function register(r, ticket, age, rule, state, keptFor, departed, blob)
 		list(r, e)
 		return
 	end
+	e[SINCE] = since
+	enter(r, e)
 	local goes = surplus(r, e)
 	for i = 1, #goes do
-		if goes[i][1] == e then
-			local winner = goes[i][3]
-			tellNode(me, 'end', ticket, goes[i][2], addr(winner), winner and holderOf(winner).id or '')
+		local gone, why, winner = goes[i][1], goes[i][2], goes[i][3]
+		if gone == e then
+			unlist(r, e)
+			tellNode(me, 'end', ticket, why, addr(winner), holderOf(winner).id)
 			return
 		end
 	end
-	enter(r, e)
 	for i = 1, #goes do
-		local winner = goes[i][3]
-		endFor(r, goes[i][1], goes[i][2], addr(winner), winner and holderOf(winner).id or '')
+		local gone, why, winner = goes[i][1], goes[i][2], goes[i][3]
+		endFor(r, gone, why, addr(winner), holderOf(winner).id)
 	end
 	tell(r, 0)
 end
@@ -582,8 +586,8 @@ local function operation(b)
 		return
 	end
 	if op == 'register' then
-		local age, rule, state, keptFor, departed, blob = number(), number(), number(), number(), number(), arg()
-		register(record(b, key), ticket, age, rule, state, keptFor, departed, blob)
+		local age, since, rule, state, keptFor, departed = number(), number(), number(), number(), number(), number()
+		register(record(b, key), ticket, age, since, rule, state, keptFor, departed, arg())
 		return
 	end
 	local keptFor = 0
