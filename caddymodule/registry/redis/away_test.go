@@ -60,7 +60,7 @@ var _ toxics.Toxic = (*toxics.LatencyToxic)(nil)
 // shortly are options under which what is late comes soon.
 func shortly(t testing.TB, server *harness.Redis, onError redis.OnError) redis.Options {
 	o := options(t, server.Addr)
-	o.Lease, o.Timeout, o.OnError = 2*time.Second, 500*time.Millisecond, onError
+	o.Lease, o.Timeout, o.OnError = 2*time.Second, 2*time.Second, onError
 	o.Client.Dialer = net.Dialer{Timeout: o.Timeout}
 	return o
 }

@@ -267,23 +267,23 @@ type reply struct {
 
 // finish notes what was told to Redis, and does what this node was told.
 func (re *reply) finish() {
-	var lost []*bucket
 	for i, b := range re.buckets {
 		b.mu.Lock()
 		for j := range re.ops[i] {
 			re.ops[i][j].told(b)
 		}
-		if i < len(re.lost) && re.lost[i] && re.known[i] {
-			lost = append(lost, b)
-		}
-		b.over()
 		b.mu.Unlock()
 	}
 	for _, e := range re.effects {
 		re.r.effect(e) // may call back
 	}
-	for _, b := range lost {
-		re.r.link.compareSoon(b)
+	for i, b := range re.buckets {
+		if i < len(re.lost) && re.lost[i] && re.known[i] {
+			re.r.link.compareSoon(b)
+		}
+		b.mu.Lock()
+		b.over()
+		b.mu.Unlock()
 	}
 }
 

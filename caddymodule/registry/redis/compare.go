@@ -166,6 +166,9 @@ func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 		}
 	case state == left:
 		over = true
+		if p.departed {
+			b.enqueue(op{kind: opDeparted, place: p})
+		}
 	case state != p.state:
 		b.enqueue(op{kind: opRegister, place: p})
 	}

@@ -50,8 +50,10 @@ func (r *Registry) takenAway(t ticket, e registry.Ending) {
 		b.mu.Unlock()
 		return
 	}
-	p.leftInRedis()
-	p.tidy()
+	p.known = left
+	if p.departed { // the upstream is gone, and Redis keeps the place for this node to know
+		b.enqueue(op{kind: opDeparted, place: p})
+	}
 	b.mu.Unlock()
 	p.end(e, false)
 }

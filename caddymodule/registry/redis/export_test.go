@@ -101,6 +101,11 @@ func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhil
 	return nil
 }
 
+// Compare compares all that the node has with what Redis has.
+func (r *Registry) Compare() error {
+	return r.each(func(b *bucket) error { return b.compare() })
+}
+
 // awaitTold returns once all that is queued was told, while another call is under way.
 func (b *bucket) awaitTold() {
 	for {

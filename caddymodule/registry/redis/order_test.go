@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
-	"github.com/sse-guard/sse-guard/caddymodule/registry/redis"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
 )
 
@@ -68,7 +68,7 @@ func TestLoss_KeepsTheOrderOfStreamsThatAskedAtOnce(t *testing.T) {
 	for name, at := range map[string]time.Time{"SomeTime": time.Now(), "NoTime": {}} {
 		t.Run(name, func(t *testing.T) {
 			const many = 8
-			o := shortly(t, server, redis.Deny)
+			o := options(t, server.Addr)
 			s := openSite(t, o)
 			stream := func(name string) *registry.Holder {
 				h := registrytest.Anon(name)
@@ -96,4 +96,34 @@ func yielding(name string) *registry.Holder {
 	h := anon(name)
 	h.Yields = true
 	return h
+}
+
+// A node whose messages are lost learns by the next comparison that a stream was ended,
+// also if its upstream was gone before, and does not take the stream for lost.
+func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
+	server := harness.StartRedis(t)
+	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // nothing is compared but by the test
+	deaf := o
+	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
+	a, b := openSite(t, deaf), openSite(t, o)
+	held, keeps := anon("held"), anon("keeps")
+	p, k := a.hold(t, held, registrytest.Track), a.hold(t, keeps, registrytest.Track)
+	p.Departed()
+	k.Leave(registry.Keep{For: time.Hour})
+	k.Departed()
+	a.Settle()
+	e := registry.Ending{Reason: reason.Logout, By: "192.0.2.1"}
+	_, err := b.End(t.Context(), registry.Selector{Key: held.Key}, e)
+	require.NoError(t, err)
+	require.Empty(t, a.node.Ended())
+	require.NoError(t, a.Compare())
+	a.Settle()
+	require.Equal(t, []registry.Ending{e}, a.node.Endings(held.ID))
+	require.Empty(t, b.holders(t))
+	p.Leave(registry.Keep{})
+	a.Settle()
+	require.Zero(t, a.Places())
+	require.Zero(t, a.Known())
 }

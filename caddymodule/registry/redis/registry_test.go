@@ -22,7 +22,8 @@ func TestMain(m *testing.M) { harness.Main(m) }
 func TestRegistry(t *testing.T) {
 	server := harness.StartRedis(t)
 	registrytest.Run(t, func(t testing.TB, node registry.Node) registry.Registry {
-		return settled{open(t, options(t, server.Addr), node)}
+		ends := &endingNode{Node: node}
+		return settled{open(t, options(t, server.Addr), ends), ends}
 	})
 }
 
@@ -52,7 +53,30 @@ func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
 
 // settled has what does not block done when it returns, as the suite expects of a
 // registry in its own process.
-type settled struct{ *redis.Registry }
+type settled struct {
+	*redis.Registry
+	ends *endingNode
+}
+
+// Settle returns at once to a node that calls back while it ends a stream: what it would
+// wait for is that.
+func (s settled) Settle() {
+	if s.ends.ending.Load() == 0 {
+		s.Registry.Settle()
+	}
+}
+
+// endingNode knows whether it is ending a stream.
+type endingNode struct {
+	registry.Node
+	ending atomic.Int64
+}
+
+func (n *endingNode) End(id registry.StreamID, e registry.Ending) {
+	n.ending.Add(1)
+	defer n.ending.Add(-1)
+	n.Node.End(id, e)
+}
 
 func (s settled) Admit(
 	ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
@@ -64,6 +88,15 @@ func (s settled) Admit(
 		}
 	}
 	return as, err
+}
+
+func (s settled) Each(ctx context.Context, f func(registry.Node)) error {
+	return s.Registry.Each(ctx, func(n registry.Node) {
+		if n == s.ends {
+			n = s.ends.Node
+		}
+		f(n)
+	})
 }
 
 func (s settled) End(ctx context.Context, sel registry.Selector, e registry.Ending) (registry.Ended, error) {

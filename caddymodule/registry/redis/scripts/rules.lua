@@ -384,7 +384,7 @@ local function leave(r, e)
 	if departing > MOST_DEPARTING then unlist(r, oldest) end
 end
 
--- drop takes the place of e away, and tells a waiter.
+-- drop takes the place of e away, as its node has it, and tells a waiter.
 local function drop(r, e)
 	free(r, e)
 	if e[DEPARTED] == 1 then
@@ -395,18 +395,27 @@ local function drop(r, e)
 	tell(r, holderOf(e).yields and 0 or 1) -- who yields kept nobody from a place
 end
 
+-- takeAway takes the place of e away. It stays in the record until its node says that it
+-- knows: if the entry were gone before, the node would take it for lost, and register it
+-- again.
+local function takeAway(r, e)
+	free(r, e)
+	leave(r, e)
+	tell(r, holderOf(e).yields and 0 or 1)
+end
+
 -- endFor ends the stream of e, which is held.
 local function endFor(r, e, reason, by, forId)
 	e[ENDING] = { reason, by, forId }
 	tellNode(e[NODE], 'end', e[TICKET], reason, by, forId)
-	drop(r, e)
+	takeAway(r, e)
 end
 
 -- giveUp gives up a place that is kept, if it still is.
 local function giveUp(r, e)
 	if e[STATE] ~= KEPT then return end
 	tellNode(e[NODE], 'yielded', e[TICKET])
-	drop(r, e)
+	takeAway(r, e)
 end
 
 -- hold makes e a holder of its key: the youngest, unless others asked later.
@@ -598,6 +607,8 @@ local function operation(b)
 	local state = e[STATE]
 	if op == 'leave' and (state == RESERVED or state == HELD or state == KEPT) then
 		drop(r, e)
+	elseif op == 'leave' and state == LEFT and e[DEPARTED] == 1 then -- its node knows now
+		unlist(r, e)
 	elseif op == 'keep' and state == HELD then
 		e[UNTIL] = now + keptFor
 		move(r, e, KEPT)
