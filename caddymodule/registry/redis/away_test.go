@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +72,7 @@ func by(o redis.Options, c *cable) redis.Options {
 
 // A node that dies says nothing. Its lease runs out.
 func TestLease_OfANodeThatDiedFreesItsHolders(t *testing.T) {
+	t.Parallel()
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Deny)
 	dies := site{open(t, o, new(registrytest.FakeNode)), nil}
@@ -95,6 +95,7 @@ func TestLease_OfANodeThatDiedFreesItsHolders(t *testing.T) {
 // A node that hangs for longer than its lease finds, when it wakes, that others have its
 // keys. It ends its own streams, and not theirs.
 func TestLease_OfANodeThatWakes(t *testing.T) {
+	t.Parallel()
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Deny)
 	c := newCable(t, server)
@@ -129,6 +130,7 @@ func TestLease_OfANodeThatWakes(t *testing.T) {
 // What Redis publishes may be lost. A node that hears nothing at all ends what it has
 // lost within half of the lease.
 func TestMessages_ThatAreLostAreFound(t *testing.T) {
+	t.Parallel()
 	server := harness.StartRedis(t)
 	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
 	o := options(t, server.Addr)
@@ -162,6 +164,7 @@ func TestMessages_ThatAreLostAreFoundAtOnceAfterAReconnect(t *testing.T) {
 }
 
 func TestAway_Allow(t *testing.T) {
+	t.Parallel()
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Allow)
 	c, d := newCable(t, server), newCable(t, server)
@@ -180,15 +183,15 @@ func TestAway_Allow(t *testing.T) {
 	require.Empty(t, b.node.Ended())
 
 	c.mend(t)
-	require.Eventually(t, func() bool { return a.Away() == nil && slices.Equal(a.holders(t), []string{"older"}) }, soon, aWhile)
+	a.requireHolders(t, "older")
 	d.mend(t)
 	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason, "the surplus ends, the oldest first")
 	require.Empty(t, b.node.Ended())
-	require.Eventually(t, func() bool { return b.Away() == nil && slices.Equal(b.holders(t), []string{"newer"}) }, soon, aWhile)
+	b.requireHolders(t, "newer")
 	leaveAndDepart(beforehand)
 	leaveAndDepart(pa)
 	leaveAndDepart(pb)
-	require.Eventually(t, func() bool { return len(a.holders(t)) == 0 }, soon, aWhile)
+	a.requireHolders(t)
 	for _, s := range []site{a, b} {
 		require.Eventually(t, func() bool { return s.Places() == 0 && s.Known() == 0 }, soon, aWhile, "something is left behind")
 	}
@@ -216,6 +219,7 @@ func TestAway_Deny(t *testing.T) {
 }
 
 func TestAway_FenceEndsWhatTheLeaseNoLongerCovers(t *testing.T) {
+	t.Parallel()
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Fence)
 	c := newCable(t, server)
@@ -236,6 +240,7 @@ func TestAway_FenceEndsWhatTheLeaseNoLongerCovers(t *testing.T) {
 
 // Redis may be so slow that an admission is given up which is made all the same.
 func TestSlow_LeavesNoGhost(t *testing.T) {
+	t.Parallel()
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Deny)
 	o.Timeout = 200 * time.Millisecond
@@ -250,7 +255,7 @@ func TestSlow_LeavesNoGhost(t *testing.T) {
 	require.Less(t, time.Since(began), 2*time.Second, "after the first, nobody waits for the timeout")
 	c.fast(t)
 	require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
-	require.Eventually(t, func() bool { return len(b.holders(t)) == 0 }, soon, aWhile, "a ghost has the key")
+	b.requireHolders(t) // else a ghost has the key
 	require.Empty(t, a.node.Ended())
 	a.hold(t, anon("n"), rejectOne)
 }
@@ -269,19 +274,20 @@ func TestSlow_AnAdmissionThatWasGivenUpIsNotMade(t *testing.T) {
 // After Redis has lost everything, all streams are registered again, and nobody else's
 // place is given away under Reject meanwhile.
 func TestLoss(t *testing.T) {
-	server := harness.StartRedis(t)
-	for name, lose := range map[string]func(){
-		"Restart": func() { server.Kill(); server.Start(t) },
-		"Flush":   func() { server.Do(t, "FLUSHALL") },
+	for name, lose := range map[string]func(*testing.T, *harness.Redis){
+		"Restart": func(t *testing.T, server *harness.Redis) { server.Kill(); server.Start(t) },
+		"Flush":   func(t *testing.T, server *harness.Redis) { server.Do(t, "FLUSHALL") },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for a lease to run out
+			server := harness.StartRedis(t)
 			o := shortly(t, server, redis.Deny)
-			o.Lease = 8 * time.Second // so that nothing is due meanwhile
+			o.Lease = 4 * time.Second // so that nothing is due meanwhile
 			nodes := sites(t, o, 2)
 			a, b := nodes[0], nodes[1]
 			p := a.hold(t, anon("a"), rejectOne)
 			b.hold(t, anon("elsewhere"), registrytest.Track).Leave(registry.Keep{})
-			lose()
+			lose(t, server)
 			require.Eventually(t, func() bool {
 				as, err := b.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: anon("n"), Rule: rejectOne}}, nil)
 				require.False(t, err == nil && as[0].Outcome == registry.Admitted, "the holder's place is given away")
@@ -319,9 +325,7 @@ func TestOpen_WithoutRedis(t *testing.T) {
 	require.ErrorIs(t, a.Away(), redis.ErrAway)
 	a.hold(t, anon("a"), one)
 	c.mend(t)
-	b := openSite(t, options(t, server.Addr))
-	_ = b
-	require.Eventually(t, func() bool { return a.Away() == nil && slices.Equal(a.holders(t), []string{"a"}) }, soon, aWhile)
+	a.requireHolders(t, "a")
 }
 
 func client(t testing.TB, server *harness.Redis) rueidis.Client {

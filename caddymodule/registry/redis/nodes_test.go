@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +70,21 @@ func (s site) holders(t require.TestingT) []string {
 		out = append(out, h.Addr)
 	}
 	return out
+}
+
+// requireHolders waits until the addresses of who holds the suite's key are those. Redis
+// may be away for a while.
+func (s site) requireHolders(t testing.TB, want ...string) {
+	t.Helper()
+	var got []string
+	require.Eventually(t, func() bool {
+		hs, _, err := s.Find(context.Background(), registry.Selector{Key: registrytest.ID("key")}, "", 1000)
+		got = nil
+		for _, h := range hs {
+			got = append(got, h.Addr)
+		}
+		return err == nil && s.Away() == nil && slices.Equal(got, want)
+	}, soon, aWhile)
 }
 
 // requireSame compares holders but for the reading of the monotonic clock.

@@ -80,7 +80,11 @@ func TestLoss_KeepsTheOrderOfStreamsThatAskedAtOnce(t *testing.T) {
 			}
 			s.hold(t, yielding("y"), registrytest.Track)
 			server.Do(t, "FLUSHALL")
-			require.Eventually(t, func() bool { return len(s.holders(t)) == many+1 }, soon, aWhile)
+			require.Empty(t, s.holders(t), "and the node sees that all is lost")
+			require.Eventually(t, func() bool {
+				hs, _, err := s.Find(t.Context(), registry.Selector{Key: registrytest.ID("key")}, "", many+1)
+				return err == nil && len(hs) == many+1
+			}, soon, aWhile)
 			got := s.ask(t, registry.Header, stream("n"), one)
 			require.Equal(t, registry.Admitted, got.Outcome)
 			ended := ""

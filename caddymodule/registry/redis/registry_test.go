@@ -22,8 +22,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 func TestRegistry(t *testing.T) {
 	server := harness.StartRedis(t)
 	registrytest.Run(t, func(t testing.TB, node registry.Node) registry.Registry {
-		ends := &endingNode{Node: node}
-		return settled{open(t, options(t, server.Addr), ends), ends}
+		return newSettled(t, options(t, server.Addr), node)
 	})
 }
 
@@ -52,36 +51,60 @@ func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
 }
 
 // settled has what does not block done when it returns, as the suite expects of a
-// registry in its own process.
+// registry in its own process. Where several calls are under way, or a node calls back
+// while it ends a stream, that is left to the last of them.
+//
+// All the while it compares what it has with what Redis has: that must change nothing.
 type settled struct {
 	*redis.Registry
-	ends *endingNode
+	calls *atomic.Int64
+	stop  chan struct{}
+	done  chan struct{} // closed once nothing is compared any more
 }
 
-// Settle returns at once to a node that calls back while it ends a stream: what it would
-// wait for is that.
-func (s settled) Settle() {
-	if s.ends.ending.Load() == 0 {
-		s.Registry.Settle()
+func newSettled(t testing.TB, o redis.Options, node registry.Node) settled {
+	s := settled{open(t, o, node), new(atomic.Int64), make(chan struct{}), make(chan struct{})}
+	go s.compare()
+	return s
+}
+
+func (s settled) compare() {
+	defer close(s.done)
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			_ = s.Compare() // if it fails, Redis is away, and every call says so
+		case <-s.stop:
+			return
+		}
 	}
 }
 
-// endingNode knows whether it is ending a stream.
-type endingNode struct {
-	registry.Node
-	ending atomic.Int64
+func (s settled) Close() error {
+	close(s.stop)
+	<-s.done
+	return s.Registry.Close()
 }
 
-func (n *endingNode) End(id registry.StreamID, e registry.Ending) {
-	n.ending.Add(1)
-	defer n.ending.Add(-1)
-	n.Node.End(id, e)
+// Remote implements registrytest.Remote.
+func (s settled) Remote() {}
+
+// do does what is then settled.
+func (s settled) do(call func()) {
+	s.calls.Add(1)
+	defer s.calls.Add(-1)
+	call()
+	if s.calls.Load() == 1 {
+		s.Settle()
+	}
 }
 
 func (s settled) Admit(
 	ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
-) ([]registry.Admission, error) {
-	as, err := s.Registry.Admit(ctx, phase, consent, asks, leaving)
+) (as []registry.Admission, err error) {
+	s.do(func() { as, err = s.Registry.Admit(ctx, phase, consent, asks, leaving) })
 	for i := range as {
 		if as[i].Place != nil {
 			as[i].Place = settledPlace{as[i].Place, s}
@@ -90,23 +113,13 @@ func (s settled) Admit(
 	return as, err
 }
 
-func (s settled) Each(ctx context.Context, f func(registry.Node)) error {
-	return s.Registry.Each(ctx, func(n registry.Node) {
-		if n == s.ends {
-			n = s.ends.Node
-		}
-		f(n)
-	})
-}
-
-func (s settled) End(ctx context.Context, sel registry.Selector, e registry.Ending) (registry.Ended, error) {
-	ended, err := s.Registry.End(ctx, sel, e)
-	s.Settle()
+func (s settled) End(ctx context.Context, sel registry.Selector, e registry.Ending) (ended registry.Ended, err error) {
+	s.do(func() { ended, err = s.Registry.End(ctx, sel, e) })
 	return ended, err
 }
 
-func (s settled) Wait(ctx context.Context, ask registry.Ask) (registry.Waiter, error) {
-	w, err := s.Registry.Wait(ctx, ask)
+func (s settled) Wait(ctx context.Context, ask registry.Ask) (w registry.Waiter, err error) {
+	s.do(func() { w, err = s.Registry.Wait(ctx, ask) })
 	if err != nil {
 		return nil, err
 	}
@@ -118,28 +131,18 @@ type settledPlace struct {
 	s settled
 }
 
-func (p settledPlace) Commit(ctx context.Context) ([]registry.Victim, error) {
-	victims, err := p.Place.Commit(ctx)
-	p.s.Settle()
+func (p settledPlace) Commit(ctx context.Context) (victims []registry.Victim, err error) {
+	p.s.do(func() { victims, err = p.Place.Commit(ctx) })
 	return victims, err
 }
 
-func (p settledPlace) Leave(keep registry.Keep) {
-	p.Place.Leave(keep)
-	p.s.Settle()
-}
+func (p settledPlace) Leave(keep registry.Keep) { p.s.do(func() { p.Place.Leave(keep) }) }
 
-func (p settledPlace) Departed() {
-	p.Place.Departed()
-	p.s.Settle()
-}
+func (p settledPlace) Departed() { p.s.do(p.Place.Departed) }
 
 type settledWaiter struct {
 	registry.Waiter
 	s settled
 }
 
-func (w settledWaiter) Stop() {
-	w.Waiter.Stop()
-	w.s.Settle()
-}
+func (w settledWaiter) Stop() { w.s.do(w.Waiter.Stop) }
