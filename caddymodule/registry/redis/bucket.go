@@ -242,9 +242,9 @@ func (o *op) registered(b *bucket) {
 		p.known = o.as
 	}
 	p.knownDeparted = p.knownDeparted || o.departed
-	switch {
-	case p.state == o.as:
-	case p.state == left:
+	switch p.state {
+	case o.as:
+	case left:
 		b.enqueue(op{kind: opLeave, place: p})
 		if p.departed {
 			b.enqueue(op{kind: opDeparted, place: p})
@@ -306,7 +306,10 @@ func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, bucket
 		return nil, ErrAway
 	}
 	re, keys, said := r.begin(buckets)
-	return re, re.run(ctx, client, script, keys, append(said, a...))
+	if err := re.run(ctx, client, script, keys, append(said, a...)); err != nil {
+		return nil, err
+	}
+	return re, nil
 }
 
 // begin begins a call: it takes what is queued for the buckets, and spells it as the

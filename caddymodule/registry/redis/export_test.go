@@ -108,13 +108,14 @@ func (r *Registry) Compare() error {
 
 // awaitTold returns once all that is queued was told, while another call is under way.
 func (b *bucket) awaitTold() {
-	for {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for range ticker.C {
 		b.mu.Lock()
 		told := len(b.queue) == 0 && b.calls == 1
 		b.mu.Unlock()
 		if told {
 			return
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
