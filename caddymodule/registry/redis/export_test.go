@@ -118,3 +118,6 @@ func (b *bucket) awaitTold() {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// IsCluster reports whether the registry asks as it must ask a cluster.
+func (r *Registry) IsCluster() bool { return r.link.isCluster() }
