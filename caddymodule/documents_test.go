@@ -355,6 +355,8 @@ func requireShape[T any](t *testing.T, options []option[T], line exampleLine, ta
 // What the documents show starts, and gives no cause for a warning.
 func TestDocuments_CaddyfilesStart(t *testing.T) {
 	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
+	t.Setenv("REDIS_USERNAME", "guard")
+	t.Setenv("REDIS_PASSWORD", "secret")
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	example, err := os.ReadFile("../Caddyfile.example")
