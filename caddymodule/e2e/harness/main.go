@@ -16,6 +16,10 @@ func Main(m *testing.M) {
 		// Caddy's file storage refreshes a lock's file once more after it was
 		// released, five seconds later.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
+		// The client of a Redis Cluster closes a connection that it no longer needs five
+		// seconds later.
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1"),
 	)
 }
 
