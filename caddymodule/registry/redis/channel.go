@@ -45,7 +45,11 @@ func (r *Registry) send(ctx context.Context, client rueidis.Client, to, message 
 // listen has messages heard until the registry is closed. Whenever a subscription
 // begins, something may have been missed before: all is compared.
 func (r *Registry) listen(client rueidis.Client) {
-	r.receive(client, &r.bus.plain, r.link.compareAllSoon, func() rueidis.Completed {
+	begun := func() {
+		r.doubtDenials()
+		r.link.compareAllSoon()
+	}
+	r.receive(client, &r.bus.plain, begun, func() rueidis.Completed {
 		return client.B().Subscribe().Channel(r.plainChannel()+r.id, r.plainChannel()+everybody).Build()
 	})
 }
@@ -62,11 +66,19 @@ func (r *Registry) listenToShards(client rueidis.Client) {
 	}
 	r.wg.Go(func() {
 		zone := r.shardChannel(zoneTag)
-		r.receive(client, &r.bus.shard, r.link.wakeUp, func() rueidis.Completed {
+		begun := func() {
+			r.doubtDenials()
+			r.link.wakeUp()
+		}
+		r.receive(client, &r.bus.shard, begun, func() rueidis.Completed {
 			return client.B().Ssubscribe().Channel(zone+r.id, zone+everybody).Build()
 		})
 	})
 }
+
+// doubtDenials has the denials of late told again: the server may be a replica that took
+// over, and lacks the last.
+func (r *Registry) doubtDenials() { r.bus.doubt(time.Now().Add(-2 * r.options.Lease)) }
 
 // receive subscribes again and again, and calls begun whenever that has succeeded.
 func (r *Registry) receive(client rueidis.Client, sub *subscription, begun func(), subscribe func() rueidis.Completed) {

@@ -53,13 +53,16 @@ type link struct {
 	there int64
 	// within is how far off that may be.
 	within time.Duration
+	// leased is when the last renewal began that reached Redis as a whole.
+	leased time.Time
+	// fence goes off before the lease runs out; nil: nobody is fenced. hung says that it
+	// went off while Redis did not count as away, and waits for one more renewal.
+	fence *time.Timer
+	hung  bool
 
 	// These belong to the goroutine.
 
 	announced bool
-	// leased is when the last renewal began that reached Redis as a whole.
-	leased time.Time
-	fenced bool
 	// next is when the next renewal is due.
 	next time.Time
 }
@@ -77,6 +80,23 @@ const (
 
 func newLink(r *Registry) *link {
 	return &link{r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now()}
+}
+
+// holds notes that the lease has been renewed by what began then, and returns when it was
+// renewed before.
+func (l *link) holds(began time.Time) (before time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, l.leased, l.hung = l.leased, began, false
+	if l.r.options.OnError == Fence && l.r.ctx.Err() == nil {
+		due := time.Until(began.Add(l.r.options.Lease * 9 / 10))
+		if l.fence == nil {
+			l.fence = time.AfterFunc(due, l.runsOut)
+		} else {
+			l.fence.Reset(due)
+		}
+	}
+	return before
 }
 
 func (l *link) isUp() bool { return l.up.Load() }
@@ -126,7 +146,6 @@ func (l *link) run(first chan<- error) {
 			continue
 		}
 		l.tellAway(err)
-		l.fence()
 		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
 		wait = min(2*wait, mostWait)
 	}
@@ -211,13 +230,16 @@ func (l *link) reach() error {
 	if err := l.hello(); err != nil {
 		return err
 	}
+	l.r.bus.doubt(time.Now().Add(-2 * l.r.options.Lease)) // a replica may lack the last writes
+	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
+		return err
+	}
 	if err := l.r.each(func(b *bucket) error { return b.compare() }); err != nil {
 		return err
 	}
-	if !l.leased.IsZero() && began.Sub(l.leased) > l.r.options.Lease {
+	if before := l.holds(began); began.Sub(before) > l.r.options.Lease {
 		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
 	}
-	l.leased, l.fenced = began, false
 	l.mu.Lock()
 	was := l.cause
 	l.cause, l.logged = nil, time.Time{}
@@ -266,6 +288,10 @@ func (l *link) renew(all bool, suspect map[*bucket]bool) {
 		l.failed(l.client(), err)
 		return
 	}
+	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
+		l.failed(l.client(), err)
+		return
+	}
 	err := l.r.each(func(b *bucket) error {
 		if all || suspect[b] {
 			return b.renew(suspect[b])
@@ -273,7 +299,7 @@ func (l *link) renew(all bool, suspect map[*bucket]bool) {
 		return nil
 	})
 	if err == nil && all {
-		l.leased = began
+		l.holds(began)
 	}
 }
 
@@ -341,13 +367,27 @@ func (r *Registry) Away() error {
 	return errors.Join(ErrAway, r.link.cause)
 }
 
-// fence ends all streams of this node once its lease has run out, if the options say
-// so: newcomers on other nodes get their places then.
-func (l *link) fence() {
-	if l.r.options.OnError != Fence || l.fenced || time.Since(l.leased) < l.r.options.Lease*9/10 {
+// runsOut ends all streams of this node, whose lease is about to run out: newcomers on
+// other nodes get their places then. It does not wait for what the link's goroutine does.
+func (l *link) runsOut() {
+	l.mu.Lock()
+	due := l.r.options.Lease*9/10 - time.Since(l.leased)
+	switch {
+	case l.r.ctx.Err() != nil:
+		l.mu.Unlock()
+		return
+	case due > 0: // it was renewed just now
+		l.fence.Reset(due)
+		l.mu.Unlock()
+		return
+	case l.isUp() && !l.hung: // it is this node that hung: Redis is asked what came of its streams
+		l.hung = true
+		l.fence.Reset(l.r.options.Timeout)
+		l.mu.Unlock()
+		l.wakeUp()
 		return
 	}
-	l.fenced = true
+	l.mu.Unlock()
 	for i := range l.r.buckets {
 		for _, p := range l.r.buckets[i].all() {
 			p.end(registry.Ending{Reason: reason.Fenced}, false)
@@ -362,7 +402,15 @@ func (l *link) refuseFor(d time.Duration) {
 }
 
 // errLoss is returned for newcomers under Reject after Redis has lost its data.
-var errLoss = errors.New("redis has lost who holds what; holders are being registered again")
+var errLoss = fmt.Errorf("redis has lost who holds what, and holders are being registered again: %w", registry.ErrAway)
+
+// since says of an error of a call that Redis counts as away by now.
+func (l *link) since(err error) error {
+	if l.isUp() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrAway, err)
+}
 
 func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
 	until := r.link.refusing.Load()
@@ -382,7 +430,7 @@ func (l *link) hello() error {
 	r := l.r
 	for {
 		since := r.bus.lastDenial()
-		keys := []string{r.key(zoneTag, "z"), r.key("zone", "g"), r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
+		keys := []string{r.key(zoneTag, "z"), r.key(zoneTag, "g"), r.key(zoneTag, "q"), r.key(zoneTag, "d"), r.key(zoneTag, "u")}
 		var a args
 		a.add(r.id)
 		a.num(r.options.Lease.Milliseconds())
@@ -502,7 +550,7 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",
 			zap.String("zone", r.zone))
-		r.bus.denyAgain(r)
+		r.bus.doubt(time.Time{})
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)
@@ -522,6 +570,11 @@ func (l *link) sayGoodbye() {
 }
 
 func (l *link) close() {
+	l.mu.Lock()
+	if l.fence != nil {
+		l.fence.Stop()
+	}
+	l.mu.Unlock()
 	if c := l.client(); c != nil {
 		c.Close()
 	}

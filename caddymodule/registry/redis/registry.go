@@ -96,7 +96,7 @@ const bucketCount = 64
 
 // ErrAway is returned while Redis cannot be reached and the options do not let nodes
 // go on without it.
-var ErrAway = errors.New("redis cannot be reached")
+var ErrAway = fmt.Errorf("redis: %w", registry.ErrAway)
 
 // Open returns the registry of a zone, started; see New and Start.
 func Open(zone string, node registry.Node, options Options) (*Registry, error) {
@@ -121,7 +121,7 @@ func New(zone string, node registry.Node, options Options) *Registry {
 		scripts: newScripts(),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.bus.given = make(map[string]registry.Denial)
+	r.bus.given = make(map[string]*given)
 	r.bus.messages = make(chan message, mostMessages)
 	for i := range r.buckets {
 		r.buckets[i].init(r, i)
