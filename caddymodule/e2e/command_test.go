@@ -223,6 +223,7 @@ func TestREADME_CommandsAreTested(t *testing.T) {
 		"make compat":           ".ci/run, after make test",
 		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",
 		"make build":            "TestMake_Build",
+		"make cluster-demo":     "TestClusterDemo_TwoTabs",
 	}
 	for _, command := range readmeCommands(t) {
 		switch {
