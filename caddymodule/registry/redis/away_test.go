@@ -43,6 +43,13 @@ func (c *cable) cut() { c.proxy.Stop() }
 // mend lets connections be made again.
 func (c *cable) mend(t testing.TB) { require.NoError(t, c.proxy.Start()) }
 
+// hang has nothing get through, and closes no connection.
+func (c *cable) hang(t testing.TB) {
+	_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
+		`{"name": "hang", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`))
+	require.NoError(t, err)
+}
+
 // slow delays all answers.
 func (c *cable) slow(t testing.TB, by time.Duration) {
 	_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
@@ -148,6 +155,25 @@ func TestMessages_ThatAreLostAreFound(t *testing.T) {
 	require.Equal(t, []string{"newer"}, b.holders(t))
 }
 
+// Where a bucket is so busy that a call is under way at each renewal, the second renewal
+// finds what was lost: that is half of the lease.
+func TestMessages_ThatAreLostAreFoundHoweverBusyTheBucketIs(t *testing.T) {
+	server := harness.StartRedis(t)
+	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
+	o := options(t, server.Addr)
+	o.Lease = 10 * time.Minute // nothing is renewed by itself
+	deaf := o
+	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
+	a, b := openSite(t, deaf), openSite(t, o)
+	older := anon("older")
+	p := a.hold(t, older, one)
+	newer := anon("newer")
+	b.hold(t, newer, one)
+	require.NoError(t, a.RenewBusy(p))
+	require.NoError(t, a.RenewBusy(p))
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason)
+}
+
 func TestMessages_ThatAreLostAreFoundAtOnceAfterAReconnect(t *testing.T) {
 	server := harness.StartRedis(t)
 	o := options(t, server.Addr)
@@ -236,6 +262,35 @@ func TestAway_FenceEndsWhatTheLeaseNoLongerCovers(t *testing.T) {
 	require.Eventually(t, func() bool { return a.Away() == nil && a.Places() == 0 }, soon, aWhile)
 	require.Equal(t, []string{"n"}, a.holders(t))
 	require.Empty(t, b.node.Ended())
+}
+
+// A node whose calls of Redis are not answered ends its streams all the same before the
+// newcomers of others get their places.
+func TestAway_FenceDoesNotWaitForAnAnswer(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Fence)
+	o.Lease = 8 * time.Second
+	o.Timeout = o.Lease / 4
+	b := openSite(t, o)
+	const nodes = 5 // which ask at different times
+	var ended [nodes]func() bool
+	for i := range nodes {
+		c := newCable(t, server)
+		a := openSite(t, by(o, c))
+		h := anon(fmt.Sprint("a", i))
+		h.Key = registrytest.ID(fmt.Sprint("key of ", i))
+		a.hold(t, h, rejectOne)
+		ended[i] = func() bool { return len(a.node.Endings(h.ID)) > 0 }
+		c.hang(t)
+	}
+	for i := range nodes {
+		n := anon(fmt.Sprint("n", i))
+		n.Key = registrytest.ID(fmt.Sprint("key of ", i))
+		require.Eventually(t, func() bool {
+			return b.ask(t, registry.Header, n, rejectOne).Outcome == registry.Admitted
+		}, soon, 20*time.Millisecond)
+		require.True(t, ended[i](), "node %d still has the stream whose place another has", i)
+	}
 }
 
 // Redis may be so slow that an admission is given up which is made all the same.

@@ -119,3 +119,17 @@ func (b *bucket) awaitTold() {
 		}
 	}
 }
+
+// RenewBusy renews the lease in the bucket of the place while another call is under way.
+func (r *Registry) RenewBusy(of registry.Place) error {
+	b := of.(*place).b
+	b.mu.Lock()
+	b.calls++
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.over()
+		b.mu.Unlock()
+	}()
+	return b.renew(false)
+}

@@ -32,6 +32,8 @@ type link struct {
 	wake chan struct{}
 	// refusing is until when a Reject newcomer is refused, in Unix nanoseconds.
 	refusing atomic.Int64
+	// renewed has when renewals began that reached Redis as a whole, for fenceInTime.
+	renewed chan time.Time
 
 	// mu guards the fields below it.
 	mu sync.Mutex
@@ -55,7 +57,6 @@ type link struct {
 	announced bool
 	// leased is when the last renewal began that reached Redis as a whole.
 	leased time.Time
-	fenced bool
 	// next is when the next renewal is due.
 	next time.Time
 }
@@ -72,7 +73,9 @@ const (
 )
 
 func newLink(r *Registry) *link {
-	return &link{r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now()}
+	return &link{
+		r: r, wake: make(chan struct{}, 1), renewed: make(chan time.Time), suspect: make(map[*bucket]bool), leased: time.Now(),
+	}
 }
 
 func (l *link) isUp() bool { return l.up.Load() }
@@ -91,6 +94,9 @@ func (l *link) client() rueidis.Client {
 func (l *link) open() error {
 	first := make(chan error, 1)
 	l.r.wg.Go(func() { l.run(first) })
+	if l.r.options.OnError == Fence {
+		l.r.wg.Go(l.fenceInTime)
+	}
 	timer := time.NewTimer(2 * l.r.options.Timeout)
 	defer timer.Stop()
 	select {
@@ -122,7 +128,6 @@ func (l *link) run(first chan<- error) {
 			continue
 		}
 		l.tellAway(err)
-		l.fence()
 		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
 		wait = min(2*wait, mostWait)
 	}
@@ -205,7 +210,7 @@ func (l *link) reach() error {
 	if !l.leased.IsZero() && began.Sub(l.leased) > l.r.options.Lease {
 		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
 	}
-	l.leased, l.fenced = began, false
+	l.noteLease(began)
 	l.mu.Lock()
 	was := l.cause
 	l.cause, l.logged = nil, time.Time{}
@@ -261,7 +266,7 @@ func (l *link) renew(all bool, suspect map[*bucket]bool) {
 		return nil
 	})
 	if err == nil && all {
-		l.leased = began
+		l.noteLease(began)
 	}
 }
 
@@ -329,16 +334,41 @@ func (r *Registry) Away() error {
 	return errors.Join(ErrAway, r.link.cause)
 }
 
-// fence ends all streams of this node once its lease has run out, if the options say
-// so: newcomers on other nodes get their places then.
-func (l *link) fence() {
-	if l.r.options.OnError != Fence || l.fenced || time.Since(l.leased) < l.r.options.Lease*9/10 {
+// noteLease notes that all of the node's leases last from then on.
+func (l *link) noteLease(began time.Time) {
+	l.leased = began
+	if l.r.options.OnError != Fence {
 		return
 	}
-	l.fenced = true
+	select {
+	case l.renewed <- began:
+	case <-l.r.ctx.Done():
+	}
+}
+
+// fenceInTime ends all streams of this node before its lease runs out: newcomers on
+// other nodes get their places then. It has a goroutine of its own, since a call of Redis
+// under way may outlast the lease. A tenth of the lease is for the streams to end.
+func (l *link) fenceInTime() {
+	begins := func(leased time.Time) time.Duration { return time.Until(leased.Add(l.r.options.Lease * 9 / 10)) }
+	timer := time.NewTimer(begins(time.Now()))
+	defer timer.Stop()
+	for {
+		select {
+		case leased := <-l.renewed:
+			timer.Reset(begins(leased))
+		case <-timer.C:
+			l.fence()
+		case <-l.r.ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *link) fence() {
 	for i := range l.r.buckets {
 		for _, p := range l.r.buckets[i].all() {
-			p.end(registry.Ending{Reason: reason.Fenced}, false)
+			p.end(registry.Ending{Reason: reason.Fenced}, true)
 		}
 	}
 }
