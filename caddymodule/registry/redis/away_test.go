@@ -223,6 +223,45 @@ func TestAway_Allow(t *testing.T) {
 	}
 }
 
+// A logout while Redis is away reaches the other nodes when it is back.
+func TestAway_ADenialIsToldLater(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	c := newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, o)
+	elsewhere := anon("elsewhere")
+	elsewhere.Token = registrytest.ID("token")
+	b.hold(t, elsewhere, one)
+	c.cut()
+	require.Eventually(t, func() bool { return a.Away() != nil }, soon, aWhile)
+	require.NoError(t, a.Deny(t.Context(), registry.Denial{Token: elsewhere.Token, Until: time.Now().Add(time.Hour)}))
+	require.True(t, a.Denied(elsewhere))
+	c.mend(t)
+	require.Equal(t, reason.Logout, b.requireEnded(t, elsewhere, soon).Reason)
+	require.True(t, b.Denied(elsewhere))
+}
+
+// A failover may lose denials, and no streams. Who has given them gives them again.
+func TestLoss_OfDenialsIsMended(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	a, b := openSite(t, o), openSite(t, o)
+	h := anon("h")
+	h.Token = registrytest.ID("token")
+	require.NoError(t, a.Deny(t.Context(), registry.Denial{Token: h.Token, Until: time.Now().Add(time.Hour)}))
+	require.Eventually(t, func() bool { return b.Denied(h) }, soon, aWhile)
+	keys := []string{"DEL"}
+	for _, name := range []string{"q", "d", "u"} {
+		keys = append(keys, fmt.Sprintf("{%s/zone/zone}%s", o.Prefix, name))
+	}
+	answer := server.Do(t, keys...)
+	n, err := answer.AsInt64()
+	require.NoError(t, err)
+	require.EqualValues(t, 3, n)
+	later := openSite(t, o)
+	require.Eventually(t, func() bool { return later.Denied(h) }, soon, aWhile)
+}
+
 func TestAway_Deny(t *testing.T) {
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Deny)

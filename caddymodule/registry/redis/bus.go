@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,11 +27,18 @@ type bus struct {
 	// denial is the number of the last denial that was heard, and given has those that
 	// this node has given, by how they are spelled.
 	denial int64
-	given  map[string]registry.Denial
+	given  map[string]givenDenial
 	swept  time.Time
 }
 
 type message struct{ kind, body string }
+
+// givenDenial is a denial of this node's. told says that Redis has it.
+type givenDenial struct {
+	registry.Denial
+
+	told bool
+}
 
 const (
 	// What begins a message says what it is.
@@ -185,11 +191,11 @@ func (r *Registry) Deny(ctx context.Context, denials ...registry.Denial) error {
 	for _, d := range denials {
 		if d.Until.After(now) && len(r.bus.given) < mostDenials {
 			fresh = append(fresh, d)
-			r.bus.given[encodeDenial(d)] = d
+			r.bus.given[encodeDenial(d)] = givenDenial{Denial: d}
 		}
 	}
 	r.bus.mu.Unlock()
-	if len(fresh) > 0 && r.link.isUp() {
+	if len(fresh) > 0 && r.link.isUp() { // else the link tells of them when it is
 		if tellErr := r.denyEverywhere(ctx, fresh); tellErr != nil {
 			r.link.failed(r.link.client(), tellErr)
 		}
@@ -212,7 +218,7 @@ func (bu *bus) forget(now time.Time) {
 		return
 	}
 	bu.swept = now
-	maps.DeleteFunc(bu.given, func(_ string, d registry.Denial) bool { return !d.Until.After(now) })
+	maps.DeleteFunc(bu.given, func(_ string, d givenDenial) bool { return !d.Until.After(now) })
 }
 
 // Denied implements registry.Denials.
@@ -230,19 +236,36 @@ func (r *Registry) denyEverywhere(ctx context.Context, denials []registry.Denial
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Timeout)
 	defer cancel()
-	return r.scripts.deny.Exec(ctx, r.link.client(), keys, a).Error()
+	if err := r.scripts.deny.Exec(ctx, r.link.client(), keys, a).Error(); err != nil {
+		return err
+	}
+	r.bus.mu.Lock()
+	defer r.bus.mu.Unlock()
+	for _, d := range denials {
+		if spelled := encodeDenial(d); !r.bus.given[spelled].Until.IsZero() { // it may be over
+			r.bus.given[spelled] = givenDenial{d, true}
+		}
+	}
+	return nil
 }
 
-// denyAgain has Redis know the denials again that this node has given.
-func (bu *bus) denyAgain(r *Registry) {
+// denyAgain has Redis know denials that this node has given: all, or those only that it
+// has not heard of, since it was away.
+func (bu *bus) denyAgain(r *Registry, all bool) {
 	bu.mu.Lock()
 	bu.forget(time.Now())
-	given := slices.Collect(maps.Values(bu.given))
+	var given []registry.Denial
+	for _, d := range bu.given {
+		if all || !d.told {
+			given = append(given, d.Denial)
+		}
+	}
 	bu.mu.Unlock()
 	for len(given) > 0 {
 		n := min(len(given), 1000)
 		if err := r.denyEverywhere(r.ctx, given[:n]); err != nil {
 			r.options.Logger.Warn("denying tokens again", zap.String("zone", r.zone), zap.Error(err))
+			r.link.failed(r.link.client(), err)
 			return
 		}
 		given = given[n:]

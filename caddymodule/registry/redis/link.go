@@ -216,7 +216,8 @@ func (l *link) reach() error {
 	l.cause, l.logged = nil, time.Time{}
 	l.mu.Unlock()
 	l.up.Store(true)
-	if !l.announced { // else the others hear of this node when they renew
+	l.r.bus.denyAgain(l.r, false) // those who give one from now on see that it is up
+	if !l.announced {             // else the others hear of this node when they renew
 		l.announced = true
 		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
 	}
@@ -520,10 +521,13 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",
 			zap.String("zone", r.zone))
-		r.bus.denyAgain(r)
+		r.bus.denyAgain(r, true)
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)
+	if last < since { // a failover has lost some, or all are over
+		r.bus.denyAgain(r, true)
+	}
 	return r.bus.heard(r, since, last, denials), nil
 }
 
