@@ -13,6 +13,8 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -239,6 +241,24 @@ func TestAway_ADenialIsToldLater(t *testing.T) {
 	c.mend(t)
 	require.Equal(t, reason.Logout, b.requireEnded(t, elsewhere, soon).Reason)
 	require.True(t, b.Denied(elsewhere))
+}
+
+// A Redis that comes and goes is one line a minute, too.
+func TestAway_IsToldOnceAMinute(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	core, logs := observer.New(zap.InfoLevel)
+	o.Logger = zap.New(core)
+	c := newCable(t, server)
+	a := openSite(t, by(o, c))
+	for range 3 {
+		c.cut()
+		require.Eventually(t, func() bool { return a.Away() != nil }, soon, aWhile)
+		c.mend(t)
+		require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
+	}
+	require.Len(t, logs.FilterMessageSnippet("redis cannot be reached").All(), 1)
+	require.Len(t, logs.FilterMessage("redis is back").All(), 1)
 }
 
 // A failover may lose denials, and no streams. Who has given them gives them again.

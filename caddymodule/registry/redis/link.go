@@ -39,8 +39,10 @@ type link struct {
 	mu sync.Mutex
 	// suspect are the buckets to be compared at once.
 	suspect map[*bucket]bool
-	// logged is when it was last told that Redis is away, and cause why it is.
+	// logged is when it was last told that Redis is away, told that it was since it is,
+	// and cause why it is.
 	logged time.Time
+	told   bool
 	cause  error
 	// epoch is that of the last hello.
 	epoch string
@@ -212,8 +214,8 @@ func (l *link) reach() error {
 	}
 	l.noteLease(began)
 	l.mu.Lock()
-	was := l.cause
-	l.cause, l.logged = nil, time.Time{}
+	told := l.told
+	l.cause, l.told = nil, false
 	l.mu.Unlock()
 	l.up.Store(true)
 	l.r.bus.denyAgain(l.r, false) // those who give one from now on see that it is up
@@ -221,7 +223,7 @@ func (l *link) reach() error {
 		l.announced = true
 		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
 	}
-	if was != nil {
+	if told {
 		l.r.options.Logger.Info("redis is back", zap.String("zone", l.r.zone))
 	}
 	for i := range l.r.buckets {
@@ -300,7 +302,7 @@ func (l *link) failed(_ rueidis.Client, err error) {
 	}
 }
 
-// tellAway logs once a minute that Redis is away.
+// tellAway logs once a minute that Redis is away, also if it comes back and goes again.
 func (l *link) tellAway(err error) {
 	if l.r.ctx.Err() != nil {
 		return
@@ -308,7 +310,7 @@ func (l *link) tellAway(err error) {
 	l.mu.Lock()
 	due := time.Since(l.logged) >= logEvery
 	if due {
-		l.logged = time.Now()
+		l.logged, l.told = time.Now(), true
 	}
 	l.cause = err
 	l.mu.Unlock()
