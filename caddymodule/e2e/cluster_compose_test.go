@@ -57,7 +57,7 @@ func TestCluster_ComposeFile(t *testing.T) {
 			continue
 		}
 		assert.FileExists(t, filepath.Join(dir, service.Build.Context, "go.mod"), "%s is built from the top", name)
-		for _, line := range strings.Split(service.Build.Dockerfile, "\n") {
+		for line := range strings.Lines(service.Build.Dockerfile) {
 			if words := strings.Fields(line); len(words) > 2 && words[0] == "COPY" && !strings.HasPrefix(words[1], "--") {
 				for _, source := range words[1 : len(words)-1] {
 					_, err := os.Stat(filepath.Join(dir, service.Build.Context, source))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ import (
 )
 
 // run starts everything, says where it is, and ends it with the context.
-func run(o options) (err error) {
+func run(ctx context.Context, o options) (err error) {
 	redis, err := findRedis()
 	if err != nil {
 		return err
@@ -30,12 +31,13 @@ func run(o options) (err error) {
 	if err != nil {
 		return fmt.Errorf("making a directory for what the processes write: %w", err)
 	}
-	c := &cluster{o: o, dir: dir, redis: redis, ended: make(chan *process, nodeCount+2)}
+	c := &cluster{ctx: ctx, o: o, dir: dir, redis: redis, ended: make(chan *process, nodeCount+2)}
 	defer func() { err = errors.Join(err, c.stop(), os.RemoveAll(dir)) }()
-	if err := c.start(); err != nil {
-		if o.ctx.Err() != nil {
-			return nil // it was told to stop
-		}
+	err = c.start()
+	switch {
+	case ctx.Err() != nil:
+		return nil // it was told to stop
+	case err != nil:
 		return err
 	}
 	c.said.print(c.introduction())
@@ -47,12 +49,12 @@ func run(o options) (err error) {
 func (c *cluster) watch() error {
 	for nodes := nodeCount; nodes > 0; {
 		select {
-		case <-c.o.ctx.Done():
+		case <-c.ctx.Done():
 			return nil
 		case p := <-c.ended:
 			switch {
-			case c.o.ctx.Err() != nil:
-				return nil // the terminal's Ctrl-C is for all of them
+			case c.ctx.Err() != nil:
+				return nil //nolint:nilerr // the terminal's Ctrl-C is for all of them
 			case p.name == "front":
 				return p.unexpected()
 			case p.name != "redis":
@@ -91,6 +93,7 @@ func (o *options) requireFree() error {
 
 // cluster is all that runs.
 type cluster struct {
+	ctx   context.Context // ends with a signal
 	o     options
 	dir   string
 	redis string // the program
@@ -114,9 +117,9 @@ func (c *cluster) start() error {
 	if err != nil {
 		return err
 	}
-	redis := exec.Command(c.redis, "--port", fmt.Sprint(c.o.redis), "--bind", "127.0.0.1", "--dir", redisDir,
+	redis := c.command(c.redis, "--port", fmt.Sprint(c.o.redis), "--bind", "127.0.0.1", "--dir", redisDir,
 		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction")
-	if err := c.run("redis", redis, func() bool { return answersPing(redisAddr) }); err != nil {
+	if err := c.run("redis", redis, func() bool { return c.answersPing(redisAddr) }); err != nil {
 		return err
 	}
 	upstreams := ""
@@ -147,11 +150,16 @@ func (c *cluster) startCaddy(name, caddyfile string, port int, env ...string) er
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, roleCaddy, "run", "--config", filepath.Join(c.o.caddyfiles, caddyfile), "--adapter", "caddyfile")
+	cmd := c.command(self, roleCaddy, "run", "--config", filepath.Join(c.o.caddyfiles, caddyfile), "--adapter", "caddyfile")
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home, fmt.Sprintf("PORT=%d", port))
 	cmd.Env = append(cmd.Env, env...)
 	url := "http://" + local(port)
-	return c.run(name, cmd, func() bool { return answersHTTP(url) })
+	return c.run(name, cmd, func() bool { return c.answersHTTP(url) })
+}
+
+// command is one that a signal does not end: that is for stop, in its turn.
+func (c *cluster) command(program string, args ...string) *exec.Cmd {
+	return exec.CommandContext(context.WithoutCancel(c.ctx), program, args...)
 }
 
 func (c *cluster) makeDir(name string) (string, error) {
@@ -177,8 +185,8 @@ func (c *cluster) run(name string, cmd *exec.Cmd, answers func() bool) error {
 			return p.unexpected()
 		case <-deadline.C:
 			return fmt.Errorf("%s has not answered for %s; it printed:\n%s", name, ready, p.printed)
-		case <-c.o.ctx.Done():
-			return context.Cause(c.o.ctx)
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
 		}
 	}
 	go func() {
@@ -204,9 +212,13 @@ func (c *cluster) stop() error {
 
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-func answersHTTP(url string) bool {
+func (c *cluster) answersHTTP(url string) bool {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: ready}
-	response, err := client.Get(url)
+	r, err := http.NewRequestWithContext(c.ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	response, err := client.Do(r)
 	if err != nil {
 		return false
 	}
@@ -216,8 +228,9 @@ func answersHTTP(url string) bool {
 }
 
 // answersPing asks a Redis.
-func answersPing(addr string) bool {
-	conn, err := net.DialTimeout("tcp", addr, ready)
+func (c *cluster) answersPing(addr string) bool {
+	d := net.Dialer{Timeout: ready}
+	conn, err := d.DialContext(c.ctx, "tcp", addr)
 	if err != nil {
 		return false
 	}
@@ -273,20 +286,20 @@ func (s *said) line(format string, args ...any) {
 
 // introduction says what runs, and what to do with it.
 func (c *cluster) introduction() string {
-	text := "\n"
-	for _, p := range c.processes {
-		where := map[string]string{"redis": local(c.o.redis), "front": fmt.Sprintf("http://localhost:%d", c.o.front)}[p.name]
-		for i, port := range c.o.nodes {
-			if p.name == fmt.Sprintf("node %d", i+1) {
-				where = fmt.Sprintf("http://localhost:%d", port)
-			}
-		}
-		text += fmt.Sprintf("  %-8s %-24s process %d\n", p.name, where, p.cmd.Process.Pid)
+	where := map[string]string{"redis": local(c.o.redis), "front": fmt.Sprintf("http://localhost:%d", c.o.front)}
+	for i, port := range c.o.nodes {
+		where[fmt.Sprintf("node %d", i+1)] = fmt.Sprintf("http://localhost:%d", port)
 	}
-	return text + fmt.Sprintf(`
+	var b strings.Builder
+	b.WriteByte('\n')
+	for _, p := range c.processes {
+		fmt.Fprintf(&b, "  %-8s %-24s process %d\n", p.name, where[p.name], p.cmd.Process.Pid)
+	}
+	fmt.Fprintf(&b, `
 Open http://localhost:%d in two tabs. Each stream goes to the next node: the first tab's to
 node 1, the second one's to node 2; and the first tab is told when the second one opens.
 Kill a node, or Redis, to see what comes of it (kill -9 <process>). Ctrl-C ends everything.
 
 `, c.o.front)
+	return b.String()
 }

@@ -36,20 +36,23 @@ func main() {
 		caddycmd.Main()
 		return
 	}
-	o, err := parseOptions(os.Args[1:])
-	if err == nil {
-		// It goes on to listen for signals until the end: a second Ctrl-C is not to leave
-		// anything behind.
-		var stop context.CancelFunc
-		o.ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		defer stop()
-		endWithParent()
-		err = run(o)
-	}
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+	if err := demonstrate(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "cluster-demo:", err)
 		os.Exit(1)
 	}
+}
+
+func demonstrate(args []string) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	endWithParent()
+	// It listens for signals until the end: a second Ctrl-C is not to leave anything
+	// behind.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	return run(ctx, o)
 }
 
 // nodeCount is how many nodes there are. The Caddyfile in front names as many.
@@ -57,7 +60,6 @@ const nodeCount = 3
 
 // options say where the processes listen, and what they run.
 type options struct {
-	ctx context.Context // ends with a signal
 	// Ports on this machine.
 	front, redis int
 	nodes        [nodeCount]int

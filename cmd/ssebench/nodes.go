@@ -24,9 +24,8 @@ type nodesBench struct {
 type nodesRun struct {
 	nodes int // 0: not measured
 	load
-	// carried is the highest rate that was, and at it p99 of the superseded client's event.
-	carried    float64
-	carriedP99 float64
+	// most is the load at the highest rate that was carried.
+	most load
 
 	rssPerStream float64 // bytes, on the nodes, settled
 	nodesIdleCPU float64 // of a core, of all nodes
@@ -165,8 +164,9 @@ func (b *nodesBench) run(ctx context.Context, s *scene) (r nodesRun, err error) 
 	if r.load, err = b.takeOver(ctx, s, float64(b.opts.takeoverRate), b.opts.takeoverTime); err != nil {
 		return r, err
 	}
-	r.carried, r.carriedP99 = r.done, quantile(r.told, 0.99)
-	return r, b.ramp(ctx, s, &r)
+	r.most = r.load
+	err = b.ramp(ctx, s, &r)
+	return r, err
 }
 
 // carriedShare is how many of the takeovers that were asked for in a second have to be
@@ -187,11 +187,10 @@ func (b *nodesBench) ramp(ctx context.Context, s *scene, r *nodesRun) error {
 		if err != nil {
 			return err
 		}
-		p99 := quantile(l.told, 0.99)
-		if l.done < carriedShare*l.offered || p99 > millis(mostLate) {
+		if l.done < carriedShare*l.offered || quantile(l.told, 0.99) > millis(mostLate) {
 			return nil
 		}
-		r.carried, r.carriedP99 = l.done, p99
+		r.most = l
 	}
 }
 

@@ -68,8 +68,10 @@ func nodesRows(o options, one, nodes nodesRun) []nodesRow {
 	}
 	if o.rampTime > 0 {
 		rows = append(rows,
-			both("most takeovers a second that this machine carries", "/s", func(r *nodesRun) float64 { return r.carried }),
-			both("event at the superseded client at that rate, p99", "ms", func(r *nodesRun) float64 { return r.carriedP99 }),
+			both("most takeovers a second that this machine carries", "/s", func(r *nodesRun) float64 { return r.most.done }),
+			both("at that rate: event at the superseded client, p99", "ms", func(r *nodesRun) float64 { return quantile(r.most.told, 0.99) }),
+			both("at that rate: CPU of all nodes per takeover", "µs", func(r *nodesRun) float64 { return micros(r.most.nodesCPU) }),
+			shared("at that rate: CPU of Redis per takeover", "µs", nodes.most.redis.cores/nodes.most.done*1e6),
 		)
 	}
 	return rows
