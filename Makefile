@@ -8,7 +8,7 @@ ARGS          ?=
 
 .PHONY: help
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: ## install what the tests need, then gofmt, vet, lint and every test under the race detector
@@ -37,6 +37,10 @@ build: ## bin/caddy: Caddy with sse_guard in it
 .PHONY: bench
 bench: ## the benchmark beside plain reverse_proxy; ARGS="..." are passed to it
 	@go run ./cmd/ssebench $(ARGS)
+
+.PHONY: cluster-demo
+cluster-demo: ## three nodes, Redis and a load balancer, with the demo in front of them; ARGS="-ports ..." for other ports
+	@go build -o bin/clusterdemo ./cmd/clusterdemo && exec bin/clusterdemo $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10s)

@@ -20,7 +20,7 @@ const modulePath = "github.com/sse-guard/sse-guard/"
 // A package imports only from floors below its own. Those that belong to one
 // floor know nothing of each other.
 var floors = [][]string{
-	{"cmd/caddy", "cmd/ssebench"},
+	{"cmd/caddy", "cmd/clusterdemo", "cmd/ssebench"},
 	{"caddymodule"},
 	{"caddymodule/guard"},
 	{"caddymodule/zone"},

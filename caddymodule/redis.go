@@ -132,7 +132,7 @@ var redisOptions = []option[*Redis]{
 	}, leastLease, func(r *Redis) *caddy.Duration { return &r.Lease }),
 	{
 		name: "on_error", syntax: "allow|deny|fence", defDoc: "`allow`",
-		doc: "What a node does while Redis cannot be reached; see [below](#several-nodes).",
+		doc: "What a node does while Redis cannot be reached; see [below](#the-promise).",
 		parse: func(r *Redis, args []string) error {
 			r.OnError = redis.OnError(args[0])
 			return nil

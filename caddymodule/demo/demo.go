@@ -18,6 +18,10 @@ import (
 // places where the guard looks for a token by default.
 const tokenCookie = "access_token"
 
+// nodeHeader names the header field in which a proxy may say what it is called. Where
+// there are several, the page then shows which of them a stream came through.
+const nodeHeader = "X-Node"
+
 // backend answers the demo's requests.
 type backend struct {
 	interval time.Duration
@@ -91,6 +95,9 @@ func (b *backend) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	stream := newStreamID()
+	if node := r.Header.Get(nodeHeader); node != "" {
+		stream += " on " + node
+	}
 	b.visitors.open(token, stream)
 	defer b.visitors.close(token, stream)
 

@@ -178,6 +178,18 @@ func TestEvents_FirstTickComesAtOnce(t *testing.T) {
 	require.WithinDuration(t, time.Now(), e.data.Time, soon)
 }
 
+// TestEvents_SayWhichNodeTheyCameThrough, where a proxy has a name.
+func TestEvents_SayWhichNodeTheyCameThrough(t *testing.T) {
+	v := visitor{t: t, server: serve(t, demo.WithInterval(rare)), token: "a"}
+	r := v.request(http.MethodGet, "/events")
+	r.Header.Set("X-Node", "node 2")
+	response, err := v.server.Client().Do(r)
+	require.NoError(t, err)
+	s := &stream{t: t, response: response, lines: bufio.NewReader(response.Body), leave: func() {}}
+	defer s.close()
+	require.Regexp(t, "^[a-z0-9]{6} on node 2$", s.next().data.Stream)
+}
+
 func TestEvents_CountOn(t *testing.T) {
 	v := visitor{t: t, server: serve(t, demo.WithInterval(fast)), token: "a"}
 	s := v.open("")

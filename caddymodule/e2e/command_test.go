@@ -219,10 +219,12 @@ func TestREADME_CommandsAreTested(t *testing.T) {
 		"go run ./cmd/caddy sse-proxy":                      "TestDemo_TwoTabs",
 		"go run ./cmd/caddy sse-proxy --to localhost:8000":  "TestSSEProxy_BeforeAnApplication",
 		"go run ./cmd/caddy run --config Caddyfile.example": "TestCaddyfileExample_RunsAsAnyUser",
-		"make test":             "this very run",
-		"make compat":           ".ci/run, after make test",
-		"go run ./cmd/ssebench": "TestBench_QuickRun in cmd/ssebench",
-		"make build":            "TestMake_Build",
+		"make test":                      "this very run",
+		"make compat":                    ".ci/run, after make test",
+		"go run ./cmd/ssebench":          "TestBench_QuickRun in cmd/ssebench",
+		"go run ./cmd/ssebench -nodes 3": "TestBench_QuickRunOfNodes in cmd/ssebench",
+		"make build":                     "TestMake_Build",
+		"make cluster-demo":              "TestClusterDemo_TwoTabs",
 	}
 	for _, command := range readmeCommands(t) {
 		switch {

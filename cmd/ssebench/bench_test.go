@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -29,6 +30,24 @@ func TestBench_QuickRun(t *testing.T) {
 	answer, err := exec.CommandContext(t.Context(), binary, "-quick", "-json").Output()
 	require.NoError(t, err)
 	assert.True(t, json.Valid(answer), string(answer))
+}
+
+// TestBench_QuickRunOfNodes is the same for several nodes.
+func TestBench_QuickRunOfNodes(t *testing.T) {
+	var text, progress strings.Builder
+	require.NoError(t, run(t.Context(), []string{"-quick", "-nodes", "3", "-ramp-time", "200ms"}, &text, &progress), &progress)
+	for _, row := range []string{
+		"event at the superseded client, p99", "CPU of Redis per takeover", "nothing happens: scripts that Redis runs",
+		"memory of Redis per stream", "RSS of the nodes per stream", "most takeovers a second that this machine carries",
+	} {
+		assert.Contains(t, text.String(), "| "+row)
+	}
+	assert.Contains(t, text.String(), "not judged")
+	assert.NotContains(t, text.String(), "NaN")
+
+	var answer strings.Builder
+	require.NoError(t, run(t.Context(), []string{"-quick", "-nodes", "2", "-json"}, &answer, &progress), &progress)
+	assert.True(t, json.Valid([]byte(answer.String())), answer.String())
 }
 
 func TestOptions_RefuseWhatCannotBeMeasured(t *testing.T) {

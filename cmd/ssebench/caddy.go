@@ -20,16 +20,16 @@ const serverName = "bench"
 // object is a JSON object.
 type object = map[string]any
 
-// caddyConfig is the configuration of one side: reverse_proxy to upstream,
-// behind the guard or not. What Caddy stores goes to the directory storage.
-func caddyConfig(s side, upstream, storage string) ([]byte, error) {
+// caddyConfig is the configuration of a Caddy: reverse_proxy to upstream, behind that
+// guard, or none. What Caddy stores goes to the directory storage.
+func caddyConfig(guard object, upstream, storage string) ([]byte, error) {
 	handlers := []object{{
 		"handler":   "reverse_proxy",
 		"upstreams": []object{{"dial": upstream}},
 		"transport": object{"protocol": "http", "dial_timeout": patience.String()}, // on a busy machine 3 s are short
 	}}
-	if s == guarded {
-		handlers = append([]object{{"handler": "sse_guard"}}, handlers...)
+	if guard != nil {
+		handlers = append([]object{guard}, handlers...)
 	}
 	return json.MarshalIndent(object{
 		"admin":   object{"disabled": true, "config": object{"persist": false}},

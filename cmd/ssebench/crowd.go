@@ -13,6 +13,7 @@ import (
 type crowd struct {
 	address string
 	path    string
+	first   int // the number of the first token
 
 	readers  sync.WaitGroup
 	awaited  atomic.Pointer[countdown]
@@ -62,7 +63,7 @@ func (c *crowd) open(ctx context.Context, n int) error {
 				if i >= n || ctx.Err() != nil {
 					return
 				}
-				if _, _, err := c.join(ctx, token(i)); err != nil {
+				if _, _, err := c.join(ctx, token(c.first+i)); err != nil {
 					c.fail(err)
 					next.Store(int64(n))
 				}

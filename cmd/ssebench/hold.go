@@ -160,16 +160,19 @@ func (b *bench) takeOver(ctx context.Context, crowd *crowd, s side) error {
 // takeover is how long it took, from just before the newcomer's request was
 // written, until the older client had been told and until the newcomer had
 // the first byte of its response.
-type takeover struct{ told, answered time.Duration }
+type takeover struct {
+	told, answered time.Duration
+	newer          *stream
+}
 
 // takeOver opens a second stream for the token of old. Without the guard the
 // older client is told nothing.
 func (c *crowd) takeOver(ctx context.Context, old *stream, s side) (t takeover, err error) {
-	_, o, err := c.join(ctx, old.token)
+	newer, o, err := c.join(ctx, old.token)
 	if err != nil {
 		return t, err
 	}
-	t.answered = o.answered.Sub(o.asked)
+	t.answered, t.newer = o.answered.Sub(o.asked), newer
 	if s == plain {
 		return t, nil
 	}

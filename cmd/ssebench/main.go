@@ -5,6 +5,9 @@
 //	go run ./cmd/ssebench          # some minutes
 //	go run ./cmd/ssebench -quick   # some seconds: shows that it works, measures nothing
 //
+// With -nodes 3 it measures takeovers across three nodes that share a Redis, beside one
+// node that keeps its holders in memory.
+//
 // Everything runs on this machine and talks over the loopback interface only.
 // The load comes from this process; the upstream and each Caddy are processes
 // of their own, started from the same program.
@@ -82,6 +85,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer cancel()
 
 	env := describeEnvironment()
+	if opts.nodes > 0 {
+		runs, err := measureNodes(ctx, opts, stderr)
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+		rep := nodesReport{Environment: env, opts: opts, Quick: opts.quick, Rows: nodesRows(opts, runs[0], runs[1])}
+		if opts.json {
+			return rep.writeJSON(stdout)
+		}
+		return rep.writeTable(stdout)
+	}
 	res, err := measure(ctx, opts, stderr)
 	if err != nil {
 		if ctx.Err() != nil {

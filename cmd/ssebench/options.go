@@ -24,6 +24,13 @@ type options struct {
 	connections int
 	requests    int // per slice
 
+	nodes        int // 0: the comparison with plain Caddy is measured
+	nodeStreams  int // on each
+	takeoverRate int // a second
+	takeoverTime time.Duration
+	idle         time.Duration
+	rampTime     time.Duration // at each rate; 0: no ramp
+
 	quick      bool
 	json       bool
 	cpuProfile string
@@ -37,6 +44,7 @@ var quickValues = map[string]string{
 	"streams": "40", "takeovers": "10", "settle": "200ms",
 	"relay-streams": "8", "events": "20",
 	"connections": "2", "requests": "50",
+	"node-streams": "20", "takeover-rate": "50", "takeover-time": "1s", "idle": "500ms", "ramp-time": "0s",
 	"timeout": "2m",
 }
 
@@ -54,6 +62,12 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.rate, "rate", 50, "events per second and stream")
 	fs.IntVar(&o.connections, "connections", 16, "keep-alive connections that ask for JSON")
 	fs.IntVar(&o.requests, "requests", 1000, "JSON requests per slice")
+	fs.IntVar(&o.nodes, "nodes", 0, "measure takeovers across so many nodes that share a Redis, beside one node, instead of what the guard costs")
+	fs.IntVar(&o.nodeStreams, "node-streams", 3000, "with -nodes: streams on each")
+	fs.IntVar(&o.takeoverRate, "takeover-rate", 100, "with -nodes: takeovers a second")
+	fs.DurationVar(&o.takeoverTime, "takeover-time", time.Minute, "with -nodes: for how long")
+	fs.DurationVar(&o.idle, "idle", 20*time.Second, "with -nodes: for how long nothing happens first")
+	fs.DurationVar(&o.rampTime, "ramp-time", 10*time.Second, "with -nodes: how long each higher rate is tried, to see how many takeovers a second are carried; 0: not")
 	fs.BoolVar(&o.quick, "quick", false, "a short run that shows that everything works; its numbers mean nothing")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the Caddys that relay and answer to this `directory` (and measure slower)")
@@ -95,6 +109,7 @@ func (o options) validate() error {
 		{"rounds", o.rounds}, {"slices", o.slices}, {"streams", o.streams}, {"takeovers", o.takeovers},
 		{"relay-streams", o.relayStreams}, {"events", o.events}, {"rate", o.rate},
 		{"connections", o.connections}, {"requests", o.requests},
+		{"node-streams", o.nodeStreams}, {"takeover-rate", o.takeoverRate},
 	} {
 		if f.value < 1 {
 			return fmt.Errorf("-%s %d: must be 1 or more", f.name, f.value)
@@ -105,6 +120,14 @@ func (o options) validate() error {
 		return fmt.Errorf("-takeovers %d: must not be more than -streams %d, each key is taken over once", o.takeovers, o.streams)
 	case o.requests < o.connections:
 		return fmt.Errorf("-requests %d: must not be less than -connections %d", o.requests, o.connections)
+	case o.nodes != 0 && (o.nodes < 2 || o.nodes > mostNodes):
+		return fmt.Errorf("-nodes %d: must be 2 to %d, or 0 for the comparison with plain Caddy", o.nodes, mostNodes)
+	case o.takeoverTime <= 0:
+		return errors.New("-takeover-time: must be more than 0")
+	case o.idle <= 0:
+		return errors.New("-idle: must be more than 0")
+	case o.rampTime < 0:
+		return errors.New("-ramp-time: must be more than 0, or 0 for no ramp")
 	case o.settle <= 0:
 		return errors.New("-settle: must be more than 0")
 	case o.timeout <= 0:
@@ -113,6 +136,12 @@ func (o options) validate() error {
 	return nil
 }
 
+const (
+	mostNodes = 16
+	// mostTaken is how many newcomers there may be beside those whom they supersede.
+	mostTaken = 1500
+)
+
 // every is the time between two events of a stream.
 func (o options) every() time.Duration { return time.Second / time.Duration(o.rate) }
 
@@ -120,6 +149,9 @@ func (o options) every() time.Duration { return time.Second / time.Duration(o.ra
 // and some.
 func (o options) files() int {
 	const others = 200
+	if o.nodes > 0 { // the one node has all streams, and those that are taken over
+		return 2*(o.nodes*o.nodeStreams+warmUpStreams) + mostTaken + others
+	}
 	return 2*(max(o.streams+o.takeovers, o.relayStreams)+warmUpStreams+o.connections) + others
 }
 

@@ -29,6 +29,12 @@ func TestOptions_SayWhatIsExpected(t *testing.T) {
 		"must not be less than -connections": {"-requests", "3"},
 		"-settle: must be more than 0":       {"-settle", "0s"},
 		"-timeout: must be more than 0":      {"-timeout", "-1s"},
+		"-nodes 1: must be 2 to 16":          {"-nodes", "1"},
+		"-nodes 17: must be 2 to 16":         {"-nodes", "17"},
+		"-takeover-rate 0: must be 1":        {"-takeover-rate", "0"},
+		"-takeover-time: must be more":       {"-takeover-time", "0s"},
+		"-idle: must be more than 0":         {"-idle", "0s"},
+		"-ramp-time: must be more than 0":    {"-ramp-time", "-1s"},
 		`unexpected argument "now"`:          {"now"},
 		"flag provided but not defined":      {"-fast"},
 	} {
@@ -46,4 +52,11 @@ func TestOptions_FilesCoverBothEndsOfEachStream(t *testing.T) {
 	require.NoError(t, err)
 	assert.Greater(t, o.files(), 2*(5000+500))
 	assert.Less(t, o.files(), 20000)
+}
+
+func TestOptions_FilesCoverAllStreamsOfOneNode(t *testing.T) {
+	o, err := parseOptions([]string{"-nodes", "3"}, discard{})
+	require.NoError(t, err)
+	assert.Greater(t, o.files(), 2*9000)
+	assert.LessOrEqual(t, o.files(), 20000)
 }

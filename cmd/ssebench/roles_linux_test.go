@@ -69,7 +69,7 @@ func TestChild_ThatCannotStartSaysSo(t *testing.T) {
 func TestCaddyConfig_DiffersByTheGuardOnly(t *testing.T) {
 	handlers := map[side][]any{}
 	for _, s := range inTurn {
-		config, err := caddyConfig(s, "127.0.0.1:9", t.TempDir())
+		config, err := caddyConfig(s.guard(), "127.0.0.1:9", t.TempDir())
 		require.NoError(t, err)
 		var parsed struct {
 			Apps struct {

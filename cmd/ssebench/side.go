@@ -17,3 +17,11 @@ func (s side) String() string {
 	}
 	return "plain"
 }
+
+// guard is the configuration of the side's guard; nil: it has none.
+func (s side) guard() object {
+	if s == guarded {
+		return object{"handler": "sse_guard"}
+	}
+	return nil
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -15,18 +16,26 @@ type stage struct {
 	dir      string
 }
 
-// onStage runs act on a stage with a Caddy for each of sides, and clears it.
-func (b *bench) onStage(ctx context.Context, scene string, sides []side, act func(*stage) error) (err error) {
+// newStage starts the upstream.
+func newStage(ctx context.Context, stderr io.Writer) (*stage, error) {
 	dir, err := os.MkdirTemp("", "ssebench-")
 	if err != nil {
-		return fmt.Errorf("making a directory for configurations: %w", err)
+		return nil, fmt.Errorf("making a directory for configurations: %w", err)
 	}
 	s := &stage{caddys: map[side]*child{}, dir: dir}
-	defer func() { err = errors.Join(err, s.clear()) }()
+	if s.upstream, err = startChild(ctx, stderr, nil, roleUpstream); err != nil {
+		return nil, errors.Join(err, s.clear())
+	}
+	return s, nil
+}
 
-	if s.upstream, err = startChild(ctx, b.stderr, nil, roleUpstream); err != nil {
+// onStage runs act on a stage with a Caddy for each of sides, and clears it.
+func (b *bench) onStage(ctx context.Context, scene string, sides []side, act func(*stage) error) (err error) {
+	s, err := newStage(ctx, b.stderr)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, s.clear()) }()
 	for _, side := range sides {
 		if err := b.startCaddy(ctx, s, scene, side); err != nil {
 			return err
@@ -36,30 +45,40 @@ func (b *bench) onStage(ctx context.Context, scene string, sides []side, act fun
 }
 
 func (b *bench) startCaddy(ctx context.Context, s *stage, scene string, side side) error {
-	storage := filepath.Join(s.dir, side.String())
-	config, err := caddyConfig(side, s.upstream.address, storage)
-	if err != nil {
-		return fmt.Errorf("configuration of the %s Caddy: %w", side, err)
-	}
-	file := storage + ".json"
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		return err
-	}
-	args := []string{file}
+	var args, env []string
 	if dir := b.opts.cpuProfile; dir != "" {
 		args = append(args, b.profile(dir, scene, side))
 	}
-	// It finds nothing of the user's.
-	env := []string{"HOME=" + s.dir, "XDG_DATA_HOME=" + s.dir, "XDG_CONFIG_HOME=" + s.dir}
 	if b.opts.memProfile != "" {
 		env = append(env, "GODEBUG=memprofilerate=1") // each allocation, not a sample
 	}
-	c, err := startChild(ctx, b.stderr, env, roleCaddy, args...)
+	c, err := s.startCaddy(ctx, b.stderr, side.String(), side.guard(), env, args...)
 	if err != nil {
-		return fmt.Errorf("%s: %w", side, err)
+		return err
 	}
 	s.caddys[side] = c
 	return nil
+}
+
+// startCaddy starts a Caddy with that guard, or none, before the upstream. The caller
+// stops it.
+func (s *stage) startCaddy(ctx context.Context, stderr io.Writer, name string, guard object, env []string, args ...string) (*child, error) {
+	storage := filepath.Join(s.dir, name)
+	config, err := caddyConfig(guard, s.upstream.address, storage)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of the %s Caddy: %w", name, err)
+	}
+	file := storage + ".json"
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		return nil, err
+	}
+	// It finds nothing of the user's.
+	env = append(env, "HOME="+s.dir, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
+	c, err := startChild(ctx, stderr, env, roleCaddy, append([]string{file}, args...)...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
 }
 
 // profile names a profile's file.

@@ -13,6 +13,8 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -42,6 +44,13 @@ func (c *cable) cut() { c.proxy.Stop() }
 
 // mend lets connections be made again.
 func (c *cable) mend(t testing.TB) { require.NoError(t, c.proxy.Start()) }
+
+// hang has nothing get through, and closes no connection.
+func (c *cable) hang(t testing.TB) {
+	_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
+		`{"name": "hang", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`))
+	require.NoError(t, err)
+}
 
 // slow delays all answers.
 func (c *cable) slow(t testing.TB, by time.Duration) {
@@ -157,6 +166,25 @@ func TestMessages_ThatAreLostAreFound(t *testing.T) {
 	require.Equal(t, []string{"newer"}, b.holders(t))
 }
 
+// Where a bucket is so busy that a call is under way at each renewal, the second renewal
+// finds what was lost: that is half of the lease.
+func TestMessages_ThatAreLostAreFoundHoweverBusyTheBucketIs(t *testing.T) {
+	server := harness.StartRedis(t)
+	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
+	o := options(t, server.Addr)
+	o.Lease = 10 * time.Minute // nothing is renewed by itself
+	deaf := o
+	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
+	a, b := openSite(t, deaf), openSite(t, o)
+	older := anon("older")
+	p := a.hold(t, older, one)
+	newer := anon("newer")
+	b.hold(t, newer, one)
+	require.NoError(t, a.RenewBusy(p))
+	require.NoError(t, a.RenewBusy(p))
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason)
+}
+
 func TestMessages_ThatAreLostAreFoundAtOnceAfterAReconnect(t *testing.T) {
 	server := harness.StartRedis(t)
 	o := options(t, server.Addr)
@@ -204,6 +232,63 @@ func TestAway_Allow(t *testing.T) {
 	for _, s := range []site{a, b} {
 		require.Eventually(t, func() bool { return s.Places() == 0 && s.Known() == 0 }, soon, aWhile, "something is left behind")
 	}
+}
+
+// A logout while Redis is away reaches the other nodes when it is back.
+func TestAway_ADenialIsToldLater(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	c := newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, o)
+	elsewhere := anon("elsewhere")
+	elsewhere.Token = registrytest.ID("token")
+	b.hold(t, elsewhere, one)
+	c.cut()
+	require.Eventually(t, func() bool { return a.Away() != nil }, soon, aWhile)
+	require.NoError(t, a.Deny(t.Context(), registry.Denial{Token: elsewhere.Token, Until: time.Now().Add(time.Hour)}))
+	require.True(t, a.Denied(elsewhere))
+	c.mend(t)
+	require.Equal(t, reason.Logout, b.requireEnded(t, elsewhere, soon).Reason)
+	require.True(t, b.Denied(elsewhere))
+}
+
+// A Redis that comes and goes is one line a minute, too.
+func TestAway_IsToldOnceAMinute(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	core, logs := observer.New(zap.InfoLevel)
+	o.Logger = zap.New(core)
+	c := newCable(t, server)
+	a := openSite(t, by(o, c))
+	for range 3 {
+		c.cut()
+		require.Eventually(t, func() bool { return a.Away() != nil }, soon, aWhile)
+		c.mend(t)
+		require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
+	}
+	require.Len(t, logs.FilterMessageSnippet("redis cannot be reached").All(), 1)
+	require.Len(t, logs.FilterMessage("redis is back").All(), 1)
+}
+
+// A failover may lose denials, and no streams. Who has given them gives them again.
+func TestLoss_OfDenialsIsMended(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	a, b := openSite(t, o), openSite(t, o)
+	h := anon("h")
+	h.Token = registrytest.ID("token")
+	require.NoError(t, a.Deny(t.Context(), registry.Denial{Token: h.Token, Until: time.Now().Add(time.Hour)}))
+	require.Eventually(t, func() bool { return b.Denied(h) }, soon, aWhile)
+	keys := []string{"DEL"}
+	for _, name := range []string{"q", "d", "u"} {
+		keys = append(keys, fmt.Sprintf("{%s/zone/zone}%s", o.Prefix, name))
+	}
+	answer := server.Do(t, keys...)
+	n, err := answer.AsInt64()
+	require.NoError(t, err)
+	require.EqualValues(t, 3, n)
+	later := openSite(t, o)
+	require.Eventually(t, func() bool { return later.Denied(h) }, soon, aWhile)
 }
 
 func TestAway_Deny(t *testing.T) {

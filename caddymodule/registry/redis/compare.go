@@ -33,8 +33,9 @@ func (b *bucket) sum() (count int64, digest uint64) {
 }
 
 // mostUnsure is how many comparisons may fail to count, since something changed
-// meanwhile, before all entries are compared whatever happens.
-const mostUnsure = 3
+// meanwhile, until all entries are compared whatever happens. It is such that what was
+// missed is found within half of the lease, however busy the bucket is.
+const mostUnsure = renewals / 2
 
 // renew renews the node's lease in the bucket. Where Redis does not have what it
 // should have, or that is suspected, all entries are compared.

@@ -122,3 +122,17 @@ func (b *bucket) awaitTold() {
 
 // IsCluster reports whether the registry asks as it must ask a cluster.
 func (r *Registry) IsCluster() bool { return r.link.isCluster() }
+
+// RenewBusy renews the lease in the bucket of the place while another call is under way.
+func (r *Registry) RenewBusy(of registry.Place) error {
+	b := of.(*place).b
+	b.mu.Lock()
+	b.calls++
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.over()
+		b.mu.Unlock()
+	}()
+	return b.renew(false)
+}

@@ -41,8 +41,10 @@ type link struct {
 	mu sync.Mutex
 	// suspect are the buckets to be compared at once.
 	suspect map[*bucket]bool
-	// logged is when it was last told that Redis is away, and cause why it is.
+	// logged is when it was last told that Redis is away, told that it was since it is,
+	// and cause why it is.
 	logged time.Time
+	told   bool
 	cause  error
 	// epoch is that of the last hello.
 	epoch string
@@ -79,7 +81,9 @@ const (
 )
 
 func newLink(r *Registry) *link {
-	return &link{r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now()}
+	return &link{
+		r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now(),
+	}
 }
 
 // holds notes that the lease has been renewed by what began then, and returns when it was
@@ -241,15 +245,15 @@ func (l *link) reach() error {
 		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
 	}
 	l.mu.Lock()
-	was := l.cause
-	l.cause, l.logged = nil, time.Time{}
+	told := l.told
+	l.cause, l.told = nil, false
 	l.mu.Unlock()
 	l.up.Store(true)
 	if !l.announced { // else the others hear of this node when they renew
 		l.announced = true
 		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
 	}
-	if was != nil {
+	if told {
 		l.r.options.Logger.Info("redis is back", zap.String("zone", l.r.zone))
 	}
 	for i := range l.r.buckets {
@@ -332,7 +336,7 @@ func (l *link) failed(_ rueidis.Client, err error) {
 	}
 }
 
-// tellAway logs once a minute that Redis is away.
+// tellAway logs once a minute that Redis is away, also if it comes back and goes again.
 func (l *link) tellAway(err error) {
 	if l.r.ctx.Err() != nil {
 		return
@@ -340,7 +344,7 @@ func (l *link) tellAway(err error) {
 	l.mu.Lock()
 	due := time.Since(l.logged) >= logEvery
 	if due {
-		l.logged = time.Now()
+		l.logged, l.told = time.Now(), true
 	}
 	l.cause = err
 	l.mu.Unlock()
@@ -390,7 +394,7 @@ func (l *link) runsOut() {
 	l.mu.Unlock()
 	for i := range l.r.buckets {
 		for _, p := range l.r.buckets[i].all() {
-			p.end(registry.Ending{Reason: reason.Fenced}, false)
+			p.end(registry.Ending{Reason: reason.Fenced}, true)
 		}
 	}
 }
@@ -554,6 +558,9 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)
+	if last < since { // a failover has lost some, or all are over
+		r.bus.doubt(time.Time{})
+	}
 	return r.bus.heard(r, since, last, denials), nil
 }
 
