@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -18,8 +19,11 @@ type Redis struct {
 	// Addr is where it listens.
 	Addr string
 
-	port    int
-	dir     string
+	dir string
+	// arguments are those of redis-server beside the ones that all have.
+	arguments []string
+	// options are for connections of the harness's own.
+	options rueidis.ClientOption
 	printed *lockedBuffer
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed once the process has ended
@@ -29,7 +33,18 @@ type Redis struct {
 func StartRedis(t testing.TB) *Redis {
 	t.Helper()
 	port := FreePort(t)
-	s := &Redis{Addr: fmt.Sprintf("127.0.0.1:%d", port), port: port, dir: t.TempDir(), printed: new(lockedBuffer)}
+	return startRedis(t, port, rueidis.ClientOption{}, "--port", fmt.Sprint(port))
+}
+
+// startRedis runs a redis-server with those arguments, one of which has it listen on the
+// port.
+func startRedis(t testing.TB, port int, options rueidis.ClientOption, arguments ...string) *Redis {
+	t.Helper()
+	s := &Redis{
+		Addr: fmt.Sprintf("127.0.0.1:%d", port), dir: t.TempDir(), arguments: arguments, options: options, printed: new(lockedBuffer),
+	}
+	s.options.InitAddress = []string{s.Addr}
+	s.options.ForceSingleClient, s.options.DisableCache, s.options.PipelineMultiplex = true, true, -1
 	s.Start(t)
 	t.Cleanup(func() {
 		s.Kill()
@@ -44,8 +59,11 @@ func StartRedis(t testing.TB) *Redis {
 // server answers.
 func (s *Redis) Start(t testing.TB) {
 	t.Helper()
-	s.cmd = exec.Command("redis-server", "--port", fmt.Sprint(s.port), "--bind", "127.0.0.1",
-		"--dir", s.dir, "--save", "", "--appendonly", "no", "--loglevel", "warning")
+	arguments := append(slices.Clone(s.arguments), "--bind", "127.0.0.1", "--dir", s.dir, "--loglevel", "notice")
+	if !slices.Contains(s.arguments, "--sentinel") {
+		arguments = append(arguments, "--save", "", "--appendonly", "no")
+	}
+	s.cmd = exec.Command("redis-server", arguments...)
 	s.cmd.Stdout, s.cmd.Stderr = s.printed, s.printed
 	dieWithParent(s.cmd)
 	require.NoError(t, s.cmd.Start(), "redis-server: apt-get install redis-server, or make deps")
@@ -65,9 +83,7 @@ func (s *Redis) Start(t testing.TB) {
 }
 
 func (s *Redis) connect() (rueidis.Client, error) {
-	return rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.Addr}, ForceSingleClient: true, DisableCache: true, PipelineMultiplex: -1,
-	})
+	return rueidis.NewClient(s.options)
 }
 
 // Kill ends the server at once, and with it what it had.

@@ -24,6 +24,8 @@ type admission struct {
 	tickets []ticket
 	// sure says that the epoch was asked for.
 	sure bool
+	// undenied has denials not looked for.
+	undenied bool
 	// plan has the streams that end for the asks, where there are several.
 	plan []registry.StreamID
 }
@@ -51,11 +53,11 @@ func (r *Registry) Admit(
 	if !r.link.isUp() {
 		return c.away(ctx)
 	}
-	if len(c.buckets) > 1 && r.link.isCluster() {
-		return c.inCluster(ctx)
-	}
 	if err := r.refuseAfterLoss(asks); err != nil {
 		return nil, err
+	}
+	if len(c.buckets) > 1 && r.link.isCluster() {
+		return (&spread{admission: c}).decide(ctx)
 	}
 	return c.ask(ctx)
 }
@@ -137,7 +139,7 @@ func (c *admission) args() (a args) {
 	a.num(int64(c.phase))
 	a.flag(c.consent.SameToken)
 	a.flag(c.consent.SameSubject)
-	a.num(int64(slices.IndexFunc(c.asks, func(ask registry.Ask) bool { return c.r.local.Denied(ask.Holder) }) + 1))
+	a.num(int64(slices.IndexFunc(c.asks, func(ask registry.Ask) bool { return !c.undenied && c.r.local.Denied(ask.Holder) }) + 1))
 	a.flag(c.sure)
 	a.num(int64(len(c.asks)))
 	for i := range c.asks {
@@ -359,50 +361,4 @@ func (r *Registry) endedLocally(victims []registry.Victim) {
 		}
 		p.b.mu.Unlock()
 	}
-}
-
-// inCluster asks for keys whose buckets are in different slots, which no script sees at
-// once: one after the other, each reserved. If one is refused the others are given
-// back. Early nobody is ended.
-func (c *admission) inCluster(ctx context.Context) ([]registry.Admission, error) {
-	admissions := make([]registry.Admission, len(c.asks))
-	if c.phase == registry.Early {
-		return admissions, nil
-	}
-	leaving := slices.Clone(c.leaving)
-	giveBack := func(n int) {
-		for i := range admissions[:n] {
-			admissions[i].Place.Leave(registry.Keep{})
-			admissions[i].Place.Departed()
-			admissions[i] = registry.Admission{}
-		}
-	}
-	for i := range c.asks {
-		one, err := c.r.Admit(ctx, registry.Reserve, c.consent, c.asks[i:i+1], leaving)
-		if err != nil {
-			giveBack(i)
-			return nil, err
-		}
-		admissions[i] = one[0]
-		if one[0].Outcome != registry.Admitted {
-			giveBack(i)
-			return admissions, nil
-		}
-		for _, v := range one[0].Ends {
-			leaving = append(leaving, v.Holder.ID)
-		}
-	}
-	g := &group{gone: slices.Clone(c.leaving)}
-	for i := range admissions {
-		p := admissions[i].Place.(*place)
-		p.group = g
-		if c.phase == registry.Header {
-			ends, err := p.Commit(ctx)
-			if err != nil {
-				return nil, err
-			}
-			admissions[i].Ends = ends
-		}
-	}
-	return admissions, nil
 }

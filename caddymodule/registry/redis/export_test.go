@@ -119,3 +119,6 @@ func (b *bucket) awaitTold() {
 		}
 	}
 }
+
+// IsCluster reports whether the registry asks as it must ask a cluster.
+func (r *Registry) IsCluster() bool { return r.link.isCluster() }

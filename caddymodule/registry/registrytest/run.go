@@ -17,6 +17,7 @@ package registrytest
 import (
 	"flag"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,12 +55,17 @@ func (s site) rounds(n int) int {
 	return n * *moreRounds
 }
 
-// Run tests that registries keep what the contract promises.
-func Run(t *testing.T, open Open) {
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, Open)
-	}{
+// group is some of the suite's tests.
+type group struct {
+	name string
+	run  func(*testing.T, Open)
+}
+
+// Run tests that registries keep what the contract promises: all of it, or the groups of
+// those names only.
+func Run(t *testing.T, open Open, groups ...string) {
+	ran := 0
+	for _, g := range []group{
 		{"Admission", testAdmission},
 		{"Phases", testPhases},
 		{"Asks", testAsks},
@@ -79,7 +85,13 @@ func Run(t *testing.T, open Open) {
 		{"Concurrent", testConcurrent},
 		{"Model", testModel},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, open) })
+		if len(groups) == 0 || slices.Contains(groups, g.name) {
+			ran++
+			t.Run(g.name, func(t *testing.T) { g.run(t, open) })
+		}
+	}
+	if len(groups) > 0 {
+		require.Equal(t, len(groups), ran, "the suite has not all of the groups %q", groups)
 	}
 }
 
