@@ -16,6 +16,8 @@ import (
 type bucket struct {
 	r     *Registry
 	index int
+	// tag names the bucket's slot.
+	tag string
 	// keys names the five Redis keys of the bucket.
 	keys []string
 
@@ -68,9 +70,9 @@ const (
 
 func (b *bucket) init(r *Registry, index int) {
 	b.r, b.index = r, index
-	tag := fmt.Sprintf("%02d", index)
+	b.tag = fmt.Sprintf("%02d", index)
 	for _, name := range []string{"e", "n", "f", "t", "x"} {
-		b.keys = append(b.keys, r.key(tag, name))
+		b.keys = append(b.keys, r.key(b.tag, name))
 	}
 	b.places = make(map[ticket]*place)
 	b.waiters = make(map[ticket]*waiter)
@@ -317,7 +319,8 @@ func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, bucket
 func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args) {
 	all.add(r.id)
 	all.num(r.options.Lease.Milliseconds())
-	all.add(r.channel(), r.link.knownEpoch())
+	all.add(r.channel(buckets[0].tag)...)
+	all.add(r.link.knownEpoch())
 	all.num(int64(len(buckets)))
 	re = &reply{r: r, buckets: buckets}
 	keys = make([]string, 0, 5*len(buckets))

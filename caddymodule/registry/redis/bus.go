@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/rueidis"
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -22,6 +21,8 @@ type bus struct {
 	// messages are those heard and not yet done. The connection does not wait for
 	// them: of those that find no room it is as if they were lost.
 	messages chan message
+	// plain and shard are by what it hears of plain and sharded Pub/Sub.
+	plain, shard subscription
 
 	// mu guards the fields below it.
 	mu sync.Mutex
@@ -46,39 +47,6 @@ const (
 	// everybody is the node whose channel all listen to.
 	everybody = "all"
 )
-
-// listen has messages heard until the registry is closed. Whenever a subscription
-// begins, something may have been missed before: all is compared.
-func (bu *bus) listen(r *Registry, client rueidis.Client) {
-	ctx := rueidis.WithOnSubscriptionHook(r.ctx, func(s rueidis.PubSubSubscription) {
-		if s.Kind == "subscribe" {
-			r.link.compareAllSoon()
-		}
-	})
-	channels := []string{r.channel() + r.id, r.channel() + everybody}
-	wait := leastWait
-	for r.ctx.Err() == nil {
-		began := time.Now()
-		err := client.Receive(ctx, client.B().Subscribe().Channel(channels...).Build(), func(m rueidis.PubSubMessage) {
-			if m.Message == "" {
-				return
-			}
-			select {
-			case bu.messages <- message{m.Message[:1], m.Message[1:]}:
-			default:
-				r.link.compareAllSoon()
-			}
-		})
-		if err != nil && r.ctx.Err() == nil {
-			r.options.Logger.Debug("listening to other nodes", zap.String("zone", r.zone), zap.Error(err))
-		}
-		if time.Since(began) > mostWait {
-			wait = leastWait
-		}
-		r.link.pauseFor(wait)
-		wait = min(2*wait, mostWait)
-	}
-}
 
 // pauseFor waits, whatever happens.
 func (l *link) pauseFor(d time.Duration) {
@@ -220,9 +188,9 @@ func (r *Registry) Denied(h *registry.Holder) bool { return r.local.Denied(h) }
 
 // denyEverywhere has other nodes hear of denials.
 func (r *Registry) denyEverywhere(ctx context.Context, denials []registry.Denial) error {
-	keys := []string{r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
-	var a args
-	a.add(r.channel() + everybody)
+	keys := []string{r.key(zoneTag, "q"), r.key("zone", "d"), r.key("zone", "u")}
+	a := args(r.channel(zoneTag))
+	a[1] += everybody
 	a.num(mostDenials)
 	for _, d := range denials {
 		a.num(d.Until.UnixMilli())

@@ -28,6 +28,10 @@ type link struct {
 	// redis is nil until the first connection.
 	redis   atomic.Pointer[rueidis.Client]
 	cluster atomic.Bool
+	// sharded says that the nodes send their messages by sharded Pub/Sub, and byShard
+	// starts to listen to those.
+	sharded atomic.Bool
+	byShard sync.Once
 	// wake has the goroutine look at once.
 	wake chan struct{}
 	// refusing is until when a Reject newcomer is refused, in Unix nanoseconds.
@@ -196,6 +200,14 @@ func (l *link) reach() error {
 		}
 	}
 	began := time.Now()
+	if l.isCluster() {
+		if err := l.reachShards(); err != nil {
+			return err
+		}
+	}
+	if err := l.waitToHear(); err != nil {
+		return err
+	}
 	if err := l.hello(); err != nil {
 		return err
 	}
@@ -241,7 +253,7 @@ func (l *link) connect() error {
 		client.Close()
 		return err
 	}
-	l.r.wg.Go(func() { l.r.bus.listen(l.r, client) })
+	l.r.wg.Go(func() { l.r.listen(client) })
 	l.r.wg.Go(func() { l.r.bus.work(l.r) })
 	return nil
 }
@@ -370,7 +382,7 @@ func (l *link) hello() error {
 	r := l.r
 	for {
 		since := r.bus.lastDenial()
-		keys := []string{r.key("zone", "z"), r.key("zone", "g"), r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
+		keys := []string{r.key(zoneTag, "z"), r.key("zone", "g"), r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
 		var a args
 		a.add(r.id)
 		a.num(r.options.Lease.Milliseconds())
@@ -433,7 +445,7 @@ func (l *link) askTime() error {
 	for range timesAsked {
 		ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
 		sent := time.Now()
-		parts, err := client.Do(ctx, client.B().Time().Build()).AsStrSlice()
+		parts, err := l.r.scripts.time.Exec(ctx, client, []string{l.r.key(zoneTag, "g")}, nil).AsStrSlice()
 		cancel()
 		if err != nil || len(parts) != 2 {
 			return fmt.Errorf("asking for the time: %d parts, not 2: %w", len(parts), err)
@@ -506,7 +518,7 @@ func (l *link) sayGoodbye() {
 	client := l.client()
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()
-	_ = client.Do(ctx, client.B().Zrem().Key(l.r.key("zone", "z")).Member(l.r.id).Build()).Error() // same
+	_ = client.Do(ctx, client.B().Zrem().Key(l.r.key(zoneTag, "z")).Member(l.r.id).Build()).Error() // same
 }
 
 func (l *link) close() {

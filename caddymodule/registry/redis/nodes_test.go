@@ -155,6 +155,10 @@ func anon(name string) *registry.Holder {
 
 func TestNodes(t *testing.T) {
 	server := harness.StartRedis(t)
+	testNodes(t, func(t testing.TB) redis.Options { return options(t, server.Addr) })
+}
+
+func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, a, b site)
@@ -348,13 +352,13 @@ func TestNodes(t *testing.T) {
 				as, err = b.Admit(t.Context(), phase, registry.Consent{}, asks, nil)
 				require.NoError(t, err)
 			}
-			require.Equal(t, registry.Undecided, as[0].Outcome, "early nobody is ended")
+			require.Equal(t, registry.Undecided, as[0].Outcome, "early nobody is ended without consent")
 			require.Equal(t, reason.Superseded, a.requireEnded(t, old, soon).Reason)
 			require.Equal(t, reason.Superseded, a.requireEnded(t, other, soon).Reason)
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			both := sites(t, options(t, server.Addr), 2)
+			both := sites(t, options(t), 2)
 			test.run(t, both[0], both[1])
 		})
 	}

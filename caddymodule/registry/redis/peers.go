@@ -164,11 +164,11 @@ func (r *Registry) publish(ctx context.Context, to, kind string, what any) error
 	if err != nil {
 		return err
 	}
-	heard, err := client.Do(ctx, client.B().Publish().Channel(r.channel()+to).Message(kind+string(b)).Build()).AsInt64()
+	heard, err := r.send(ctx, client, to, kind+string(b)).AsInt64()
 	switch {
 	case err != nil:
 		return fmt.Errorf("sending to node %s: %w", hex.EncodeToString([]byte(to)), err)
-	case heard == 0 && !r.link.isCluster(): // a cluster counts only those who listen to one of its servers
+	case heard == 0 && !r.link.isCluster(): // a server of a cluster counts only those who listen to itself
 		return fmt.Errorf("sending to node %s: %w", hex.EncodeToString([]byte(to)), errDeaf)
 	}
 	return nil
@@ -283,7 +283,7 @@ func (r *Registry) tellDeparted(to string, t ticket) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 	defer cancel()
 	m := effectsMessage + spellEffect("departed", r.id, fmt.Sprint(uint64(t)))
-	if err := client.Do(ctx, client.B().Publish().Channel(r.channel()+to).Message(m).Build()).Error(); err != nil {
+	if err := r.send(ctx, client, to, m).Error(); err != nil {
 		r.options.Logger.Debug("telling another node of a departure", zap.String("zone", r.zone), zap.Error(err))
 	}
 }

@@ -147,9 +147,6 @@ func (r *Registry) key(tag, name string) string {
 	return fmt.Sprintf("{%s/%s/%s}%s", r.options.Prefix, r.zone, tag, name)
 }
 
-// channel begins the names of the zone's channels: with the ID of a node, that node's.
-func (r *Registry) channel() string { return r.options.Prefix + "/" + r.zone + "/to/" }
-
 const (
 	randomBits = 4
 	bucketBits = 6

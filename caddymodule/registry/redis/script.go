@@ -42,13 +42,15 @@ var (
 	denySource string
 	//go:embed scripts/secret.lua
 	secretSource string
+	//go:embed scripts/time.lua
+	timeSource string
 )
 
 // scripts are those of one registry. A rueidis.Lua has no state but its hash.
 type scripts struct {
 	admit, commit, settle, wait, list, finish, renew, sync *rueidis.Lua
 
-	hello, deny, secret *rueidis.Lua
+	hello, deny, secret, time *rueidis.Lua
 }
 
 func newScripts() scripts {
@@ -60,6 +62,7 @@ func newScripts() scripts {
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
 		renew: ofBucket(renewSource), sync: ofBucket(syncSource),
 		hello: rueidis.NewLuaScript(helloSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
+		time: rueidis.NewLuaScript(timeSource),
 	}
 }
 

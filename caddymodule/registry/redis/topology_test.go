@@ -34,3 +34,8 @@ func TestRegistry_OnACluster(t *testing.T) {
 	}, "Admission", "Phases", "Asks", "NobodyEndsNeedlessly", "Asked", "Tombstones", "Damped", "Leave", "Kept", "Departures",
 		"End", "Find", "Denials", "Waiters", "Yields", "Model")
 }
+
+func TestNodes_OnACluster(t *testing.T) {
+	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
+	testNodes(t, func(t testing.TB) redis.Options { return ofCluster(t, cluster) })
+}

@@ -36,7 +36,7 @@ local clock = redis.call('TIME')
 local nowUs = clock[1] * 1000000 + clock[2]
 local now = math.floor(nowUs / 1000)
 
-local me, lease, channel = arg(), number(), arg()
+local me, lease, publish, channel = arg(), number(), arg(), arg()
 
 -- The epoch that the node knows: Redis has lost nothing since it began.
 local epoch = arg()
@@ -260,7 +260,7 @@ local function save()
 					parts[#parts + 1] = s
 				end
 			end
-			redis.call('PUBLISH', channel .. id, 'f' .. table.concat(parts))
+			redis.call(publish, channel .. id, 'f' .. table.concat(parts))
 		end
 	end
 	local mine = told[me] or {}

@@ -1,7 +1,7 @@
 -- Has all nodes of the zone hear of denials; see hello.lua for the keys.
 
 local q, d, u = KEYS[1], KEYS[2], KEYS[3]
-local channel, most = ARGV[1], tonumber(ARGV[2])
+local publish, channel, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 local clock = redis.call('TIME')
 local now = math.floor((clock[1] * 1000000 + clock[2]) / 1000)
@@ -11,7 +11,7 @@ if #over > 0 then
 	redis.call('ZREM', d, unpack(over))
 	redis.call('ZREM', u, unpack(over))
 end
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
 	if not redis.call('ZSCORE', u, ARGV[i + 1]) then
 		redis.call('ZADD', d, redis.call('INCR', q), ARGV[i + 1])
 		redis.call('ZADD', u, ARGV[i], ARGV[i + 1])
@@ -28,5 +28,5 @@ if last[2] then
 	redis.call('PEXPIRE', d, rest)
 	redis.call('PEXPIRE', u, rest)
 end
-redis.call('PUBLISH', channel, 'd')
+redis.call(publish, channel, 'd')
 return 1
