@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,16 +29,18 @@ type RedisCluster struct {
 const clusterSlots = 16384
 
 // StartRedisCluster runs so many masters, each with so many replicas, until the test
-// ends. A master that has been silent for nodeTimeout is replaced.
-func StartRedisCluster(t testing.TB, masters, replicas int, nodeTimeout time.Duration) *RedisCluster {
+// ends. A master that has been silent for nodeTimeout is replaced. All servers get the
+// arguments.
+func StartRedisCluster(t testing.TB, masters, replicas int, nodeTimeout time.Duration, arguments ...string) *RedisCluster {
 	t.Helper()
 	c := &RedisCluster{ids: make(map[*Redis]string), Replicas: make([][]*Redis, masters)}
 	start := func() *Redis {
 		port, bus := FreePort(t), FreePort(t)
-		s := startRedis(t, port, rueidis.ClientOption{},
+		s := startRedis(t, port, rueidis.ClientOption{}, append([]string{
 			"--port", fmt.Sprint(port), "--cluster-port", fmt.Sprint(bus), "--cluster-enabled", "yes",
 			"--cluster-node-timeout", fmt.Sprint(nodeTimeout.Milliseconds()),
-			"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
+			"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
+		}, arguments...)...)
 		c.ids[s] = s.text(t, "CLUSTER", "MYID")
 		return s
 	}
@@ -95,6 +100,28 @@ func (c *RedisCluster) MasterOf(t testing.TB, key string) int {
 		}
 	}
 	return -1 // there is no such slot
+}
+
+// WaitMaster waits until s is a master, and the servers that run know it.
+func (c *RedisCluster) WaitMaster(t testing.TB, s *Redis) {
+	t.Helper()
+	for other := range c.ids {
+		if other.isDead() {
+			continue
+		}
+		var nodes, info string
+		if !assert.Eventually(t, func() bool {
+			nodes, info = other.text(t, "CLUSTER", "NODES"), other.text(t, "CLUSTER", "INFO")
+			for line := range strings.Lines(nodes) {
+				if strings.HasPrefix(line, c.ids[s]) {
+					return strings.Contains(line, "master") && strings.Contains(info, "cluster_state:ok")
+				}
+			}
+			return false
+		}, Patience, 20*time.Millisecond) {
+			require.Fail(t, "a replica is not made master", "%s knows of %s: %s%s", other.Addr, c.ids[s], nodes, info)
+		}
+	}
 }
 
 // waitComplete waits until all servers know all others, and all slots are served.
@@ -214,7 +241,58 @@ func (s *Redis) text(t testing.TB, command ...string) string {
 	answer := s.Do(t, command...)
 	text, err := answer.ToString()
 	require.NoError(t, err, "%v", command)
-	return text
+	return strings.TrimPrefix(text, "txt:") // which says of what kind it is
+}
+
+// StopReplicating has a replica lag behind its master from now on.
+func (s *Redis) StopReplicating(t testing.TB, master *Redis) {
+	t.Helper()
+	s.Do(t, "CONFIG", "SET", "masteruser", "nobody", "masterauth", "nothing") // whom the master refuses
+	master.Do(t, "CLIENT", "KILL", "TYPE", "replica")
+	require.Eventually(t, func() bool { return strings.Contains(s.text(t, "INFO", "replication"), "master_link_status:down") },
+		Patience, 20*time.Millisecond, "a replica still replicates: %s", s.printed)
+}
+
+// WaitReplicated waits until the replicas have all that the master has.
+func (s *Redis) WaitReplicated(t testing.TB) {
+	t.Helper()
+	var offsets []string
+	require.Eventually(t, func() bool {
+		offsets = nil
+		for line := range strings.Lines(s.text(t, "INFO", "replication")) {
+			line = strings.TrimSpace(line)
+			if offset, ok := strings.CutPrefix(line, "master_repl_offset:"); ok {
+				offsets = append(offsets, offset)
+			} else if _, rest, ok := strings.Cut(line, ",offset="); ok {
+				offset, _, _ := strings.Cut(rest, ",")
+				offsets = append(offsets, offset)
+			}
+		}
+		return len(offsets) > 1 && len(slices.Compact(offsets)) == 1
+	}, Patience, 10*time.Millisecond, "replicas lag behind: %v", offsets)
+}
+
+// Calls returns how often clients and scripts have run a command so far.
+func (s *Redis) Calls(t testing.TB, command string) int64 {
+	t.Helper()
+	_, rest, ok := strings.Cut(s.text(t, "INFO", "commandstats"), "cmdstat_"+command+":calls=")
+	if !ok {
+		return 0
+	}
+	calls, _, _ := strings.Cut(rest, ",")
+	n, err := strconv.ParseInt(calls, 10, 64)
+	require.NoError(t, err)
+	return n
+}
+
+// isDead reports whether the server was killed.
+func (s *Redis) isDead() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 // waitSynced waits until a replica has what its master has.
