@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 func init() {
@@ -26,6 +27,8 @@ type App struct {
 	// guards by zone; the matchers take the first.
 	guards map[string][]member
 	wants  []want
+	// registries are those of the guards' zones, that have something to start.
+	registries []registry.Starter
 	ctx    caddy.Context // of the configuration
 	logger *zap.Logger
 }
@@ -87,6 +90,13 @@ func (a *App) verifier(j *JWT) (*jwtVerifier, error) {
 // join makes a guard known to the matchers.
 func (a *App) join(zone string, m member) { a.guards[zone] = append(a.guards[zone], m) }
 
+// starts has a registry start with the app.
+func (a *App) starts(r registry.Registry) {
+	if s, ok := r.(registry.Starter); ok {
+		a.registries = append(a.registries, s)
+	}
+}
+
 // guard returns the guard that answers for a zone; nil if there is none, which
 // Start has refused.
 func (a *App) guard(zone string) *guard.Guard {
@@ -96,7 +106,8 @@ func (a *App) guard(zone string) *guard.Guard {
 	return nil
 }
 
-// Start checks what can be checked only when all guards and matchers are known.
+// Start checks what can be checked only when all guards and matchers are known, and
+// starts the registries.
 func (a *App) Start() error {
 	for zone, members := range a.guards {
 		var first string
@@ -115,7 +126,15 @@ func (a *App) Start() error {
 			return err
 		}
 	}
-	return a.checkPlacements()
+	if err := a.checkPlacements(); err != nil {
+		return err
+	}
+	for _, r := range a.registries {
+		if err := r.Start(); err != nil {
+			return fmt.Errorf("starting a registry: %w", err)
+		}
+	}
+	return nil
 }
 
 func (a *App) check(w want) error {

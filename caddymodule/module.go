@@ -324,6 +324,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	app.starts(h.zone.Registry)
 	sign := secret.signer
 	if k, ok := h.zone.Registry.(keeper); ok && h.Secret == "" {
 		sign = newSharedSecret(secret, k).signer

@@ -5,9 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +33,13 @@ type Redis struct {
 	// The name of the master that Sentinel watches: the addresses are then Sentinel's.
 	// Default: no Sentinel.
 	Sentinel string `json:"sentinel,omitempty"`
+
+	// The user at Sentinel, usually a placeholder. Default: none.
+	SentinelUsername string `json:"sentinel_username,omitempty"`
+
+	// The password of Sentinel, where it has one of its own, usually a placeholder.
+	// Default: none.
+	SentinelPassword string `json:"sentinel_password,omitempty"`
 
 	// The user, usually a placeholder. Default: none.
 	Username string `json:"username,omitempty"`
@@ -71,7 +77,8 @@ type RedisTLS struct {
 	Certificate string `json:"certificate,omitempty"`
 	Key         string `json:"key,omitempty"`
 
-	// The name that Redis' certificate must have. Default: the host of the address.
+	// The name that the certificate of every server must have. Default: the host that
+	// the server is reached by.
 	ServerName string `json:"server_name,omitempty"`
 }
 
@@ -85,13 +92,22 @@ const (
 var redisOptions = []option[*Redis]{
 	words(option[*Redis]{
 		name: "address", fields: []string{"addresses"}, syntax: "<address...>", defDoc: "must be given",
-		doc:      "`host:port`, `redis://` or `rediss://`. Of a cluster, or of Sentinel, several.",
+		doc:      "`host:port`, `redis://` or `rediss://`, as `rediss://[<user>:<password>@]<host>[:<port>][/<database>]`. Several are a cluster's, or Sentinel's.",
 		validate: (*Redis).validateAddresses,
 	}, func(r *Redis) *[]string { return &r.Addresses }),
 	text(option[*Redis]{
 		name: "sentinel", syntax: "<master>", defDoc: "no Sentinel",
-		doc: "The addresses are those of Sentinel, which watches a master of this name.",
+		doc:      "The addresses are those of Sentinel, which watches a master of this name.",
+		validate: (*Redis).validateSentinel,
 	}, func(r *Redis) *string { return &r.Sentinel }),
+	text(option[*Redis]{
+		name: "sentinel_username", syntax: "<placeholder>", defDoc: "none",
+		doc: "Who the node is to Sentinel, where that asks for a user.",
+	}, func(r *Redis) *string { return &r.SentinelUsername }),
+	text(option[*Redis]{
+		name: "sentinel_password", syntax: "<placeholder>", defDoc: "none",
+		doc: "That of Sentinel, where it has one of its own. `password` is not told to it.",
+	}, func(r *Redis) *string { return &r.SentinelPassword }),
 	text(option[*Redis]{
 		name: "username", syntax: "<placeholder>", defDoc: "none",
 		doc: "Who the node is to Redis.",
@@ -102,7 +118,7 @@ var redisOptions = []option[*Redis]{
 	}, func(r *Redis) *string { return &r.Password }),
 	{
 		name: "tls", syntax: "{ ... }", defDoc: "`rediss://` only",
-		doc:   "Connections are encrypted. In a block: `ca <file>`, `certificate <file> <key>`, `server_name <name>`.",
+		doc:   "Connections are encrypted, those with Sentinel too. In a block: `ca <file>` (default: the system's), `certificate <file> <key>`, `server_name <name>` (default: the host that a server is reached by, which a cluster or Sentinel may give as an address).",
 		block: (*Redis).unmarshalTLS, validate: (*Redis).validateTLS,
 	},
 	text(option[*Redis]{
@@ -140,15 +156,17 @@ func (Redis) CaddyModule() caddy.ModuleInfo {
 // UnmarshalCaddyfile sets up the registry from Caddyfile tokens. Syntax:
 //
 //	registry redis {
-//	    address  <address...>
-//	    sentinel <master>
-//	    username <placeholder>
-//	    password <placeholder>
-//	    tls      { ... }
-//	    prefix   <name>
-//	    lease    <duration>
-//	    on_error allow|deny|fence
-//	    timeout  <duration>
+//	    address           <address...>
+//	    sentinel          <master>
+//	    sentinel_username <placeholder>
+//	    sentinel_password <placeholder>
+//	    username          <placeholder>
+//	    password          <placeholder>
+//	    tls               { ... }
+//	    prefix            <name>
+//	    lease             <duration>
+//	    on_error          allow|deny|fence
+//	    timeout           <duration>
 //	}
 func (r *Redis) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // its name
@@ -201,6 +219,9 @@ func (r *Redis) Validate() error {
 	if len(r.Addresses) == 0 {
 		return errors.New("registry redis: address is missing; write: address <host>:<port>")
 	}
+	if _, err := r.addressed(r.knownAddresses()); err != nil {
+		return fmt.Errorf("registry redis: %w", err)
+	}
 	if timeout, lease := r.timeout(), r.lease(); timeout > lease/4 {
 		return fmt.Errorf("registry redis: timeout: %q is not allowed; it is a quarter of the lease at most, which is %s", timeout, lease)
 	}
@@ -222,30 +243,25 @@ func (r *Redis) timeout() time.Duration {
 }
 
 func (r *Redis) validateAddresses() error {
-	for _, address := range r.Addresses {
-		if _, err := parseAddress(address); err != nil {
-			return fmt.Errorf("address: %q is not allowed; it is <host>:<port>, redis://… or rediss://…: %w", address, err)
+	for _, address := range r.knownAddresses() {
+		if _, err := parseRedisAddress(address); err != nil {
+			return wrongAddress(address, err)
 		}
 	}
 	return nil
 }
 
-// parseAddress reads one address. A placeholder is replaced when Caddy starts.
-func parseAddress(address string) (rueidis.ClientOption, error) {
-	if strings.Contains(address, "{") {
-		return rueidis.ClientOption{}, nil
+// knownAddresses lists those that stand for themselves. The others are known when Caddy
+// starts.
+func (r *Redis) knownAddresses() []string {
+	return slices.DeleteFunc(slices.Clone(r.Addresses), func(address string) bool { return strings.Contains(address, "{") })
+}
+
+func (r *Redis) validateSentinel() error {
+	if r.Sentinel == "" && (r.SentinelUsername != "" || r.SentinelPassword != "") {
+		return errors.New("sentinel_username and sentinel_password are for Sentinel; write: sentinel <master>")
 	}
-	if strings.Contains(address, "://") {
-		return rueidis.ParseURL(address)
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return rueidis.ClientOption{}, err
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return rueidis.ClientOption{}, fmt.Errorf("port %q", port)
-	}
-	return rueidis.ClientOption{InitAddress: []string{address}}, nil
+	return nil
 }
 
 func (r *Redis) validateOnError() error {
@@ -276,30 +292,26 @@ func (r *Redis) Provision(ctx caddy.Context) error {
 	}
 	r.logger = ctx.Logger()
 	repl := caddy.NewReplacer()
-	for _, address := range r.Addresses {
-		expanded, err := repl.ReplaceOrErr(address, true, true)
-		if err != nil {
+	expanded := make([]string, len(r.Addresses))
+	for i, address := range r.Addresses {
+		var err error
+		if expanded[i], err = repl.ReplaceOrErr(address, true, true); err != nil {
 			return fmt.Errorf("address: %w; it must stand for an address when Caddy starts", err)
 		}
-		one, err := parseAddress(expanded)
-		if err != nil || len(one.InitAddress) == 0 {
-			return fmt.Errorf("address: %q is none: %w", expanded, err)
-		}
-		r.client.InitAddress = append(r.client.InitAddress, one.InitAddress...)
-		if one.TLSConfig != nil {
-			r.client.TLSConfig = one.TLSConfig
-		}
-		if one.Username != "" || one.Password != "" {
-			r.client.Username, r.client.Password = one.Username, one.Password
-		}
-		if one.SelectDB != 0 {
-			r.client.SelectDB = one.SelectDB
-		}
+	}
+	var err error
+	if r.client, err = r.addressed(expanded); err != nil {
+		return err
 	}
 	for _, credential := range []struct {
 		name, given string
 		into        *string
-	}{{"username", r.Username, &r.client.Username}, {"password", r.Password, &r.client.Password}} {
+	}{
+		{"username", r.Username, &r.client.Username},
+		{"password", r.Password, &r.client.Password},
+		{"sentinel_username", r.SentinelUsername, &r.client.Sentinel.Username},
+		{"sentinel_password", r.SentinelPassword, &r.client.Sentinel.Password},
+	} {
 		if credential.given == "" {
 			continue
 		}
@@ -317,8 +329,7 @@ func (r *Redis) provisionTLS() error {
 		return nil
 	}
 	if r.client.TLSConfig == nil {
-		host, _, _ := net.SplitHostPort(r.client.InitAddress[0])
-		r.client.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
+		r.client.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12} // the name is that of each server
 	}
 	config := r.client.TLSConfig
 	if r.TLS.ServerName != "" {
@@ -344,7 +355,8 @@ func (r *Redis) provisionTLS() error {
 	return nil
 }
 
-// Open implements registry.Opener.
+// Open implements registry.Opener. Redis is not reached before the configuration starts,
+// so that one is validated without it.
 func (r *Redis) Open(zone string, node registry.Node) (registry.Registry, error) {
 	o := redis.Options{
 		Client: r.client, Prefix: r.Prefix, Lease: r.lease(), Timeout: r.timeout(), OnError: r.OnError, Logger: lastingLogger(),
@@ -360,12 +372,14 @@ func (r *Redis) Open(zone string, node registry.Node) (registry.Registry, error)
 	o.Client.DisableCache, o.Client.DisableRetry = true, true
 	o.Client.PipelineMultiplex = -1 // one connection: what is sent first is done first
 	o.Client.ClientName = "sse_guard"
+	// Where an event of Sentinel or a redirection is missed, it is found so.
+	o.Client.ClusterOption.ShardsRefreshInterval = o.Lease
 	if r.Sentinel != "" {
-		o.Client.Sentinel = rueidis.SentinelOption{
-			MasterSet: r.Sentinel, TLSConfig: r.client.TLSConfig, Username: r.client.Username, Password: r.client.Password,
-		}
+		s := &o.Client.Sentinel
+		s.MasterSet, s.TLSConfig, s.TopologyRefreshInterval = r.Sentinel, r.client.TLSConfig, o.Lease
+		s.Dialer.Timeout, s.ClientName = o.Timeout, o.Client.ClientName
 	}
-	return redis.Open(zone, node, o)
+	return redis.New(zone, node, o), nil
 }
 
 // Interface guards

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
 
@@ -82,10 +85,94 @@ func TestRedis_WrongSettingsInJSON(t *testing.T) {
 	}
 }
 
-// Nobody listens there: the guard starts all the same.
-func TestRedis_NeedNotBeThereAtTheStart(t *testing.T) {
-	require.NoError(t, validateHandler(t,
-		`{"handler": "sse_guard", "registry": {"module": "redis", "addresses": ["127.0.0.1:1"], "timeout": 50000000}}`))
+// Validating a configuration changes nothing anywhere: it may be done where Redis cannot
+// be reached, or is another one.
+func TestRedis_IsNotReachedByValidation(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	reached := make(chan bool)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_ = conn.Close()
+		}
+		reached <- err == nil
+	}()
+	handler := fmt.Sprintf(`{"handler": "sse_guard", "registry": {"module": "redis", "addresses": [%q]}}`, listener.Addr())
+	require.NoError(t, validateHandler(t, handler))
+	// What it had begun is over by now, as what it opened is closed.
+	require.NoError(t, listener.Close())
+	require.False(t, <-reached, "a connection was made")
+}
+
+type failing struct{}
+
+func (failing) Start() error { return errors.New("of a newer version") }
+
+func TestApp_DoesNotStartWhereARegistryDoesNot(t *testing.T) {
+	a := &App{registries: []registry.Starter{failing{}}}
+	require.ErrorContains(t, a.Start(), "of a newer version")
+}
+
+func TestRedis_Addresses(t *testing.T) {
+	for name, c := range map[string]struct {
+		r    Redis
+		want string // empty: it is allowed
+	}{
+		"one server":                 {Redis{Addresses: []string{"redis:6379"}}, ""},
+		"of IPv6":                    {Redis{Addresses: []string{"[::1]:6379", "redis://[::1]"}}, ""},
+		"a URL":                      {Redis{Addresses: []string{"rediss://guard:secret@redis:6380/3"}}, ""},
+		"a cluster":                  {Redis{Addresses: []string{"a:1", "b:2", "c:3"}}, ""},
+		"Sentinel":                   {Redis{Addresses: []string{"a:1", "b:2"}, Sentinel: "main", SentinelPassword: "{env.P}"}, ""},
+		"a database, with Sentinel":  {Redis{Addresses: []string{"redis://a/2", "redis://b/2"}, Sentinel: "main"}, ""},
+		"encrypted by tls":           {Redis{Addresses: []string{"rediss://a:1", "b:2"}, TLS: new(RedisTLS)}, ""},
+		"no host":                    {Redis{Addresses: []string{":6379"}}, `address: ":6379" is not allowed; it is <host>:<port>, redis://… or rediss://…: no host`},
+		"no host in a URL":           {Redis{Addresses: []string{"redis://:6379"}}, "no host"},
+		"port 0":                     {Redis{Addresses: []string{"a:0"}}, `port "0"`},
+		"a socket":                   {Redis{Addresses: []string{"unix:///run/redis.sock"}}, `scheme "unix"`},
+		"a query":                    {Redis{Addresses: []string{"redis://a?master_set=main"}}, "said by options"},
+		"a database that is none":    {Redis{Addresses: []string{"redis://a/main"}}, `database "main"`},
+		"a database of a cluster":    {Redis{Addresses: []string{"redis://a/1", "redis://b/1"}}, "a cluster, which has none"},
+		"some encrypted":             {Redis{Addresses: []string{"rediss://a", "b:2"}}, `"b:2" is not allowed beside "rediss://a"; all are rediss://…`},
+		"two users":                  {Redis{Addresses: []string{"redis://x:secret@a", "redis://y:secret@b"}}, "has another user"},
+		"password twice":             {Redis{Addresses: []string{"redis://:secret@a"}, Password: "{env.P}"}, "write them once"},
+		"sentinel_password alone":    {Redis{Addresses: []string{"a:1"}, SentinelPassword: "secret"}, "write: sentinel <master>"},
+		"a password, and wrong":      {Redis{Addresses: []string{"redis://guard:secret@a:port"}}, `"redis://guard:xxxxx@a:port"`},
+		"a password with signs":      {Redis{Addresses: []string{"redis://guard:sec%ret@a"}}, `"redis://guard:xxxxx@a"`},
+		"a password with an at-sign": {Redis{Addresses: []string{"redis://guard:secret@secret@a:1/x"}}, `"redis://guard:xxxxx@a:1/x"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := c.r.Validate()
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "secret")
+		})
+	}
+}
+
+// What placeholders stand for is checked as what is written out, and told no more of.
+func TestRedis_AddressesInPlaceholders(t *testing.T) {
+	t.Setenv("SSE_GUARD_A", "redis://guard:se%7Bcret@a:1")
+	t.Setenv("SSE_GUARD_B", "redis://guard:secret@b:two")
+	provision := func(addresses ...string) (*Redis, error) {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		defer cancel()
+		r := &Redis{Addresses: addresses}
+		return r, r.Provision(ctx)
+	}
+	r, err := provision("{env.SSE_GUARD_A}")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a:1"}, r.client.InitAddress)
+	require.Equal(t, "se{cret", r.client.Password)
+	_, err = provision("{env.SSE_GUARD_B}")
+	require.ErrorContains(t, err, `address: "redis://guard:xxxxx@b:two" is not allowed`)
+	require.NotContains(t, err.Error(), "secret")
+	_, err = provision("{env.SSE_GUARD_A}", "c:3")
+	require.ErrorContains(t, err, `"c:3" has another user`)
+	require.NotContains(t, err.Error(), "se{cret")
 }
 
 // sharing is a registry's part in a secret.

@@ -471,6 +471,16 @@ type Node interface {
 // the same zone and the same module configuration share one Registry, over
 // configuration reloads too; if it implements io.Closer it is closed when the
 // last of them is gone.
+//
+// A registry that is a Starter too is at work only once the configuration starts, or
+// earlier if it is asked for anything.
 type Opener interface {
 	Open(zone string, node Node) (Registry, error)
+}
+
+// Starter is a registry that has something to start: Open is called, too, for a
+// configuration that is only validated, and should not reach anything outside.
+type Starter interface {
+	// Start fails if the configuration is not to start. It may be called again.
+	Start() error
 }

@@ -50,6 +50,9 @@ func (r *Registry) Admit(
 	if len(asks) == 0 {
 		return nil, nil
 	}
+	if err := r.Start(); err != nil {
+		return nil, fmt.Errorf("admitting a stream: %w", err)
+	}
 	if !r.link.isUp() {
 		return c.away(ctx)
 	}

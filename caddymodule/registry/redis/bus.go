@@ -220,6 +220,9 @@ func (bu *bus) denyAgain(r *Registry) {
 // Secret returns the secret that all nodes of the zone's prefix share: the given one,
 // if Redis has none.
 func (r *Registry) Secret(ctx context.Context, fresh []byte, keep time.Duration) ([]byte, error) {
+	if err := r.Start(); err != nil {
+		return nil, errors.Join(errors.New("sharing the tombstone secret"), err)
+	}
 	client := r.link.client()
 	if client == nil {
 		return nil, ErrAway

@@ -85,6 +85,7 @@ type Registry struct {
 	bus        bus
 	peers      peers
 
+	start  func() error    // once
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of all goroutines
@@ -97,10 +98,18 @@ const bucketCount = 64
 // go on without it.
 var ErrAway = errors.New("redis cannot be reached")
 
-// Open returns the registry of a zone, of whose streams this node has those that node
-// has. It fails only if Redis has data of a newer version: where it cannot be reached,
-// the registry does as the options say until it can.
+// Open returns the registry of a zone, started; see New and Start.
 func Open(zone string, node registry.Node, options Options) (*Registry, error) {
+	r := New(zone, node, options)
+	if err := r.Start(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// New returns the registry of a zone, of whose streams this node has those that node
+// has. Redis is not reached before Start, or the first admission.
+func New(zone string, node registry.Node, options Options) *Registry {
 	var id [nodeIDSize]byte
 	_, _ = rand.Read(id[:]) // never fails
 	r := &Registry{
@@ -118,11 +127,14 @@ func Open(zone string, node registry.Node, options Options) (*Registry, error) {
 		r.buckets[i].init(r, i)
 	}
 	r.link = newLink(r)
-	if err := r.link.open(); err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	return r, nil
+	r.start = sync.OnceValue(r.link.open)
+	return r
 }
+
+// Start reaches Redis, and waits for that, but not for long. It fails only if Redis has
+// data of a newer version: where it cannot be reached, the registry does as the options
+// say until it can.
+func (r *Registry) Start() error { return r.start() }
 
 const nodeIDSize = 8
 
@@ -169,5 +181,6 @@ func (t ticket) bucket(r *Registry) *bucket { return &r.buckets[t%bucketCount] }
 
 var (
 	_ registry.Registry = (*Registry)(nil)
+	_ registry.Starter  = (*Registry)(nil)
 	_ io.Closer         = (*Registry)(nil)
 )
