@@ -15,6 +15,14 @@ import (
 // nodes starts so many Caddy processes, each with storage of its own, in front of app,
 // which share a Redis. They guard with the given lines.
 func nodes(t *testing.T, n int, app *harness.FastAPI, redis *harness.Redis, lines string) (processes []*harness.CaddyProcess, urls []string) {
+	processes, urls, _ = nodesBy(t, n, app, "address "+redis.Addr, lines)
+	return processes, urls
+}
+
+// nodesBy is nodes with the lines that say where Redis is.
+func nodesBy(t *testing.T, n int, app *harness.FastAPI, redis, lines string) (
+	processes []*harness.CaddyProcess, urls []string, logs []*harness.CaddyLog,
+) {
 	for range n {
 		url := fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
 		site := fmt.Sprintf(`%s {
@@ -22,19 +30,19 @@ func nodes(t *testing.T, n int, app *harness.FastAPI, redis *harness.Redis, line
 				zone many
 				key {sse_guard.token}
 				registry redis {
-					address %s
+					%s
 					lease 2s
 				}
 				%s
 			}
 			reverse_proxy %s
-		}`, url, redis.Addr, lines, app.URL)
-		p, _ := harness.StartCaddySites(t, url+"/login", "grace_period 1s", site)
-		processes, urls = append(processes, p), append(urls, url)
+		}`, url, redis, lines, app.URL)
+		p, log := harness.StartCaddySites(t, url+"/login", "grace_period 1s", site)
+		processes, urls, logs = append(processes, p), append(urls, url), append(logs, log)
 	}
 	app.WaitOpen(t, 0)
 	app.Reset(t)
-	return processes, urls
+	return processes, urls, logs
 }
 
 func open(t *testing.T, url string, options ...harness.RequestOption) *harness.Stream {
