@@ -53,6 +53,8 @@ type place struct {
 
 // group is what the places have in common that one call of Admit has reserved.
 type group struct {
+	// asOne says that all of them are committed at once.
+	asOne bool
 	// mu guards gone. No other lock is taken under it.
 	mu sync.Mutex
 	// gone names the streams that do not count: they were about to end already, or were
@@ -321,6 +323,7 @@ func (p *place) askCommit(ctx context.Context) (*reply, error) {
 	a.add(string(p.holder.Key[:]))
 	a.ticket(p.ticket)
 	a.add(p.holder.Addr)
+	a.flag(p.group.asOne)
 	a.responses(p.group.named())
 	a.responses(p.prefer)
 	return p.r.call(ctx, p.r.scripts.commit, a, p.b)

@@ -201,12 +201,11 @@ func (s *spread) act(ctx context.Context) ([]registry.Admission, error) {
 	if phase == registry.Early {
 		return answers, nil
 	}
-	g := &group{gone: slices.Clone(s.leaving)}
+	g := &group{gone: slices.Clone(s.leaving), asOne: s.phase == registry.Header}
 	for i := range answers {
 		answers[i].Place.(*place).group = g
 	}
 	if s.phase == registry.Header {
-		g.gone = append(g.gone, s.asks[0].Holder.ID) // two for one key do not count against each other
 		return answers, commitAll(ctx, answers)
 	}
 	return answers, nil

@@ -2,7 +2,9 @@
 -- was not; 9 if it was given back, since those who would have to make room asked
 -- later, or it yields and there is no room.
 
-local key, ticket, by = arg(), number(), arg()
+-- As one: streams of the same response do not count, since all asks of a request were
+-- admitted at once.
+local key, ticket, by, asOne = arg(), number(), arg(), number() == 1
 local gone, prefer = {}, {}
 for _ = 1, number() do gone[arg()] = true end
 for _ = 1, number() do prefer[arg()] = true end
@@ -13,7 +15,15 @@ if not e or e[STATE] ~= RESERVED then return { lost, save(), { e and e[STATE] or
 
 local h = holderOf(e)
 local takesBack = h.tab and h.client ~= '' -- others have taken theirs back already
-local n = newcomer(r, h, e[RULE], gone, takesBack, e[AGE], prefer)
+local seen = r
+if asOne then
+	seen = { b = r.b, key = r.key, list = {} }
+	for i = 1, #r.list do
+		local other = r.list[i]
+		if other == e or holderOf(other).response ~= h.response then seen.list[#seen.list + 1] = other end
+	end
+end
+local n = newcomer(seen, h, e[RULE], gone, takesBack, e[AGE], prefer)
 local c = cost(n)
 if c.outasked or h.yields and not fits(n) then
 	drop(r, e)
