@@ -29,8 +29,8 @@ type App struct {
 	wants  []want
 	// registries are those of the guards' zones, that have something to start.
 	registries []registry.Starter
-	ctx    caddy.Context // of the configuration
-	logger *zap.Logger
+	ctx        caddy.Context // of the configuration
+	logger     *zap.Logger
 }
 
 // member is a guard of a zone.

@@ -29,8 +29,7 @@ func parseRedisAddress(address string) (a redisAddress, err error) {
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		var inner *url.Error
-		if errors.As(err, &inner) { // else the whole URL is in it
+		if inner, ok := errors.AsType[*url.Error](err); ok { // else the whole URL is in it
 			err = inner.Err
 		}
 		return a, err
@@ -60,8 +59,7 @@ func checkHostPort(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	switch n, portErr := strconv.Atoi(port); {
 	case err != nil:
-		var inner *net.AddrError
-		if errors.As(err, &inner) { // else the address is in it again
+		if inner, ok := errors.AsType[*net.AddrError](err); ok { // else the address is in it again
 			err = errors.New(inner.Err)
 		}
 		return err

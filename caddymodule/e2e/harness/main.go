@@ -19,6 +19,10 @@ func Main(m *testing.M) {
 		// A client of a Redis Cluster asks for its servers once more, a second after it was
 		// closed.
 		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
+		// The client of a Redis Cluster closes a connection that it no longer needs five
+		// seconds later.
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1"),
 	)
 }
 

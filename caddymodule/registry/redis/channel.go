@@ -122,15 +122,15 @@ func (s *subscription) set(begun bool, err error) {
 	}
 }
 
-// state returns whether the subscription has ever begun, the last error, and what is
-// closed when either changes.
-func (s *subscription) state() (begun bool, err error, changed <-chan struct{}) {
+// state returns whether the subscription has ever begun, what is closed when that, or
+// the error, changes, and the last error.
+func (s *subscription) state() (begun bool, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}
-	return s.begun, s.err, s.changed
+	return s.begun, s.changed, s.err
 }
 
 // waitToHear waits until the node hears what others tell it, before they hear of it.
@@ -143,7 +143,7 @@ func (l *link) waitToHear() error {
 	timer := time.NewTimer(l.r.options.Timeout)
 	defer timer.Stop()
 	for {
-		begun, err, changed := sub.state()
+		begun, changed, err := sub.state()
 		if begun {
 			return nil
 		}

@@ -2,8 +2,8 @@
 -- was not; 9 if it was given back, since those who would have to make room asked
 -- later, or it yields and there is no room.
 
--- As one: streams of the same response do not count, since all asks of a request were
--- admitted at once.
+-- As one: all asks of a request were admitted just now, so that there is room, and streams
+-- of the same response do not count.
 local key, ticket, by, asOne = arg(), number(), arg(), number() == 1
 local gone, prefer = {}, {}
 for _ = 1, number() do gone[arg()] = true end
@@ -25,7 +25,7 @@ if asOne then
 end
 local n = newcomer(seen, h, e[RULE], gone, takesBack, e[AGE], prefer)
 local c = cost(n)
-if c.outasked or h.yields and not fits(n) then
+if c.outasked or h.yields and not asOne and not fits(n) then
 	drop(r, e)
 	return { lost, save(), { 9, {} } }
 end
