@@ -34,10 +34,9 @@ func ofCluster(t testing.TB, c *harness.RedisCluster) redis.Options {
 func TestRegistry_OnACluster(t *testing.T) {
 	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
 	registrytest.Run(t, func(t testing.TB, node registry.Node) registry.Registry {
-		ends := &endingNode{Node: node}
-		r := open(t, ofCluster(t, cluster), ends)
-		require.True(t, r.IsCluster())
-		return settled{r, ends}
+		s := newSettled(t, ofCluster(t, cluster), node)
+		require.True(t, s.IsCluster())
+		return s
 	}, "Admission", "Phases", "Asks", "NobodyEndsNeedlessly", "Asked", "Tombstones", "Damped", "Leave", "Kept", "Departures",
 		"End", "Find", "Denials", "Waiters", "Yields", "Model")
 }
