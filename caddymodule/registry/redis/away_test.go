@@ -145,17 +145,24 @@ func TestLease_OfANodeThatWakes(t *testing.T) {
 	require.Equal(t, []string{"successor"}, b.holders(t))
 }
 
+// openDeafSite opens a site that reaches Redis and has heard of others, and from now on
+// hears nothing.
+func openDeafSite(t testing.TB, server *harness.Redis, o redis.Options) site {
+	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "allchannels")
+	o.Client.Username, o.Client.Password = "deaf", "any"
+	s := openSite(t, o)
+	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its subscriptions, and allows it no more
+	return s
+}
+
 // What Redis publishes may be lost. A node that hears nothing at all ends what it has
 // lost within half of the lease.
 func TestMessages_ThatAreLostAreFound(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedis(t)
-	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
 	o := options(t, server.Addr)
 	o.Lease = 4 * time.Second
-	deaf := o
-	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
-	a, b := openSite(t, deaf), openSite(t, o)
+	a, b := openDeafSite(t, server, o), openSite(t, o)
 	older := anon("older")
 	a.hold(t, older, one)
 	newer := anon("newer")
@@ -170,12 +177,9 @@ func TestMessages_ThatAreLostAreFound(t *testing.T) {
 // finds what was lost: that is half of the lease.
 func TestMessages_ThatAreLostAreFoundHoweverBusyTheBucketIs(t *testing.T) {
 	server := harness.StartRedis(t)
-	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
 	o := options(t, server.Addr)
 	o.Lease = 10 * time.Minute // nothing is renewed by itself
-	deaf := o
-	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
-	a, b := openSite(t, deaf), openSite(t, o)
+	a, b := openDeafSite(t, server, o), openSite(t, o)
 	older := anon("older")
 	p := a.hold(t, older, one)
 	newer := anon("newer")

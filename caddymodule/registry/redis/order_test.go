@@ -106,12 +106,9 @@ func yielding(name string) *registry.Holder {
 // also if its upstream was gone before, and does not take the stream for lost.
 func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
 	server := harness.StartRedis(t)
-	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
 	o := options(t, server.Addr)
 	o.Lease = time.Hour // nothing is compared but by the test
-	deaf := o
-	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
-	a, b := openSite(t, deaf), openSite(t, o)
+	a, b := openDeafSite(t, server, o), openSite(t, o)
 	held, keeps := anon("held"), anon("keeps")
 	p, k := a.hold(t, held, registrytest.Track), a.hold(t, keeps, registrytest.Track)
 	p.Departed()
