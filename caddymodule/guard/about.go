@@ -1,8 +1,6 @@
 package guard
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -20,19 +18,15 @@ type Label struct {
 	Value string
 }
 
-const (
-	// longestLabel is how many bytes of a label's value a stream keeps, and longestPath
-	// of its path.
-	longestLabel = 64
-	longestPath  = 256
-)
+// longestPath is how many bytes of its path a stream keeps.
+const longestPath = 256
 
 // about is what lists show of the request's stream. It is asked for when the stream
 // opens, or is parked.
 func (q *request) about() registry.About {
 	a := registry.About{
 		Protocol: q.r.Proto,
-		Path:     shorten(identity.WithoutParameters(q.env.Path()), longestPath),
+		Path:     registry.Shorten(identity.WithoutParameters(q.env.Path()), longestPath),
 		Labels:   registry.Labels{Names: q.guard.labelNames},
 	}
 	if q.verified() {
@@ -57,19 +51,7 @@ func (q *request) label(l Label) string {
 		}
 		return ""
 	}
-	return shorten(value, longestLabel)
-}
-
-// shorten returns text, or, if it has more than most bytes, its beginning with a hash
-// of it all: texts that differ stay different.
-func shorten(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	const hashed = 8
-	sum := sha256.Sum256([]byte(text))
-	cut := most - len("~") - hex.EncodedLen(hashed)
-	return strings.ToValidUTF8(text[:cut], "") + "~" + hex.EncodeToString(sum[:hashed])
+	return registry.LabelValue(value)
 }
 
 // namesOf are the names of labels, which the streams of a guard share.

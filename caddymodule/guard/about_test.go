@@ -2,7 +2,6 @@ package guard
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -72,16 +71,6 @@ func TestLabel_IsNoToken(t *testing.T) {
 		require.ElementsMatch(t, []string{"", "", "room 2"}, rooms)
 		require.Len(t, s.logs.FilterMessageSnippet("holds the request's token").All(), 1)
 	}, labelled(Label{"room", "{req.X-Room}"}))
-}
-
-func TestShorten_KeepsApartWhatDiffers(t *testing.T) {
-	long := strings.Repeat("한", 100)
-	require.Equal(t, "as it is", shorten("as it is", 8))
-	one, other := shorten(long+"a", 64), shorten(long+"b", 64)
-	require.LessOrEqual(t, len(one), 64)
-	require.NotEqual(t, one, other)
-	require.Equal(t, one, strings.ToValidUTF8(one, "?"))
-	require.Equal(t, one, shorten(long+"a", 64))
 }
 
 // A stream that is revoked ends for good, as far as its EventSource is concerned; a page

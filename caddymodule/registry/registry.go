@@ -26,11 +26,13 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -419,6 +421,12 @@ type Registry interface {
 	Each(ctx context.Context, f func(Node)) error
 }
 
+// Reachable is a Registry that may lose touch with where it keeps who holds what.
+type Reachable interface {
+	// Away is why it has; nil: it has not.
+	Away() error
+}
+
 // Waiter is a refused newcomer that waits for a place.
 type Waiter interface {
 	// Free is closed when the waiter would be admitted. It is a hint: another
@@ -495,6 +503,24 @@ func (l *Labels) Value(name string) string {
 		return l.Values[i]
 	}
 	return ""
+}
+
+// LabelValue is the value of a label as streams keep it.
+func LabelValue(text string) string { return Shorten(text, longestLabel) }
+
+// longestLabel is how many bytes a value of a label has at most.
+const longestLabel = 64
+
+// Shorten returns text, or, if it has more than most bytes, its beginning with a hash of
+// it all: texts that differ stay different.
+func Shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	const hashed = 8
+	sum := sha256.Sum256([]byte(text))
+	cut := most - len("~") - hex.EncodedLen(hashed)
+	return strings.ToValidUTF8(text[:cut], "") + "~" + hex.EncodeToString(sum[:hashed])
 }
 
 // Filter names streams by what their Rows show: those that match all of its fields that
