@@ -596,7 +596,9 @@ type Node interface {
 	// ends the stream if it does not. It reports whether the stream lives on: true
 	// where that cannot be told, false where the node does not have it.
 	Probe(ctx context.Context, id StreamID, within time.Duration) (lives bool)
-	// List lists streams that the filter names, as Registry.Find does holders.
+	// List lists streams that the filter names, in the order of their IDs, limit of them
+	// at most. A cursor is the spelling of an ID: those behind it are listed. The returned
+	// one is empty at the end. A stream that is there all the while is listed once.
 	List(ctx context.Context, f Filter, cursor string, limit int) ([]Row, string, error)
 	// Count counts the streams.
 	Count(ctx context.Context) (Counts, error)

@@ -1,9 +1,9 @@
 package registrytest
 
 import (
+	"bytes"
 	"context"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -75,13 +75,14 @@ func (n *FakeNode) List(_ context.Context, f registry.Filter, cursor string, lim
 	if onList != nil {
 		onList()
 	}
-	rows = slices.DeleteFunc(rows, func(r registry.Row) bool { return !f.Names(r.Holder) })
-	from, _ := strconv.Atoi(cursor)
-	to := from + min(limit, 3)
-	if to >= len(rows) {
-		return rows[from:], "", nil
+	rows = slices.DeleteFunc(rows, func(r registry.Row) bool {
+		return !f.Names(r.Holder) || r.Holder.ID.String() <= cursor
+	})
+	slices.SortFunc(rows, func(a, b registry.Row) int { return bytes.Compare(a.Holder.ID[:], b.Holder.ID[:]) })
+	if limit = min(limit, 3); limit < len(rows) {
+		return rows[:limit], rows[limit-1].Holder.ID.String(), nil
 	}
-	return rows[from:to], strconv.Itoa(to), nil
+	return rows, "", nil
 }
 
 // Notify reaches nobody.
