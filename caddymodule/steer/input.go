@@ -64,7 +64,7 @@ func decode(r io.Reader, to any) error {
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		kind, _, _ := strings.Cut(wrong.Value, " ")
-		return badInput("body: %s is not to be a %s", cmp.Or(wrong.Field, "it"), kind)
+		return badInput("body: %s: a JSON %s is not allowed", cmp.Or(strings.TrimPrefix(wrong.Field, "Selected."), "all of it"), kind)
 	}
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return badInput("body: it is not a JSON object")
