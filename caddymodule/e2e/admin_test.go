@@ -221,10 +221,35 @@ func TestAdmin_ParkedStreamsAreLikeOthers(t *testing.T) {
 
 // TestAdmin_HealthWhileCaddyStops is what a load balancer asks for.
 func TestAdmin_HealthWhileCaddyStops(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 1s\n}\nreverse_proxy "+startTicking(t))
-	response, body := harness.Get(t, server.Admin+"/sse_guard/health")
+	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10s\n}\nreverse_proxy "+startTicking(t), "grace_period 30s")
+	health := server.Admin + "/sse_guard/health"
+	response, body := harness.Get(t, health)
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	require.JSONEq(t, `{"status":"ok","zones":[{"zone":"default","draining":false,"registry_up":true}]}`, body)
+	client := harness.NewClient(t, harness.HTTP1)
+	for i := range 90 { // which end one after the other
+		client.Open(t, server.URL+"/events", harness.WithBearer(fmt.Sprint("user", i)))
+	}
+	feed := client.Open(t, server.Admin+"/sse_guard/events")
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		server.Stop(t)
+	}()
+	require.Eventually(t, func() bool {
+		response, err := http.Get(health) //nolint:noctx // to the end of the process
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		var problem struct {
+			Status int
+			Zones  []struct{ Draining bool }
+		}
+		return json.NewDecoder(response.Body).Decode(&problem) == nil && problem.Status == http.StatusServiceUnavailable && problem.Zones[0].Draining
+	}, harness.Patience, time.Millisecond)
+	<-stopped
+	require.NoError(t, feed.Wait(t).Err, "it does not keep Caddy from stopping")
 }
 
 // TestREADME_AdminAPI runs the commands of the section.

@@ -81,8 +81,9 @@ const (
 	mostWaiting = 1024
 	// feedHeartbeat is the time between comments, by which it shows that a reader is gone.
 	feedHeartbeat = 15 * time.Second
-	// writeTimeout is how long a reader may take nothing in.
-	writeTimeout = 10 * time.Second
+	// writeTimeout is how long a reader may take nothing in. Caddy waits twice as long for
+	// the requests of its admin endpoint when it stops.
+	writeTimeout = 5 * time.Second
 )
 
 // stopping returns what is closed when the server of r shuts down: it waits for its

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,8 +22,9 @@ type AdminCaddy struct {
 	dir, global string
 }
 
-// StartAdminCaddy runs a site with the given directives, until the test ends.
-func StartAdminCaddy(t testing.TB, site string) *AdminCaddy {
+// StartAdminCaddy runs a site with the given directives, until the test ends. global are
+// lines for the global block.
+func StartAdminCaddy(t testing.TB, site string, global ...string) *AdminCaddy {
 	t.Helper()
 	dir := t.TempDir()
 	admin := FreePort(t)
@@ -30,7 +32,7 @@ func StartAdminCaddy(t testing.TB, site string) *AdminCaddy {
 		CaddyLog: newCaddyLog(t, dir),
 		URL:      fmt.Sprintf("http://localhost:%d", FreePort(t)),
 		Admin:    fmt.Sprintf("http://localhost:%d", admin),
-		dir:      dir, global: fmt.Sprintf("grace_period 1s\nadmin localhost:%d", admin),
+		dir:      dir, global: fmt.Sprintf("grace_period 1s\nadmin localhost:%d\n%s", admin, strings.Join(global, "\n")),
 	}
 	file := filepath.Join(dir, "Caddyfile")
 	require.NoError(t, os.WriteFile(file, []byte(c.caddyfile(site)), 0o600))
