@@ -65,6 +65,7 @@ type guest struct {
 
 	response  stream.Response
 	untracked bool
+	says      chan chan struct{} // has the backend send an event, and is told when it has
 	opened    chan struct{}
 	leave     context.CancelFunc
 	done      chan struct{}
@@ -84,7 +85,7 @@ func (s *site) open(z *zone.Zone, token string, edits ...func(*guest)) *guest {
 	s.t.Helper()
 	ctx, leave := context.WithCancel(context.Background())
 	g := &guest{
-		zone: z, opened: make(chan struct{}), done: make(chan struct{}), leave: leave,
+		zone: z, says: make(chan chan struct{}), opened: make(chan struct{}), done: make(chan struct{}), leave: leave,
 		cfg: stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 10, Wheel: z.Wheel},
 		holder: &registry.Holder{
 			ID: registry.NewStreamID(), Key: hash("key of " + token), Token: s.tokenOf(token), Addr: "192.0.2.1",
@@ -102,8 +103,16 @@ func (s *site) open(z *zone.Zone, token string, edits ...func(*guest)) *guest {
 		_, _ = g.response.Relay(ctx, func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = w.Write([]byte("data: hello\n\n"))
-			<-r.Context().Done()
-			return nil
+			for {
+				select {
+				case said := <-g.says:
+					_, _ = w.Write([]byte("data: tick\n\n"))
+					_ = http.NewResponseController(w).Flush()
+					close(said)
+				case <-r.Context().Done():
+					return nil
+				}
+			}
 		})
 	}()
 	<-g.opened
