@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -118,5 +119,6 @@ func TestRevoked_WithoutATokenLeavesNoTombstone(t *testing.T) {
 		require.Equal(t, "REVOKED", c.lastEvent(t).Name)
 		require.Empty(t, c.lastEvent(t).ID)
 		require.Empty(t, c.lastEvent(t).Retry)
+		require.Empty(t, s.logs.FilterLevelExact(zap.ErrorLevel).All(), "and nothing is wrong with that")
 	}, keyedBy("{req.X-User}"))
 }

@@ -279,6 +279,9 @@ type nodes struct {
 }
 
 func (n *nodes) Each(ctx context.Context, f func(registry.Node)) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	err := n.Registry.Each(ctx, f)
 	for _, other := range n.others {
 		f(other)

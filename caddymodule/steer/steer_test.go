@@ -115,6 +115,9 @@ func TestStreams_PagesListEachStreamOnce(t *testing.T) {
 	for i := range 25 {
 		want = append(want, s.open(s.zones[i%2], fmt.Sprint(i)))
 	}
+	require.Len(t, s.list("zone=default&limit=13").Streams, 13)
+	require.Empty(t, s.list("zone=default&limit=13").Next)
+	require.NotEmpty(t, s.list("zone=default&limit=12").Next)
 	var got []string
 	cursor, pages := "", 0
 	for ; ; pages++ {
@@ -384,6 +387,7 @@ func TestRoutes_AreTheseOnly(t *testing.T) {
 // A request that its client gives up does not do half of what it was to do.
 func TestEnd_IsDoneToTheEnd(t *testing.T) {
 	s := newSite(t, "default")
+	s.elsewhere()
 	g := s.open(s.zones[0], "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

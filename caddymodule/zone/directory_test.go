@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -29,6 +30,8 @@ type house struct {
 	told []event.Event
 	// about is what is known of the streams that are opened from now on.
 	about registry.About
+	// id is that of the next stream; zero: one of its own.
+	id registry.StreamID
 }
 
 func inZone(t *testing.T, test func(*testing.T, *house)) {
@@ -64,7 +67,7 @@ type guest struct {
 // open opens a stream of key, which sends one event and lives until it ends.
 func (h *house) open(key string) *guest {
 	g := &guest{house: h, rec: httptest.NewRecorder(), done: make(chan struct{})}
-	g.holder = registry.Holder{ID: registry.NewStreamID(), Key: id(key), Addr: key, Since: time.Now()}
+	g.holder = registry.Holder{ID: cmp.Or(h.id, registry.NewStreamID()), Key: id(key), Addr: key, Since: time.Now()}
 	r := httptest.NewRequestWithContext(h.t.Context(), http.MethodGet, "/", nil)
 	g.response.Init(g.rec, r, g, &h.cfg)
 	go func() {
@@ -271,6 +274,24 @@ func TestDirectory_NotifiesBetweenEvents(t *testing.T) {
 		require.Zero(t, n, "nobody is named")
 		require.Equal(t, "data: hello\n\nevent: MAINTENANCE\ndata: at\ndata: noon\n\n", g.rec.Body.String())
 		require.Equal(t, "data: hello\n\n", other.rec.Body.String())
+	})
+}
+
+// Guards that stand one behind the other have a stream each, and write to one client.
+func TestDirectory_NotifiesAResponseOnce(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		outer := h.open("a")
+		h.id = outer.holder.ID.Nth(1)
+		inner := h.open("b")
+		n, err := h.Streams.Notify(t.Context(), of(registry.Selector{All: true}), "HI", "you")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		synctest.Wait()
+		require.Contains(t, outer.rec.Body.String(), "HI")
+		require.NotContains(t, inner.rec.Body.String(), "HI")
+		n, err = h.Streams.Notify(t.Context(), of(registry.Selector{Key: id("b")}), "HI", "you")
+		require.NoError(t, err)
+		require.Equal(t, 1, n, "the key of either guard names it")
 	})
 }
 
