@@ -237,7 +237,7 @@ func TestAdmin_HealthWhileCaddyStops(t *testing.T) {
 		server.Stop(t)
 	}()
 	require.Eventually(t, func() bool {
-		response, err := http.Get(health) //nolint:noctx // to the end of the process
+		response, err := http.Get(health)
 		if err != nil {
 			return false
 		}

@@ -27,14 +27,14 @@ func HashOfToken(text string) (Hash, error) {
 	return hash, nil
 }
 
-// IsClient reports whether id is the hash of the client id in text within scope,
+// IsClient reports whether h is the hash of the client id in text within scope,
 // whether it names a device or a tab.
-func (id Hash) IsClient(text string, scope Hash) bool {
+func (h Hash) IsClient(text string, scope Hash) bool {
 	text = trim(text)
-	if text == "" || scope.IsZero() || id.IsZero() {
+	if text == "" || scope.IsZero() || h.IsZero() {
 		return false
 	}
-	return id == hashClient(scope, text, false) || id == hashClient(scope, text, true)
+	return h == hashClient(scope, text, false) || h == hashClient(scope, text, true)
 }
 
 // HashOfSubject returns what stands for sub within iss, which may be empty.

@@ -118,8 +118,12 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	l := event.NewListener(mostWaiting)
 	for _, z := range zones {
 		z.Feed.Join(l)
-		defer z.Feed.Leave(l)
 	}
+	defer func() {
+		for _, z := range zones {
+			z.Feed.Leave(l)
+		}
+	}()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := feedWriter{w: w, rc: http.NewResponseController(w)}

@@ -147,7 +147,8 @@ func (s *Select) selection(now time.Time) (sel selection, err error) {
 		}
 		f.Before = now.Add(-age)
 	}
-	return sel, s.raw(&sel)
+	err = s.raw(&sel)
+	return sel, err
 }
 
 func (s *Select) labels(f *registry.Filter) error {
