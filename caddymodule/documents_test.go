@@ -39,6 +39,14 @@ var documents = map[string]struct {
 		"../README.md", "<!-- options of jwt -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(jwtOptions) },
 	},
+	"README, options of registry redis": {
+		"../README.md", "<!-- options of registry redis -->\n\n", "\n<!-- end -->\n",
+		func() string { return optionRows(redisOptions) },
+	},
+	"comment over UnmarshalCaddyfile of registry redis": {
+		"redis.go", "//\tregistry redis {\n", "//\t}\n",
+		func() string { return syntaxLines(redisOptions, "//\t    ") },
+	},
 	"README, placeholders": {
 		"../README.md", "<!-- placeholders -->\n\n", "\n<!-- end -->\n",
 		func() string {
@@ -166,12 +174,14 @@ func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
 	delete(fields, "defined_at") // the adapter sets it
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(options))
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "jwt.go", "JWT"))), allFields(jwtOptions))
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "redis.go", "Redis"))), allFields(redisOptions))
 }
 
 // The fields' comments become the documentation on Caddy's website.
 func TestDocuments_FieldCommentsNameTheDefault(t *testing.T) {
 	requireDefaults(t, options, fieldComments(t, "module.go", "Handler"))
 	requireDefaults(t, jwtOptions, fieldComments(t, "jwt.go", "JWT"))
+	requireDefaults(t, redisOptions, fieldComments(t, "redis.go", "Redis"))
 }
 
 func requireDefaults[T any](t *testing.T, options []option[T], comments map[string]string) {
@@ -305,9 +315,12 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 	for _, block := range exampleLines(t) {
 		for _, line := range block {
 			shown[line.owner+" "+line.name] = true
-			if line.owner == "jwt" {
+			switch line.owner {
+			case "jwt":
 				requireShape(t, jwtOptions, line, new(JWT))
-			} else {
+			case "registry":
+				requireShape(t, redisOptions, line, new(Redis))
+			default:
 				requireShape(t, options, line, new(Handler))
 			}
 		}
@@ -317,6 +330,9 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 	}
 	for _, o := range jwtOptions {
 		require.True(t, shown["jwt "+o.name], "Caddyfile.example does not show, in the block of jwt: %s", o.usage())
+	}
+	for _, o := range redisOptions {
+		require.True(t, shown["registry "+o.name], "Caddyfile.example does not show, in the block of registry redis: %s", o.usage())
 	}
 }
 
@@ -339,6 +355,8 @@ func requireShape[T any](t *testing.T, options []option[T], line exampleLine, ta
 // What the documents show starts, and gives no cause for a warning.
 func TestDocuments_CaddyfilesStart(t *testing.T) {
 	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
+	t.Setenv("REDIS_USERNAME", "sse_guard")
+	t.Setenv("REDIS_PASSWORD", "a password")
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	example, err := os.ReadFile("../Caddyfile.example")

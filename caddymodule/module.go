@@ -250,7 +250,7 @@ type Handler struct {
 
 	// The secret that tombstones are signed with, 16 bytes or more; usually a
 	// placeholder such as `{env.SSE_GUARD_SECRET}`. Default: made on first
-	// use and kept in Caddy's storage.
+	// use and kept in Caddy's storage, or by registry redis.
 	Secret string `json:"secret,omitempty"`
 
 	// Names something of each stream by a placeholder, such as the room it shows:
@@ -331,7 +331,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := h.config(ctx, app, secret)
+	sign := secret.signer
+	if k, ok := h.zone.Registry.(keeper); ok && h.Secret == "" {
+		sign = newSharedSecret(secret, k).signer
+	}
+	config, err := h.config(ctx, app, sign)
 	if err != nil {
 		return err
 	}
@@ -349,7 +353,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 }
 
 // config is what the options mean to the guard.
-func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Config, error) {
+func (h *Handler) config(ctx caddy.Context, app *App, sign signs) (guard.Config, error) {
 	extractor, err := identity.NewExtractor(h.Token, h.Client)
 	if err != nil {
 		return guard.Config{}, err
@@ -395,7 +399,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		},
 		OnExpiry: h.OnExpiry,
 		Sharing:  guard.Sharing{Addrs: h.SharedAccount.Addresses, Window: time.Duration(h.SharedAccount.Window)},
-		Signer:   secret.signer,
+		Signer:   sign,
 		Logger:   logger,
 		Security: logger.Named("security"),
 	}
