@@ -22,7 +22,7 @@ const modulePath = "github.com/sse-guard/sse-guard/"
 var floors = [][]string{
 	{"cmd/caddy", "cmd/clusterdemo", "cmd/ssebench"},
 	{"caddymodule"},
-	{"caddymodule/guard"},
+	{"caddymodule/guard", "caddymodule/steer"},
 	{"caddymodule/zone"},
 	{"caddymodule/stream", "caddymodule/conflict"},
 	{"caddymodule/registry/redis"},

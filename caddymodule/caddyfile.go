@@ -108,11 +108,12 @@ const importSeparator = ", import "
 //	    max_age        <duration>
 //	    drain          <window> [<rate>]
 //	    shared_account <addresses> <window>|off
+//	    label          <name> <placeholder>  # repeatable
 //	    registry       <module> { ... }
 //	}
 //
-// The options token, client, event, message, logout, hmac_secret, public_key and jwks may
-// be repeated.
+// The options token, client, event, message, logout, label, hmac_secret, public_key and
+// jwks may be repeated.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	if d.NextArg() {
@@ -286,6 +287,17 @@ func parseMessage(h *Handler, args []string) error {
 		h.Messages = make(map[reason.Reason]string)
 	}
 	h.Messages[of] = args[1]
+	return nil
+}
+
+func parseLabel(h *Handler, args []string) error {
+	if _, twice := h.Labels[args[0]]; twice {
+		return fmt.Errorf("label: %s has a value already, expected one", args[0])
+	}
+	if h.Labels == nil {
+		h.Labels = make(map[string]string)
+	}
+	h.Labels[args[0]] = args[1]
 	return nil
 }
 

@@ -120,6 +120,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"stall_after":           {`stall_after 2m`, `{"stall_after":120000000000}`},
 	"stall_after off":       {`stall_after off`, `{"stall_after":0}`},
 	"message":               {`message logout "로그아웃되었습니다, {http.request.header.X-Name}"`, `{"messages":{"logout":"로그아웃되었습니다, {http.request.header.X-Name}"}}`},
+	"label":                 {`label room {http.request.uri.query.room}`, `{"labels":{"room":"{http.request.uri.query.room}"}}`},
+	"label, twice":          {"label room {http.vars.a}\nlabel plan \"the {http.vars.b}\"", `{"labels":{"room":"{http.vars.a}","plan":"the {http.vars.b}"}}`},
 	"message, twice":        {"message logout Bye\nmessage rejected Busy", `{"messages":{"logout":"Bye","rejected":"Busy"}}`},
 	"event superseded":      {`event superseded KICKED`, `{"events":{"superseded":"KICKED"}}`},
 	"event, repeated":       {"event rejected BUSY\nevent replaced \"Moved on\"\nevent parked WAIT", `{"events":{"parked":"WAIT","rejected":"BUSY","replaced":"Moved on"}}`},
@@ -311,7 +313,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, zone"
+	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, label, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -451,6 +453,11 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"message without text":      {`message logout " "`, []string{"Caddyfile:3", "message logout", `" "`, "what a person may read"}},
 		"message given twice":       {"message logout A\nmessage logout B", []string{"Caddyfile:4", "message", "logout has a message already", "expected one"}},
 		"message with a typo":       {`message logout "Bye {sse_guard.user}"`, []string{"Caddyfile:3", "message logout", "{sse_guard.user}", "{sse_guard.key}, {sse_guard.token}"}},
+		"label given twice":         {"label room {http.vars.a}\nlabel room {http.vars.b}", []string{"Caddyfile:4", "label", "room has a value already", "expected one"}},
+		"label without a value":     {`label room all`, []string{"Caddyfile:3", "label room", `"all"`, "{http.request.uri.query.room}"}},
+		"label with a typo":         {`label room {sse_guard.user}`, []string{"Caddyfile:3", "label room", "{sse_guard.user}"}},
+		"label of claims":           {`label plan {sse_guard.claims.plan}`, []string{"label plan", "{sse_guard.claims.plan} needs a jwt block"}},
+		"label's name":              {`label Room {http.vars.a}`, []string{"Caddyfile:3", "label", `"Room"`, "a-z, 0-9 and _"}},
 		"message of claims":         {`message logout "Bye {sse_guard.claims.name}!"`, []string{"message logout", "{sse_guard.claims.name} needs a jwt block"}},
 		"unknown come_back":         {`come_back gently`, []string{"Caddyfile:3", "come_back", `"gently"`, "cut, clean"}},
 		"hold too short":            {`hold 99ms`, []string{"Caddyfile:3", "hold", `"99ms"`, "at least 100ms"}},

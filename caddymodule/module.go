@@ -241,7 +241,7 @@ type Handler struct {
 	MaxEventSize int64 `json:"max_event_size,omitempty"`
 
 	// Other names for the injected events, by reason: `superseded`,
-	// `replaced`, `parked`, `rejected`, `logout`, `expired`. Default: none.
+	// `replaced`, `parked`, `rejected`, `logout`, `revoked`, `expired`. Default: none.
 	Events map[reason.Reason]string `json:"events,omitempty"`
 
 	// What the injected events tell a person, by the same reasons, with placeholders,
@@ -252,6 +252,13 @@ type Handler struct {
 	// placeholder such as `{env.SSE_GUARD_SECRET}`. Default: made on first
 	// use and kept in Caddy's storage, or by registry redis.
 	Secret string `json:"secret,omitempty"`
+
+	// Names something of each stream by a placeholder, such as the room it shows:
+	// `"room": "{http.request.uri.query.room}"`. Streams can then be listed, counted and
+	// ended by it. The placeholders are replaced when the stream opens, so they may be
+	// of the backend's response header, too. At most 8 names, of a-z, 0-9 and _. A value
+	// has at most 64 bytes; of a longer one the rest is kept as a hash. Default: none.
+	Labels map[string]string `json:"labels,omitempty"`
 
 	// Who keeps the holders. Default: `memory`.
 	RegistryRaw json.RawMessage `json:"registry,omitempty" caddy:"namespace=sse_guard.registries inline_key=module"`
@@ -377,6 +384,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, sign signs) (guard.Config,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,
 		Messages:       h.canonicalMessages(),
+		Labels:         h.labels(),
 		Stream: stream.Config{
 			EndTimeout:   time.Duration(h.EndTimeout),
 			MaxEventSize: int(h.MaxEventSize),

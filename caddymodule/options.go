@@ -213,6 +213,11 @@ var options = []option[*Handler]{
 		fill: fillZero(func(h *Handler) **SharedAccount { return &h.SharedAccount }),
 	},
 	{
+		name: "label", fields: []string{"labels"}, syntax: "<name> <placeholder>", repeats: true, defDoc: "none",
+		doc:   "Names something of a stream, such as the room it shows, so that streams can be listed, counted and ended by it; see [below](#operate-admin-api). Placeholders are replaced when the stream opens. At most 8.",
+		parse: parseLabel, validate: (*Handler).validateLabels,
+	},
+	{
 		name: "registry", syntax: "<module> { ... }", defDoc: "`memory`", // set by openZone
 		doc:   "Who keeps the holders: this process, or `redis { ... }` for [several nodes](#several-nodes).",
 		block: (*Handler).unmarshalRegistry,

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -203,6 +204,45 @@ func (h *Handler) validateMessages() error {
 	return nil
 }
 
+// labelNames is what a label may be called: it is a part of a query's name.
+var labelNames = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+func (h *Handler) validateLabels() error {
+	if len(h.Labels) > registry.MostLabels {
+		return fmt.Errorf("label: %d are not allowed; there may be %d", len(h.Labels), registry.MostLabels)
+	}
+	for name, value := range h.Labels {
+		if !labelNames.MatchString(name) {
+			return fmt.Errorf("label: the name %q is not allowed; it is 1 to 32 of a-z, 0-9 and _, and begins with a letter", name)
+		}
+		if err := completePlaceholders("label "+name, value); err != nil {
+			return err
+		}
+		if err := ownPlaceholdersAmong("label "+name, "a label", []string{value}, guardPlaceholders); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completePlaceholders refuses a text without a placeholder.
+func completePlaceholders(option, text string) error {
+	for rest := range placeholders([]string{text}) {
+		if name, _, closed := strings.Cut(rest, "}"); closed && name != "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %q is not allowed; it is a placeholder such as {http.request.uri.query.room}, or a text with one: a value that all streams share tells nothing", option, text)
+}
+
+// labels are the labels, in the order of their names.
+func (h *Handler) labels() (labels []guard.Label) {
+	for _, name := range slices.Sorted(maps.Keys(h.Labels)) {
+		labels = append(labels, guard.Label{Name: name, Value: canonicalFields(h.Labels[name])})
+	}
+	return labels
+}
+
 // validateContradictions refuses options that cannot both be meant. The defaults
 // of those that are not given contradict nothing.
 func (h *Handler) validateContradictions() error {
@@ -266,6 +306,11 @@ func (h *Handler) validateWhole() error {
 		}
 		for of, text := range h.Messages {
 			if err := noClaims("message "+string(of), []string{text}); err != nil {
+				return err
+			}
+		}
+		for name, value := range h.Labels {
+			if err := noClaims("label "+name, []string{value}); err != nil {
 				return err
 			}
 		}

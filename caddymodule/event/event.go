@@ -97,7 +97,8 @@ type Ended struct {
 
 // Untracked is that a stream passes without holding a key of this guard.
 type Untracked struct {
-	Cause UntrackedCause
+	Stream *registry.Holder
+	Cause  UntrackedCause
 	// Part is the part of the key that is empty, as it is configured.
 	Part string
 	// Request is the stream's.

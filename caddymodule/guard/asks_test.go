@@ -244,7 +244,7 @@ func TestMethods_AStreamLeftOutIsUntracked(t *testing.T) {
 				first := s.open(post)
 				s.open(post)
 				require.Equal(t, "gzip", s.backend.last().Header.Get("Accept-Encoding"), "nothing is written into it")
-				rows, _ := s.guards[0].Zone.Streams.List(registry.Selector{All: true}, "", 9)
+				rows, _, _ := s.guards[0].Zone.Streams.List(t.Context(), registry.Filter{Selector: registry.Selector{All: true}}, "", 9)
 				require.Len(t, rows, 2)
 				require.Equal(t, registry.StateUntracked, rows[0].State)
 
@@ -255,7 +255,7 @@ func TestMethods_AStreamLeftOutIsUntracked(t *testing.T) {
 				require.Equal(t, http.MethodPost, lines[0].ContextMap()["method"])
 				first.leave()
 				s.settle()
-				rows, _ = s.guards[0].Zone.Streams.List(registry.Selector{All: true}, "", 9)
+				rows, _, _ = s.guards[0].Zone.Streams.List(t.Context(), registry.Filter{Selector: registry.Selector{All: true}}, "", 9)
 				require.Len(t, rows, 1)
 			}, test.configure)
 		})

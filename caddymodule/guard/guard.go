@@ -83,6 +83,8 @@ type Config struct {
 	// Messages are what events tell a person, with placeholders; a missing reason
 	// keeps its own.
 	Messages map[reason.Reason]string
+	// Labels are those of each stream, registry.MostLabels at most.
+	Labels []Label
 	// Stream is how streams are relayed and ended.
 	Stream stream.Config
 
@@ -99,10 +101,11 @@ type Config struct {
 type Guard struct {
 	Config
 	// name is the same over reloads, and of guards of one zone and key.
-	name      string
-	observers event.Observers
-	cors      *corsMemory
-	sent      *corsMemory // what handlers further out have set in answers that went out
+	name       string
+	labelNames []string
+	observers  event.Observers
+	cors       *corsMemory
+	sent       *corsMemory // what handlers further out have set in answers that went out
 
 	warnEncoded sync.Once
 	lines       seldom // about what many requests may cause
@@ -110,12 +113,13 @@ type Guard struct {
 
 // New returns a guard as c says.
 func New(c Config) *Guard {
-	g := &Guard{Config: c, cors: newCORSMemory(), sent: newCORSMemory(), name: fmt.Sprintf("%q", append([]string{c.Zone.Name}, c.Key...))}
+	g := &Guard{Config: c, cors: newCORSMemory(), sent: newCORSMemory(), name: fmt.Sprintf("%q", append([]string{c.Zone.Name}, c.Key...)), labelNames: namesOf(c.Labels)}
 	g.observers = event.Observers{
 		&eventLog{zone: c.Zone.Name, logger: c.Logger, security: c.Security},
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
 		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
+		c.Zone.Feed,
 	}
 	return g
 }

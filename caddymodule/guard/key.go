@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -41,14 +40,11 @@ func (c *chain) placeholder(name string) string { return c.innermost.placeholder
 func (q *request) keyPlaceholder(name string) string {
 	if name == claimsPlaceholder+"sub" {
 		if c := q.goodClaims(); c != nil && c.Sub != "" && c.Text("iss") != "" {
-			return notText + string(c.Subject[:])
+			return identity.SubjectPart(c.Subject)
 		}
 	}
 	return q.placeholder(name)
 }
-
-// notText begins what no claim can be, which is text: it is not UTF-8.
-const notText = "\xff"
 
 // goodClaims are what the good token says, to this guard or to one further out; nil: there
 // is none.
@@ -77,9 +73,9 @@ func (q *request) placeholder(name string) string {
 		}
 		return identity.Hash(q.holder.Key).Short()
 	case "sse_guard.client":
-		return fullHash(q.holder.Client)
+		return identity.HashPart(identity.Hash(q.holder.Client))
 	case "sse_guard.token":
-		return fullHash(q.holder.Token)
+		return identity.HashPart(identity.Hash(q.holder.Token))
 	}
 	claim, ok := strings.CutPrefix(name, claimsPlaceholder)
 	if !ok {
@@ -90,11 +86,4 @@ func (q *request) placeholder(name string) string {
 		return c.Text(claim)
 	}
 	return ""
-}
-
-func fullHash(id registry.ID) string {
-	if id.IsZero() {
-		return ""
-	}
-	return hex.EncodeToString(id[:])
 }

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strings"
@@ -38,6 +39,7 @@ func (q *request) terms() stream.Terms {
 func (q *request) open(t stream.Terms) {
 	q.holder.Since = time.Now()
 	t.Holder = q.holder
+	t.About = q.about()
 	t.Connection = q.connection()
 	t.Gone = q.guard.Zone.Forget
 	s := q.response.NewStream(t)
@@ -110,7 +112,7 @@ func noticeOf(q *request) func(dst []byte, e registry.Ending, lastEventID string
 		}
 		return q.guard.appendNotice(dst, stream.Notice{
 			Reason:      e.Reason,
-			Message:     messages[e.Reason],
+			Message:     cmp.Or(e.Message, messages[e.Reason]),
 			Tombstone:   id,
 			Retry:       after,
 			LastEventID: lastEventID,

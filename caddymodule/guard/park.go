@@ -36,6 +36,7 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	parked := stream.Park(w, q.r, &g.Stream, stream.Parking{
 		Terms: stream.Terms{
 			Holder:     q.holder,
+			About:      q.about(),
 			Notice:     noticeOf(q),
 			Connection: q.connection(),
 			Gone:       g.Zone.Forget,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/tombstone"
 )
@@ -116,15 +117,24 @@ func keyedAtHeader(q *request) *refusal {
 	return nil
 }
 
+// revokedFor is how long a client stays away whose stream an administrator has ended,
+// although its token is not denied. Its EventSource shows the tombstone by itself within
+// seconds, and is closed by the answer. A page that is loaded again shows none.
+const revokedFor = 30 * time.Second
+
 // staysLoggedOut turns away a client that shows the tombstone of this very token, as
-// long as the token is denied.
+// long as the token is denied, and, where it was revoked, for revokedFor in any case.
 func staysLoggedOut(q *request) *refusal {
 	if len(tombstones(q.r)) == 0 {
 		return nil
 	}
 	q.identify()
 	t := q.shown(tombstone.Token)
-	if t == nil || !q.denied() {
+	switch {
+	case t == nil:
+		return nil
+	case q.denied():
+	case t.reason != reason.Revoked || time.Since(t.made) >= revokedFor:
 		return nil
 	}
 	return sentAway(q, t)

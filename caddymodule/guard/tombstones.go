@@ -128,6 +128,9 @@ func (s *sender) entomb(r reason.Reason) string {
 	case reason.Nobody:
 		return ""
 	}
+	if subject.IsZero() {
+		return "" // nobody is bound by it, as by that of a token where there is none
+	}
 	signer, err := s.guard.Signer(context.WithoutCancel(s.r.Context()))
 	if err == nil {
 		var id string

@@ -16,7 +16,7 @@ import (
 
 // tellUntracked tells that the request's stream holds no key of its guard, and why.
 func (q *request) tellUntracked() {
-	e := event.Untracked{Cause: q.untracked(), Request: q.r}
+	e := event.Untracked{Stream: q.holder, Cause: q.untracked(), Request: q.r}
 	if e.Cause == event.UntrackedKey {
 		e.Part = q.lacks
 	}

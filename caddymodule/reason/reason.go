@@ -23,6 +23,8 @@ const (
 	Rejected Reason = "rejected"
 	// Logout: the user logged out.
 	Logout Reason = "logout"
+	// Revoked: an administrator has ended the stream.
+	Revoked Reason = "revoked"
 	// Expired: the token's life is over.
 	Expired Reason = "expired"
 	// Dead: nobody is at the other end any more.
@@ -89,6 +91,9 @@ type Meaning struct {
 	// Quiet endings come in crowds, and nobody caused them: they are logged for
 	// debugging only.
 	Quiet bool
+	// Operator says that an administrator may end streams for this reason. The others
+	// say what the guard has seen.
+	Operator bool
 	// Why and Back are documentation: what happened, and whether the client may come
 	// back. README's table says the same.
 	Why, Back string
@@ -131,14 +136,26 @@ var meanings = []struct {
 		Message: "The user logged out. This stream has ended.",
 		Why:     "the user logged out",
 		Back:    "after a new login; its tombstone is that of the token",
+
+		Operator: true,
+	}},
+	{Revoked, Meaning{
+		Code: "REVOKED", Tombstone: Token, Return: AtOnce,
+		Message: "An administrator has ended this stream.",
+		Why:     "an administrator has ended it",
+		Back:    "by a new page load or a new `EventSource`, unless the token is denied",
+
+		Operator: true,
 	}},
 	{Expired, Meaning{
 		Code:    "TOKEN_EXPIRED",
 		Message: "The token has expired. This stream has ended; a fresh token opens a new one.",
 		Why:     "the token's life is over",
 		Back:    "with a fresh token; the expired one gets 401",
+
+		Operator: true,
 	}},
-	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "it has lived for `max_age`", Back: "yes, within 2 seconds"}},
+	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Operator: true, Why: "it has lived for `max_age`", Back: "yes, within 2 seconds"}},
 	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, within the `drain` window"}},
 	{Stalled, Meaning{Return: Soon, Cut: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, within 2 seconds"}},
 	{Fenced, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "Redis was away for longer than the lease (`on_error fence`)", Back: "yes, within 2 seconds"}},
@@ -167,4 +184,11 @@ func All() []Reason {
 // WithEvent lists the reasons of which the client is told by an event.
 func WithEvent() []Reason {
 	return slices.DeleteFunc(All(), func(r Reason) bool { return !r.Meaning().Event() })
+}
+
+// ForOperator lists the reasons for which an administrator may end streams, the usual
+// one first.
+func ForOperator() []Reason {
+	rest := slices.DeleteFunc(All(), func(r Reason) bool { return r == Revoked || !r.Meaning().Operator })
+	return append([]Reason{Revoked}, rest...)
 }

@@ -11,7 +11,7 @@ import (
 
 func TestMeaning_OfEveryReason(t *testing.T) {
 	all := []reason.Reason{
-		reason.Superseded, reason.Replaced, reason.Parked, reason.Rejected, reason.Logout, reason.Expired,
+		reason.Superseded, reason.Replaced, reason.Parked, reason.Rejected, reason.Logout, reason.Revoked, reason.Expired,
 		reason.MaxAge, reason.Shutdown, reason.Stalled, reason.Fenced, reason.Dead,
 	}
 	require.Equal(t, all, reason.All())
@@ -36,6 +36,12 @@ func TestMeaning_OfAnUnknownReasonIsNothing(t *testing.T) {
 
 func TestWithEvent_ListsThoseThatClientsAreTold(t *testing.T) {
 	require.Equal(t, []reason.Reason{
-		reason.Superseded, reason.Replaced, reason.Parked, reason.Rejected, reason.Logout, reason.Expired,
+		reason.Superseded, reason.Replaced, reason.Parked, reason.Rejected, reason.Logout, reason.Revoked, reason.Expired,
 	}, reason.WithEvent())
+}
+
+// What the guard alone can see, that another took the key above all, is not for an
+// administrator to say.
+func TestForOperator_ListsTheUsualOneFirst(t *testing.T) {
+	require.Equal(t, []reason.Reason{reason.Revoked, reason.Logout, reason.Expired, reason.MaxAge}, reason.ForOperator())
 }

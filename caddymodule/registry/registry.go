@@ -24,11 +24,15 @@
 package registry
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -136,6 +140,9 @@ type Ending struct {
 	By string
 	// For is the stream that took the key; zero if none did.
 	For StreamID
+	// Message is what the client is told in place of the reason's own message; empty:
+	// that one.
+	Message string `json:",omitempty"`
 }
 
 // Policy decides who yields when a key is full.
@@ -347,8 +354,8 @@ type Denial struct {
 	// Token is denied; with a Client, only where it comes with that client id.
 	Token, Client ID
 	// Subject is denied with all its tokens that were issued before IssuedBefore.
-	// A token that does not tell when is not denied by this. Either Token or
-	// Subject is set.
+	// A token that does not tell when is denied by this only while that is yet to
+	// come: it was issued before, then. Either Token or Subject is set.
 	Subject      ID
 	IssuedBefore time.Time
 	// Until is when the denial may be forgotten: no such token is valid any more.
@@ -417,6 +424,12 @@ type Registry interface {
 	Each(ctx context.Context, f func(Node)) error
 }
 
+// Reachable is a Registry that may lose touch with where it keeps who holds what.
+type Reachable interface {
+	// Away is why it has; nil: it has not.
+	Away() error
+}
+
 // Waiter is a refused newcomer that waits for a place.
 type Waiter interface {
 	// Free is closed when the waiter would be admitted. It is a hint: another
@@ -443,7 +456,10 @@ const (
 // Row is a stream as the Node that has it knows it.
 type Row struct {
 	Holder *Holder
+	About  About
 	State  State
+	// Node is the Name of the node.
+	Node string
 	// Events and Bytes count what was relayed.
 	Events uint64
 	Bytes  int64
@@ -452,8 +468,130 @@ type Row struct {
 	LastEvent, LastAck time.Time
 }
 
+// Opened is when the stream's header came, or, where it has not come, as for those that
+// are parked, when the request did.
+func (r *Row) Opened() time.Time { return r.Holder.opened() }
+
+func (h *Holder) opened() time.Time {
+	if h.Since.IsZero() {
+		return h.Asked
+	}
+	return h.Since
+}
+
+// About is what is known of a stream besides who holds it, for whoever looks at it. It
+// is not changed once it was given away.
+type About struct {
+	// Sub is the name of the verified user; empty: not known.
+	Sub string `json:",omitempty"`
+	// Protocol is the request's, such as HTTP/2.0.
+	Protocol string `json:",omitempty"`
+	// Path is what was asked for, without the query and without parameters of the path:
+	// tokens may be there.
+	Path string `json:",omitempty"`
+	// Labels are those that the guard gives it.
+	Labels Labels `json:",omitzero"`
+}
+
+// Labels are names with values, which have the same index. The streams of a guard share
+// the names.
+type Labels struct{ Names, Values []string }
+
+// MostLabels is how many labels a stream has at most.
+const MostLabels = 8
+
+// Value is the value of the label of that name; empty: there is none.
+func (l *Labels) Value(name string) string {
+	if i := slices.Index(l.Names, name); i >= 0 && i < len(l.Values) {
+		return l.Values[i]
+	}
+	return ""
+}
+
+// LabelValue is the value of a label as streams keep it.
+func LabelValue(text string) string { return Shorten(text, longestLabel) }
+
+// longestLabel is how many bytes a value of a label has at most.
+const longestLabel = 64
+
+// Shorten returns text, or, if it has more than most bytes, its beginning with a hash of
+// it all: texts that differ stay different.
+func Shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	const hashed = 8
+	sum := sha256.Sum256([]byte(text))
+	cut := most - len("~") - hex.EncodedLen(hashed)
+	return strings.ToValidUTF8(text[:cut], "") + "~" + hex.EncodeToString(sum[:hashed])
+}
+
+// Filter names streams by what their Rows show: those that match all of its fields that
+// are not zero. The zero Filter names none.
+type Filter struct {
+	Selector
+	// KeyPrefix, TokenPrefix and ClientPrefix are what the IDs begin with: log lines and
+	// lists show no more.
+	KeyPrefix    []byte `json:",omitempty"`
+	TokenPrefix  []byte `json:",omitempty"`
+	ClientPrefix []byte `json:",omitempty"`
+	State        State  `json:",omitempty"`
+	// Sub is the name of the verified user.
+	Sub string `json:",omitempty"`
+	// Labels have these values.
+	Labels map[string]string `json:",omitempty"`
+	// Before is later than when they were opened.
+	Before time.Time `json:",omitzero"`
+}
+
+// IsZero reports whether f names no stream.
+func (f *Filter) IsZero() bool {
+	return f.Selector.IsZero() && f.State == "" && f.Sub == "" && f.Before.IsZero() && len(f.Labels) == 0 &&
+		len(f.KeyPrefix) == 0 && len(f.TokenPrefix) == 0 && len(f.ClientPrefix) == 0
+}
+
+// Names reports whether f names a stream of h, as far as h tells. Shows tells the rest.
+func (f *Filter) Names(h *Holder) bool {
+	if f.IsZero() || !f.Selector.IsZero() && !f.Matches(h) {
+		return false
+	}
+	return bytes.HasPrefix(h.Key[:], f.KeyPrefix) && bytes.HasPrefix(h.Token[:], f.TokenPrefix) &&
+		bytes.HasPrefix(h.Client[:], f.ClientPrefix) && (f.Before.IsZero() || h.opened().Before(f.Before))
+}
+
+// Shows reports whether f names a stream of this state that is known so, as far as
+// these tell.
+func (f *Filter) Shows(state State, about *About) bool {
+	if f.State != "" && f.State != state || f.Sub != "" && f.Sub != about.Sub {
+		return false
+	}
+	for name, value := range f.Labels {
+		if about.Labels.Value(name) != value {
+			return false
+		}
+	}
+	return true
+}
+
+// Counts is how many streams there are.
+type Counts struct {
+	// Node is the Name of the node that has them.
+	Node string
+	// States counts them by their states.
+	States map[State]int
+	// Labels counts those that are live by the values of each label: of the
+	// MostValues that most have.
+	Labels map[string]map[string]int `json:",omitempty"`
+	// Others counts those that are live, and have other values of the label.
+	Others map[string]int `json:",omitempty"`
+}
+
+// MostValues is of how many values of a label streams are counted one by one.
+const MostValues = 1000
+
 // Node is what a registry, or an administrator, asks of the process that has the
-// streams. A StreamID that it does not have is ignored.
+// streams. A StreamID that it does not have is ignored. The errors of a node in this
+// process are about what is asked; others may not answer.
 type Node interface {
 	// End asks a stream to end and returns without waiting for it.
 	End(id StreamID, e Ending)
@@ -461,12 +599,15 @@ type Node interface {
 	// ends the stream if it does not. It reports whether the stream lives on: true
 	// where that cannot be told, false where the node does not have it.
 	Probe(ctx context.Context, id StreamID, within time.Duration) (lives bool)
-	// List lists streams that the selector names, in any state, as Registry.Find
-	// does holders.
-	List(sel Selector, cursor string, limit int) ([]Row, string)
-	// Notify sends an event to streams between two of their own, and returns to how
-	// many.
-	Notify(sel Selector, name, data string) int
+	// List lists streams that the filter names, in the order of their IDs, limit of them
+	// at most. A cursor is the spelling of an ID: those behind it are listed. The returned
+	// one is empty at the end. A stream that is there all the while is listed once.
+	List(ctx context.Context, f Filter, cursor string, limit int) ([]Row, string, error)
+	// Count counts the streams.
+	Count(ctx context.Context) (Counts, error)
+	// Notify sends an event to streams that the filter names, between two of their own,
+	// and returns to how many. It does not wait until they are sent.
+	Notify(ctx context.Context, f Filter, name, data string) (int, error)
 }
 
 // Opener opens the registry of a zone, which ends streams by node. Caddy guest

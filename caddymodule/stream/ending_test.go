@@ -391,6 +391,25 @@ func TestNotify_IsBounded(t *testing.T) {
 		assert.True(t, p.Stream().Notify(event))
 		assert.False(t, p.Stream().Notify(event))
 	})
+	// An event of any size goes out by itself. Each of its lines needs some bytes more.
+	serve(t, newGate(), cfg, func(p *Response, w http.ResponseWriter, _ *http.Request) {
+		sse(w, "data: too large to hold")
+		assert.True(t, p.Stream().Notify([]byte(strings.Repeat("data:\n", mostPending)+"\n")))
+		assert.False(t, p.Stream().Notify([]byte("data: x\n\n")))
+	})
+}
+
+// All streams of a crowd get the same bytes.
+func TestNotify_LeavesTheEventAsItIs(t *testing.T) {
+	cfg := testConfig
+	cfg.MaxEventSize = 4
+	event := append(make([]byte, 0, 1<<10), "data: x\n\n"...)
+	serve(t, newGate(), cfg, func(p *Response, w http.ResponseWriter, _ *http.Request) {
+		sse(w, "data: too large to hold")
+		assert.True(t, p.Stream().Notify(event))
+		assert.True(t, p.Stream().Notify([]byte("data: y\n\n")))
+	})
+	assert.Equal(t, make([]byte, 9), event[:18][9:], "behind it is somebody else's")
 }
 
 func TestNotify_NotIntoWhatItWouldSpoil(t *testing.T) {

@@ -1,17 +1,20 @@
 package stream
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
-// mostPending is how many bytes may wait for the end of an event.
+// mostPending is how many bytes may wait for the end of an event. A single event may
+// have more.
 const mostPending = 64 << 10
 
 // pending is events of an administrator's that wait to be written.
 type pending struct {
 	// mu guards the fields below it. Nothing is called with it held.
-	mu     sync.Mutex
+	mu sync.Mutex
+	// events is not written to: streams share an event that all of them get.
 	events []byte
 	// some says that there are events. It may be read without mu.
 	some atomic.Bool
@@ -19,14 +22,14 @@ type pending struct {
 	writing bool
 }
 
-// Notify writes an event, which is whole, between two of the upstream's: at once,
-// or at the next boundary. It does not wait for that, and what has not been written
-// when the stream ends is lost. It reports false if nothing can be written: the
-// stream is not live, its events cannot be told apart, or more than 64 KiB would
-// wait.
+// Notify writes an event, which is whole and not changed from now on, between two of
+// the upstream's: at once, or at the next boundary. It does not wait for that, and what
+// has not been written when the stream ends is lost. It reports false if nothing can be
+// written: the stream is neither live nor parked, its events cannot be told apart, or
+// it would wait behind others, and they would be more than 64 KiB.
 func (s *Stream) Notify(event []byte) bool {
 	r := &s.relay
-	if s.life.now() != stateLive || r.opaque {
+	if now := s.life.now(); now != stateLive && now != stateParked || r.opaque {
 		return false
 	}
 	taken, wake := r.pending.add(event)
@@ -41,10 +44,14 @@ func (s *Stream) Notify(event []byte) bool {
 func (p *pending) add(event []byte) (taken, wake bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.events)+len(event) > mostPending {
+	if len(p.events) > 0 && len(p.events)+len(event) > mostPending {
 		return false, false
 	}
-	p.events = append(p.events, event...)
+	if len(p.events) == 0 {
+		p.events = slices.Clip(event)
+	} else {
+		p.events = append(p.events, event...)
+	}
 	p.some.Store(true)
 	wake = !p.writing
 	p.writing = true

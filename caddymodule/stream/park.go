@@ -77,7 +77,8 @@ func (p *Parked) open() bool {
 	r.out.open, r.out.dirty = true, true
 	r.out.send(p.parking.Notice)
 	r.out.flush()
-	r.endHere() // if it was told to end before
+	r.sendPending() // of who was faster
+	r.endHere()     // if it was told to end before
 	return !s.life.now().over()
 }
 

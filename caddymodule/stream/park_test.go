@@ -103,6 +103,31 @@ func TestPark_EndsWhenItIsToldTo(t *testing.T) {
 	}
 }
 
+func TestPark_IsNotifiedToo(t *testing.T) {
+	rec, waiter := httptest.NewRecorder(), &fakeWaiter{free: make(chan struct{})}
+	p := Park(rec, httptest.NewRequest(http.MethodGet, "/", nil), &testConfig, Parking{
+		Notice: []byte("data: {}\n\n"), Waiter: waiter, Heartbeat: time.Hour, Return: 500 * time.Millisecond,
+	})
+	written := func() string {
+		p.stream.relay.mu.Lock()
+		defer p.stream.relay.mu.Unlock()
+		return rec.Body.String()
+	}
+	assert.True(t, p.Stream().Notify([]byte("data: early\n\n")), "its header is not out yet")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Wait()
+	}()
+	assert.Eventually(t, func() bool { return strings.HasSuffix(written(), "data: early\n\n") }, time.Minute, time.Millisecond)
+	assert.True(t, p.Stream().Notify([]byte("data: late\n\n")))
+	assert.Eventually(t, func() bool { return strings.HasSuffix(written(), "data: late\n\n") }, time.Minute, time.Millisecond)
+	close(waiter.free)
+	<-done
+	assert.Equal(t, "data: {}\n\ndata: early\n\ndata: late\n\nretry: 500\n", rec.Body.String())
+	assert.False(t, p.Stream().Notify([]byte("data: never\n\n")))
+}
+
 func TestPark_EndsWhenAWriteFails(t *testing.T) {
 	waiter := &fakeWaiter{free: make(chan struct{})}
 	sum := Park(failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), &testConfig, Parking{

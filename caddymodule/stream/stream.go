@@ -87,6 +87,8 @@ func (u *User) others() bool {
 type Terms struct {
 	// Holder is who the stream is for.
 	Holder *registry.Holder
+	// About is what a list shows of it besides.
+	About registry.About
 	// Untracked streams hold nothing, and are relayed byte for byte: their events are
 	// not told apart, and nothing is written into them.
 	Untracked bool
@@ -152,11 +154,15 @@ func (s *Stream) Renew(until time.Time) { s.care.expireAt(until) }
 // end. It is final once the handlers behind the guard have returned.
 func (s *Stream) ClientLeft() bool { return s.left.Load() }
 
+// About is what a list shows of the stream besides its holder.
+func (s *Stream) About() *registry.About { return &s.terms.About }
+
 // Row is the stream as a list shows it.
 func (s *Stream) Row() registry.Row {
 	row := registry.Row{
 		Holder:    s.terms.Holder,
-		State:     s.shown(),
+		About:     s.terms.About,
+		State:     s.State(),
 		Events:    s.relay.counts.events.Load(),
 		Bytes:     s.relay.counts.bytes.Load(),
 		LastEvent: s.care.lastEvent(),
@@ -167,7 +173,8 @@ func (s *Stream) Row() registry.Row {
 	return row
 }
 
-func (s *Stream) shown() registry.State {
+// State is how the stream stands.
+func (s *Stream) State() registry.State {
 	switch now := s.life.now(); {
 	case now == stateParked:
 		return registry.StateParked

@@ -2,10 +2,15 @@ package zone
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"iter"
+	"maps"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,6 +27,8 @@ import (
 // registry reaches them. All methods may be called concurrently.
 type Directory struct {
 	observers event.Observers
+	// node names this process to whoever looks at several.
+	node string
 	// shards have the streams by the first bits of their ids, so that going through
 	// the shards is going through the ids in order.
 	shards [directoryShards]directoryShard
@@ -34,16 +41,26 @@ const (
 
 type directoryShard struct {
 	mu sync.Mutex
-	// streams is guarded by mu. Nothing is called with it held.
+	// streams is guarded by mu. With it held, only holders, which are not changed, are
+	// looked at.
 	streams map[registry.StreamID]*stream.Stream
 }
 
 func newDirectory(observers event.Observers) *Directory {
-	d := &Directory{observers: observers}
+	d := &Directory{observers: observers, node: nodeName()}
 	for i := range d.shards {
 		d.shards[i].streams = make(map[registry.StreamID]*stream.Stream)
 	}
 	return d
+}
+
+// nodeName names this process among those of all machines, as a person would.
+func nodeName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost" // the process is told from others of this machine, at least
+	}
+	return host + ":" + strconv.Itoa(os.Getpid())
 }
 
 func shardOf(id registry.StreamID) int { return int(id[0] >> (8 - directoryBits)) }
@@ -119,19 +136,26 @@ func (d *Directory) Probe(ctx context.Context, id registry.StreamID, within time
 }
 
 // List implements registry.Node: the streams come in the order of their ids, and a
-// cursor is the last one's. What is no cursor lists nothing.
-func (d *Directory) List(sel registry.Selector, cursor string, limit int) (rows []registry.Row, next string) {
+// cursor is the last one's.
+func (d *Directory) List(
+	_ context.Context, f registry.Filter, cursor string, limit int,
+) (rows []registry.Row, next string, err error) {
 	after, ok := parseCursor(cursor)
-	if !ok || limit <= 0 {
-		return nil, ""
+	switch {
+	case !ok:
+		return nil, "", fmt.Errorf("listing streams: %q is no cursor; give what the page before came with", cursor)
+	case limit <= 0:
+		return nil, "", fmt.Errorf("listing streams: the limit is %d; ask for one at least", limit)
 	}
-	for s := range d.selected(sel, after) {
+	for s := range d.filtered(f, after) {
 		if len(rows) == limit {
-			return rows, rows[limit-1].Holder.ID.String()
+			return rows, rows[limit-1].Holder.ID.String(), nil
 		}
-		rows = append(rows, s.Row())
+		row := s.Row()
+		row.Node = d.node
+		rows = append(rows, row)
 	}
-	return rows, ""
+	return rows, "", nil
 }
 
 // parseCursor returns the id after which a list goes on.
@@ -146,38 +170,111 @@ func parseCursor(cursor string) (after registry.StreamID, ok bool) {
 	return after, err == nil
 }
 
-// Notify implements registry.Node. An event that cannot be written, since its name
-// has a line end, goes to nobody.
-func (d *Directory) Notify(sel registry.Selector, name, data string) (notified int) {
+// Notify implements registry.Node. Where several guards have streams of one response,
+// its client gets the event once.
+func (d *Directory) Notify(_ context.Context, f registry.Filter, name, data string) (notified int, err error) {
 	e, err := eventstream.Event{Name: name, Data: data}.Append(nil)
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("notifying streams: %w", err)
 	}
-	for s := range d.selected(sel, registry.StreamID{}) {
-		if s.Notify(e) {
+	var last registry.StreamID
+	for s := range d.filtered(f, registry.StreamID{}) {
+		// Streams of one response come one after the other.
+		if id := s.Holder().ID; !id.SameResponse(last) && s.Notify(e) {
 			notified++
+			last = id
 		}
 	}
-	return notified
+	return notified, nil
+}
+
+// Count implements registry.Node.
+func (d *Directory) Count(context.Context) (registry.Counts, error) {
+	c := registry.Counts{Node: d.node, States: make(map[registry.State]int)}
+	for s := range d.selected(func(*registry.Holder) bool { return true }, registry.StreamID{}) {
+		state := s.State()
+		c.States[state]++
+		if state == registry.StateLive {
+			countLabels(&c, s.About().Labels)
+		}
+	}
+	for name, values := range c.Labels {
+		if others := keepMost(values, registry.MostValues); others > 0 {
+			if c.Others == nil {
+				c.Others = make(map[string]int)
+			}
+			c.Others[name] = others
+		}
+	}
+	return c, nil
+}
+
+func countLabels(c *registry.Counts, labels registry.Labels) {
+	for i, value := range labels.Values {
+		if value == "" {
+			continue
+		}
+		name := labels.Names[i]
+		if c.Labels == nil {
+			c.Labels = make(map[string]map[string]int)
+		}
+		if c.Labels[name] == nil {
+			c.Labels[name] = make(map[string]int)
+		}
+		c.Labels[name][value]++
+	}
+}
+
+// keepMost leaves the values with the highest counts, most of them at most, and returns
+// the sum of the others.
+func keepMost(counts map[string]int, most int) (others int) {
+	if len(counts) <= most {
+		return 0
+	}
+	values := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for _, value := range values[most:] {
+		others += counts[value]
+		delete(counts, value)
+	}
+	return others
 }
 
 // all lists all streams.
 func (d *Directory) all() []*stream.Stream {
-	return slices.Collect(d.selected(registry.Selector{All: true}, registry.StreamID{}))
+	return slices.Collect(d.selected(func(*registry.Holder) bool { return true }, registry.StreamID{}))
 }
 
-// selected ranges over the streams behind after that sel names, in the order of
-// their ids. It costs the streams there are, unless sel names one.
-func (d *Directory) selected(sel registry.Selector, after registry.StreamID) iter.Seq[*stream.Stream] {
+// filtered ranges over the streams behind after that f names, in the order of their
+// ids.
+func (d *Directory) filtered(f registry.Filter, after registry.StreamID) iter.Seq[*stream.Stream] {
 	return func(yield func(*stream.Stream) bool) {
-		if !sel.ID.IsZero() {
-			if s := d.find(sel.ID); s != nil && compareIDs(sel.ID, after) > 0 && sel.Matches(s.Holder()) {
+		if !f.ID.IsZero() {
+			s := d.find(f.ID)
+			if s != nil && compareIDs(f.ID, after) > 0 && f.Names(s.Holder()) && f.Shows(s.State(), s.About()) {
 				yield(s)
 			}
 			return
 		}
+		if f.IsZero() {
+			return
+		}
+		for s := range d.selected(f.Names, after) {
+			if f.Shows(s.State(), s.About()) && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// selected ranges over the streams behind after whose holders match, in the order of
+// their ids. It costs the streams there are. No lock is held for longer than it takes to
+// look at the holders of one shard, nor while a stream is yielded.
+func (d *Directory) selected(matches func(*registry.Holder) bool, after registry.StreamID) iter.Seq[*stream.Stream] {
+	return func(yield func(*stream.Stream) bool) {
 		for i := shardOf(after); i < directoryShards; i++ {
-			for _, s := range d.shards[i].selected(&sel, after) {
+			for _, s := range d.shards[i].selected(matches, after) {
 				if !yield(s) {
 					return
 				}
@@ -186,11 +283,12 @@ func (d *Directory) selected(sel registry.Selector, after registry.StreamID) ite
 	}
 }
 
-func (sh *directoryShard) selected(sel *registry.Selector, after registry.StreamID) []*stream.Stream {
+// selected calls matches with mu held.
+func (sh *directoryShard) selected(matches func(*registry.Holder) bool, after registry.StreamID) []*stream.Stream {
 	sh.mu.Lock()
 	var found []*stream.Stream
 	for id, s := range sh.streams {
-		if compareIDs(id, after) > 0 && sel.Matches(s.Holder()) {
+		if compareIDs(id, after) > 0 && matches(s.Holder()) {
 			found = append(found, s)
 		}
 	}

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +28,10 @@ type house struct {
 	t    *testing.T
 	cfg  stream.Config
 	told []event.Event
+	// about is what is known of the streams that are opened from now on.
+	about registry.About
+	// id is that of the next stream; zero: one of its own.
+	id registry.StreamID
 }
 
 func inZone(t *testing.T, test func(*testing.T, *house)) {
@@ -62,7 +67,7 @@ type guest struct {
 // open opens a stream of key, which sends one event and lives until it ends.
 func (h *house) open(key string) *guest {
 	g := &guest{house: h, rec: httptest.NewRecorder(), done: make(chan struct{})}
-	g.holder = registry.Holder{ID: registry.NewStreamID(), Key: id(key), Addr: key}
+	g.holder = registry.Holder{ID: cmp.Or(h.id, registry.NewStreamID()), Key: id(key), Addr: key, Since: time.Now()}
 	r := httptest.NewRequestWithContext(h.t.Context(), http.MethodGet, "/", nil)
 	g.response.Init(g.rec, r, g, &h.cfg)
 	go func() {
@@ -82,6 +87,7 @@ func (h *house) open(key string) *guest {
 func (g *guest) Judge(int, http.Header) stream.Verdict {
 	g.house.Enter(g.response.NewStream(stream.Terms{
 		Holder: &g.holder,
+		About:  g.house.about,
 		Notice: func(dst []byte, e registry.Ending, _ string) []byte {
 			return fmt.Appendf(dst, "data: %s\n\n", e.Reason)
 		},
@@ -157,7 +163,8 @@ func TestDirectory_ListsInPages(t *testing.T) {
 		var got []registry.StreamID
 		pages, cursor := 0, ""
 		for {
-			rows, next := h.Streams.List(registry.Selector{Key: id("a")}, cursor, 7)
+			rows, next, err := h.Streams.List(t.Context(), of(registry.Selector{Key: id("a")}), cursor, 7)
+			require.NoError(t, err)
 			for _, row := range rows {
 				require.Equal(t, registry.StateLive, row.State)
 				require.EqualValues(t, 1, row.Events)
@@ -171,30 +178,120 @@ func TestDirectory_ListsInPages(t *testing.T) {
 		require.Equal(t, want, got)
 		require.Equal(t, 8, pages)
 
-		all, next := h.Streams.List(registry.Selector{All: true}, "", 1000)
+		all, next, err := h.Streams.List(t.Context(), of(registry.Selector{All: true}), "", 1000)
+		require.NoError(t, err)
 		require.Len(t, all, 100)
 		require.Empty(t, next)
-		one, _ := h.Streams.List(registry.Selector{ID: want[3]}, "", 10)
+		one, _, _ := h.Streams.List(t.Context(), of(registry.Selector{ID: want[3]}), "", 10)
 		require.Len(t, one, 1)
 		for _, none := range []registry.Selector{{}, {Key: id("c")}, {ID: want[3], Key: id("b")}} {
-			rows, _ := h.Streams.List(none, "", 10)
+			rows, _, err := h.Streams.List(t.Context(), of(none), "", 10)
+			require.NoError(t, err)
 			require.Empty(t, rows)
 		}
-		rows, next := h.Streams.List(registry.Selector{All: true}, "no cursor", 10)
-		require.Empty(t, rows)
-		require.Empty(t, next)
+		_, _, err = h.Streams.List(t.Context(), of(registry.Selector{All: true}), "no cursor", 10)
+		require.ErrorContains(t, err, `"no cursor" is no cursor`)
+		_, _, err = h.Streams.List(t.Context(), of(registry.Selector{All: true}), "", 0)
+		require.ErrorContains(t, err, "the limit is 0")
 	})
+}
+
+// of is the filter of nothing but a selector.
+func of(sel registry.Selector) registry.Filter { return registry.Filter{Selector: sel} }
+
+func TestDirectory_FiltersByWhatRowsShow(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		h.about = registry.About{Sub: "alice", Labels: registry.Labels{Names: []string{"room", "plan"}, Values: []string{"one", ""}}}
+		a := h.open("a")
+		<-time.After(time.Minute)
+		h.about = registry.About{Sub: "bob", Labels: registry.Labels{Names: []string{"room", "plan"}, Values: []string{"two", "free"}}}
+		b := h.open("b")
+		key := id("a")
+		for name, test := range map[string]struct {
+			filter registry.Filter
+			want   []*guest
+		}{
+			"nothing":              {},
+			"state":                {registry.Filter{State: registry.StateLive}, []*guest{a, b}},
+			"another state":        {registry.Filter{State: registry.StateParked}, nil},
+			"user":                 {registry.Filter{Sub: "bob"}, []*guest{b}},
+			"label":                {registry.Filter{Labels: map[string]string{"room": "one"}}, []*guest{a}},
+			"labels":               {registry.Filter{Labels: map[string]string{"room": "two", "plan": "free"}}, []*guest{b}},
+			"labels of several":    {registry.Filter{Labels: map[string]string{"room": "one", "plan": "free"}}, nil},
+			"label that is not":    {registry.Filter{Labels: map[string]string{"mode": "x"}}, nil},
+			"beginning of the key": {registry.Filter{KeyPrefix: key[:8]}, []*guest{a}},
+			"age":                  {registry.Filter{Before: time.Now().Add(-time.Second)}, []*guest{a}},
+			"one of another user":  {registry.Filter{Selector: registry.Selector{ID: a.holder.ID}, Sub: "bob"}, nil},
+			"one":                  {registry.Filter{Selector: registry.Selector{ID: a.holder.ID}}, []*guest{a}},
+		} {
+			rows, _, err := h.Streams.List(t.Context(), test.filter, "", 10)
+			require.NoError(t, err)
+			var got, want []registry.StreamID
+			for _, row := range rows {
+				got = append(got, row.Holder.ID)
+				require.NotEmpty(t, row.Node)
+			}
+			for _, g := range test.want {
+				want = append(want, g.holder.ID)
+			}
+			require.ElementsMatch(t, want, got, name)
+		}
+	})
+}
+
+func TestDirectory_CountsByStateAndLabel(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		for _, room := range []string{"one", "two", "one", ""} {
+			h.about.Labels = registry.Labels{Names: []string{"room"}, Values: []string{room}}
+			h.open(room)
+		}
+		c, err := h.Streams.Count(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, map[registry.State]int{registry.StateLive: 4}, c.States)
+		require.Equal(t, map[string]map[string]int{"room": {"one": 2, "two": 1}}, c.Labels)
+		require.Empty(t, c.Others)
+	})
+}
+
+func TestKeepMost_SumsUpTheRest(t *testing.T) {
+	counts := map[string]int{"a": 1, "b": 5, "c": 3, "d": 1}
+	require.Equal(t, 2, keepMost(counts, 2))
+	require.Equal(t, map[string]int{"b": 5, "c": 3}, counts)
+	require.Zero(t, keepMost(counts, 2))
 }
 
 func TestDirectory_NotifiesBetweenEvents(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
 		g, other := h.open("a"), h.open("b")
-		require.Equal(t, 1, h.Streams.Notify(registry.Selector{Key: id("a")}, "MAINTENANCE", "at\nnoon"))
+		n, err := h.Streams.Notify(t.Context(), of(registry.Selector{Key: id("a")}), "MAINTENANCE", "at\nnoon")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
 		synctest.Wait()
-		require.Zero(t, h.Streams.Notify(registry.Selector{All: true}, "two\nlines", ""), "that is no event's name")
-		require.Zero(t, h.Streams.Notify(registry.Selector{}, "MAINTENANCE", "at noon"), "nobody is named")
+		_, err = h.Streams.Notify(t.Context(), of(registry.Selector{All: true}), "two\nlines", "x")
+		require.Error(t, err, "that is no event's name")
+		n, err = h.Streams.Notify(t.Context(), registry.Filter{}, "MAINTENANCE", "at noon")
+		require.NoError(t, err)
+		require.Zero(t, n, "nobody is named")
 		require.Equal(t, "data: hello\n\nevent: MAINTENANCE\ndata: at\ndata: noon\n\n", g.rec.Body.String())
 		require.Equal(t, "data: hello\n\n", other.rec.Body.String())
+	})
+}
+
+// Guards that stand one behind the other have a stream each, and write to one client.
+func TestDirectory_NotifiesAResponseOnce(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		outer := h.open("a")
+		h.id = outer.holder.ID.Nth(1)
+		inner := h.open("b")
+		n, err := h.Streams.Notify(t.Context(), of(registry.Selector{All: true}), "HI", "you")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		synctest.Wait()
+		require.Contains(t, outer.rec.Body.String(), "HI")
+		require.NotContains(t, inner.rec.Body.String(), "HI")
+		n, err = h.Streams.Notify(t.Context(), of(registry.Selector{Key: id("b")}), "HI", "you")
+		require.NoError(t, err)
+		require.Equal(t, 1, n, "the key of either guard names it")
 	})
 }
 

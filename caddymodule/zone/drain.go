@@ -72,7 +72,7 @@ func (z *Zone) Drain(d Drain, logger *zap.Logger) {
 // endParked ends those at once that only wait, and returns the others.
 func endParked(streams []*stream.Stream) (others []*stream.Stream) {
 	return slices.DeleteFunc(streams, func(s *stream.Stream) bool {
-		parked := s.Row().State == registry.StateParked
+		parked := s.State() == registry.StateParked
 		if parked {
 			s.End(registry.Ending{Reason: reason.Shutdown})
 		}

@@ -42,6 +42,8 @@ type Zone struct {
 	Returns *conflict.Returns
 	// Audit counts what happens to contested keys.
 	Audit *conflict.Audit
+	// Feed hands what happens on to whoever listens.
+	Feed *event.Feed
 	// Nesting knows behind which guards others stand.
 	Nesting *Nesting
 	// Wheel looks after the streams.
@@ -60,6 +62,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zon
 		Returns: conflict.NewReturns(),
 		Audit:   conflict.NewAudit(),
 		Held:    due.NewSet[registry.ID](maxHeld),
+		Feed:    event.NewFeed(name),
 		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}

@@ -40,7 +40,7 @@ type judged struct {
 // Damped, but not before Entombed. Where two asks are for the same key, they do not
 // count against each other.
 func (r *Registry) Admit(
-	_ context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
+	ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
 ) ([]registry.Admission, error) {
 	for i := range asks {
 		if asks[i].Holder.Key.IsZero() {
@@ -54,7 +54,7 @@ func (r *Registry) Admit(
 	refused, suspects := c.decide()
 	r.unlock(set)
 	if refused >= 0 {
-		answers[refused].Suspects = suspects.choose(r)
+		answers[refused].Suspects = suspects.choose(ctx, r)
 	}
 	if phase != registry.Reserve {
 		for i := range answers {

@@ -246,7 +246,9 @@ func BenchmarkRejected_2000Holders(b *testing.B) {
 }
 
 // List lists nothing: what a node's list costs is the node's.
-func (deaf) List(registry.Selector, string, int) ([]registry.Row, string) { return nil, "" }
+func (deaf) List(context.Context, registry.Filter, string, int) ([]registry.Row, string, error) {
+	return nil, "", nil
+}
 
 const benchDenials = 100_000
 

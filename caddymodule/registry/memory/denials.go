@@ -55,7 +55,7 @@ func (d *denials) name(h *registry.Holder) bool {
 		d.tokens.deny(party{id: h.Token}, h, d.now) ||
 		!d.clients.empty() && !h.Token.IsZero() && !h.Client.IsZero() &&
 			d.clients.deny(party{h.Token, h.Client}, h, d.now) ||
-		!d.subjects.empty() && !h.Subject.IsZero() && !h.IssuedAt.IsZero() &&
+		!d.subjects.empty() && !h.Subject.IsZero() &&
 			d.subjects.deny(party{id: h.Subject}, h, d.now)
 }
 
@@ -180,9 +180,13 @@ func (d *denial) of() party { return d.due.Key }
 type party struct{ id, client registry.ID }
 
 // inForce tells whether the denial, which names the party of h, is in force for
-// its token.
+// its token. One that does not tell when it was issued was by now.
 func (d *denial) inForce(h *registry.Holder, now time.Time) bool {
-	return now.Before(d.until) && (d.issuedBefore.IsZero() || h.IssuedAt.Before(d.issuedBefore))
+	issued := h.IssuedAt
+	if issued.IsZero() {
+		issued = now
+	}
+	return now.Before(d.until) && (d.issuedBefore.IsZero() || issued.Before(d.issuedBefore))
 }
 
 // extend makes d deny all that n does too.

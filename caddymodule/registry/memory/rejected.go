@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"context"
 	"slices"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -50,13 +51,16 @@ func (n *newcomer) suspects() (s suspects) {
 // choose returns at most registry.MostSuspects: those whose clients have been
 // silent for longest, as the node knows, then the oldest. It is called with no lock
 // held.
-func (s suspects) choose(r *Registry) []registry.StreamID {
+func (s suspects) choose(ctx context.Context, r *Registry) []registry.StreamID {
 	if len(s) <= registry.MostSuspects {
 		return s
 	}
 	var rows []registry.Row
 	for _, id := range s {
-		page, _ := r.node.List(registry.Selector{ID: id}, "", 1)
+		page, _, err := r.node.List(ctx, registry.Filter{Selector: registry.Selector{ID: id}}, "", 1)
+		if err != nil {
+			continue // the oldest are taken
+		}
 		for _, row := range page {
 			if row.State == registry.StateLive && !row.LastAck.IsZero() {
 				rows = append(rows, row)

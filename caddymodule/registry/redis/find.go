@@ -326,7 +326,10 @@ func (r *Registry) suspects(m rueidis.RedisMessage) (chosen []registry.StreamID,
 	}
 	var rows []registry.Row
 	for _, id := range own[:min(len(own), mostAsked)] {
-		page, _ := r.node.List(registry.Selector{ID: id}, "", 1)
+		page, _, err := r.node.List(r.ctx, registry.Filter{Selector: registry.Selector{ID: id}}, "", 1)
+		if err != nil {
+			continue // the oldest are taken
+		}
 		for _, row := range page {
 			if row.State == registry.StateLive && !row.LastAck.IsZero() {
 				rows = append(rows, row)

@@ -308,17 +308,28 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			require.Empty(t, a.holders(t))
 		}},
 		{"ANodeIsAskedAboutItsStreams", func(t *testing.T, a, b site) {
-			row := registry.Row{Holder: anon("a"), State: registry.StateLive, Events: 7, LastAck: time.Now().Round(0)}
+			row := registry.Row{
+				Holder: anon("a"), State: registry.StateLive, Node: "a:1", Events: 7, LastAck: time.Now().Round(0),
+				About: registry.About{Sub: "ann", Path: "/events", Labels: registry.Labels{Names: []string{"room"}, Values: []string{"one"}}},
+			}
 			a.node.Show(nil, row)
 			var nodes []registry.Node
 			require.NoError(t, b.Each(t.Context(), func(n registry.Node) { nodes = append(nodes, n) }))
 			require.Len(t, nodes, 2)
 			require.True(t, nodes[1].Probe(t.Context(), row.Holder.ID, time.Second))
-			rows, next := nodes[1].List(registry.Selector{All: true}, "", 10)
+			all := registry.Filter{Selector: registry.Selector{All: true}, KeyPrefix: row.Holder.Key[:8]}
+			rows, next, err := nodes[1].List(t.Context(), all, "", 10)
+			require.NoError(t, err)
 			require.Empty(t, next)
+			_, err = nodes[1].Count(t.Context())
+			require.NoError(t, err)
+			_, err = nodes[1].Notify(t.Context(), all, "HI", "you")
+			require.NoError(t, err)
 			require.Len(t, rows, 1)
 			requireSame(t, row.Holder, rows[0].Holder, "it is told whole")
 			require.Equal(t, uint64(7), rows[0].Events)
+			require.Equal(t, row.About, rows[0].About)
+			require.Equal(t, "a:1", rows[0].Node)
 			require.True(t, row.LastAck.Equal(rows[0].LastAck))
 			nodes[1].End(row.Holder.ID, registry.Ending{Reason: reason.Dead})
 			require.Equal(t, reason.Dead, a.requireEnded(t, row.Holder, soon).Reason)

@@ -40,6 +40,7 @@ type question struct {
 	From     []byte
 	What     string
 	Selector registry.Selector `json:",omitzero"`
+	Filter   registry.Filter   `json:",omitzero"`
 	Ending   registry.Ending   `json:",omitzero"`
 	ID       registry.StreamID `json:",omitzero"`
 	Within   time.Duration     `json:",omitempty"`
@@ -58,6 +59,7 @@ type reaction struct {
 	Cursor  string             `json:",omitempty"`
 	Holders []*registry.Holder `json:",omitempty"`
 	Rows    []registry.Row     `json:",omitempty"`
+	Counts  registry.Counts    `json:",omitzero"`
 	// Departing has the tickets of those that were ended and have yet to depart.
 	Departing []ticket `json:",omitempty"`
 }
@@ -68,6 +70,7 @@ const (
 	askFind   = "find"
 	askProbe  = "probe"
 	askList   = "list"
+	askCount  = "count"
 	askNotify = "notify"
 
 	// mostRows is how many rows, or holders, one answer has at most.
@@ -205,6 +208,13 @@ func (ps *peers) answer(r *Registry, body string) {
 	}
 }
 
+// fail has the answer say what went wrong, if anything.
+func (a *reaction) fail(err error) {
+	if err != nil {
+		a.Error = err.Error()
+	}
+}
+
 func (r *Registry) react(q *question) (a reaction) {
 	ctx := r.ctx
 	switch q.What {
@@ -234,9 +244,17 @@ func (r *Registry) react(q *question) (a reaction) {
 		defer cancel()
 		a.Lives = r.node.Probe(ctx, q.ID, q.Within)
 	case askList:
-		a.Rows, a.Cursor = r.node.List(q.Selector, q.Cursor, min(q.Limit, mostRows))
+		var err error
+		a.Rows, a.Cursor, err = r.node.List(ctx, q.Filter, q.Cursor, min(q.Limit, mostRows))
+		a.fail(err)
+	case askCount:
+		var err error
+		a.Counts, err = r.node.Count(ctx)
+		a.fail(err)
 	case askNotify:
-		a.Count = r.node.Notify(q.Selector, q.Name, q.Data)
+		var err error
+		a.Count, err = r.node.Notify(ctx, q.Filter, q.Name, q.Data)
+		a.fail(err)
 	default:
 		a.Error = fmt.Sprintf("node %s does not know the question %q; are all nodes of one version?", r.name(), q.What)
 	}
@@ -348,21 +366,30 @@ func (p *peer) Probe(ctx context.Context, id registry.StreamID, within time.Dura
 }
 
 // List implements registry.Node.
-func (p *peer) List(sel registry.Selector, cursor string, limit int) ([]registry.Row, string) {
-	a, err := p.ask(p.r.ctx, question{What: askList, Selector: sel, Cursor: cursor, Limit: limit}, p.r.options.Timeout)
-	if err != nil {
-		p.r.options.Logger.Warn("listing streams of another node", zap.String("zone", p.r.zone), zap.Error(err))
-	}
-	return a.Rows, a.Cursor
+func (p *peer) List(ctx context.Context, f registry.Filter, cursor string, limit int) ([]registry.Row, string, error) {
+	a, err := p.inquire(ctx, question{What: askList, Filter: f, Cursor: cursor, Limit: limit})
+	return a.Rows, a.Cursor, err
+}
+
+// Count implements registry.Node.
+func (p *peer) Count(ctx context.Context) (registry.Counts, error) {
+	a, err := p.inquire(ctx, question{What: askCount})
+	return a.Counts, err
 }
 
 // Notify implements registry.Node.
-func (p *peer) Notify(sel registry.Selector, name, data string) int {
-	a, err := p.ask(p.r.ctx, question{What: askNotify, Selector: sel, Name: name, Data: data}, p.r.options.Timeout)
+func (p *peer) Notify(ctx context.Context, f registry.Filter, name, data string) (int, error) {
+	a, err := p.inquire(ctx, question{What: askNotify, Filter: f, Name: name, Data: data})
+	return a.Count, err
+}
+
+// inquire is ask for an administrator, who wants to know which node has not answered.
+func (p *peer) inquire(ctx context.Context, q question) (reaction, error) {
+	a, err := p.ask(ctx, q, p.r.options.Timeout)
 	if err != nil {
-		p.r.options.Logger.Warn("notifying streams of another node", zap.String("zone", p.r.zone), zap.Error(err))
+		return reaction{}, fmt.Errorf("asking node %s: %w", p.name(), err)
 	}
-	return a.Count
+	return a, nil
 }
 
 var _ registry.Node = (*peer)(nil)

@@ -729,7 +729,11 @@ func (m *model) denied(h *registry.Holder, now time.Time) bool {
 		case !d.Token.IsZero():
 			return d.Token == h.Token && (d.Client.IsZero() || d.Client == h.Client)
 		default:
-			return d.Subject == h.Subject && !h.IssuedAt.IsZero() && h.IssuedAt.Before(d.IssuedBefore)
+			issued := h.IssuedAt
+			if issued.IsZero() {
+				issued = now
+			}
+			return d.Subject == h.Subject && issued.Before(d.IssuedBefore)
 		}
 	})
 }

@@ -1,9 +1,9 @@
 package registrytest
 
 import (
+	"bytes"
 	"context"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -68,23 +68,29 @@ func (n *FakeNode) Probe(context.Context, registry.StreamID, time.Duration) bool
 
 // List lists the rows that Show was given. A page has three of them at most, so that
 // whoever needs all must turn it.
-func (n *FakeNode) List(sel registry.Selector, cursor string, limit int) ([]registry.Row, string) {
+func (n *FakeNode) List(_ context.Context, f registry.Filter, cursor string, limit int) ([]registry.Row, string, error) {
 	n.mu.Lock()
 	onList, rows := n.onList, slices.Clone(n.rows)
 	n.mu.Unlock()
 	if onList != nil {
 		onList()
 	}
-	rows = slices.DeleteFunc(rows, func(r registry.Row) bool { return !sel.Matches(r.Holder) })
-	from, _ := strconv.Atoi(cursor)
-	to := from + min(limit, 3)
-	if to >= len(rows) {
-		return rows[from:], ""
+	rows = slices.DeleteFunc(rows, func(r registry.Row) bool {
+		return !f.Names(r.Holder) || r.Holder.ID.String() <= cursor
+	})
+	slices.SortFunc(rows, func(a, b registry.Row) int { return bytes.Compare(a.Holder.ID[:], b.Holder.ID[:]) })
+	if limit = min(limit, 3); limit < len(rows) {
+		return rows[:limit], rows[limit-1].Holder.ID.String(), nil
 	}
-	return rows[from:to], strconv.Itoa(to)
+	return rows, "", nil
 }
 
 // Notify reaches nobody.
-func (n *FakeNode) Notify(registry.Selector, string, string) int { return 0 }
+func (n *FakeNode) Notify(context.Context, registry.Filter, string, string) (int, error) {
+	return 0, nil
+}
+
+// Count counts nobody.
+func (n *FakeNode) Count(context.Context) (registry.Counts, error) { return registry.Counts{}, nil }
 
 var _ registry.Node = (*FakeNode)(nil)

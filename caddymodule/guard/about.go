@@ -1,0 +1,64 @@
+package guard
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// Label is a name with a value that each stream has for itself.
+type Label struct {
+	Name string
+	// Value has placeholders, which are replaced when the stream opens.
+	Value string
+}
+
+// longestPath is how many bytes of its path a stream keeps.
+const longestPath = 256
+
+// about is what lists show of the request's stream. It is asked for when the stream
+// opens, or is parked.
+func (q *request) about() registry.About {
+	a := registry.About{
+		Protocol: q.r.Proto,
+		Path:     registry.Shorten(identity.WithoutParameters(q.env.Path()), longestPath),
+		Labels:   registry.Labels{Names: q.guard.labelNames},
+	}
+	if q.verified() {
+		a.Sub = q.claims.Sub
+	}
+	if len(a.Labels.Names) > 0 {
+		a.Labels.Values = make([]string, len(a.Labels.Names))
+	}
+	for i, l := range q.guard.Labels {
+		a.Labels.Values[i] = q.label(l)
+	}
+	return a
+}
+
+// label is the value of a label. A token is none: lists show labels as they are.
+func (q *request) label(l Label) string {
+	value := strings.ToValidUTF8(strings.TrimSpace(q.env.Expand(l.Value, q.placeholder)), "\uFFFD")
+	if q.credentials.Shows(value) {
+		if q.guard.lines.may("a token as a label", time.Hour) {
+			q.guard.Logger.Warn("a label's value holds the request's token, and is left empty: lists would show it; use {sse_guard.token}, a hash",
+				q.guard.zoneField(), zap.String("label", l.Name))
+		}
+		return ""
+	}
+	return registry.LabelValue(value)
+}
+
+// namesOf are the names of labels, which the streams of a guard share.
+func namesOf(labels []Label) []string {
+	var names []string
+	for _, l := range labels {
+		names = append(names, l.Name)
+	}
+	return slices.Clip(names)
+}

@@ -1,0 +1,190 @@
+package steer
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// Happened is the data of an event of GET events, whose name is that of the event.
+type Happened struct {
+	Time time.Time `json:"time"`
+	Zone string    `json:"zone"`
+	// Event is admitted, untracked, superseded, rejected, damped, entombed, ended or
+	// logout.
+	Event event.What `json:"event"`
+	Party
+	// Subject is the name of the verified user; left out: not known.
+	Subject string `json:"subject,omitempty"`
+	// By is the newcomer that superseded the stream.
+	By *Party `json:"by,omitempty"`
+	// Reason is why a stream has ended, or stays away.
+	Reason reason.Reason `json:"reason,omitempty"`
+	// Cause is why a stream is untracked.
+	Cause event.UntrackedCause `json:"cause,omitempty"`
+	// AgeSeconds, Events and Bytes are those of a stream that has ended.
+	AgeSeconds *float64 `json:"age_seconds,omitempty"`
+	Events     *uint64  `json:"events,omitempty"`
+	Bytes      *int64   `json:"bytes,omitempty"`
+	// Streams is how many a logout has ended.
+	Streams *int `json:"streams,omitempty"`
+}
+
+// Party is a stream, or a request for one, in the terms of Stream.
+type Party struct {
+	ID       string `json:"id,omitempty"`
+	Key      string `json:"key,omitempty"`
+	Token    string `json:"token,omitempty"`
+	Client   string `json:"client,omitempty"`
+	RemoteIP string `json:"remote_ip,omitempty"`
+}
+
+func partyOf(h *registry.Holder) Party {
+	if h == nil {
+		return Party{}
+	}
+	p := Party{Key: short(h.Key), Token: short(h.Token), Client: short(h.Client), RemoteIP: h.Addr}
+	if !h.ID.IsZero() {
+		p.ID = h.ID.String()
+	}
+	return p
+}
+
+func happened(e event.Entry) Happened {
+	h := Happened{
+		Time: e.Time.UTC(), Zone: e.Zone, Event: e.What, Party: partyOf(e.Stream),
+		Subject: e.Sub, Reason: e.Reason, Cause: e.Cause,
+	}
+	if e.By != nil {
+		by := partyOf(e.By)
+		h.By = &by
+	}
+	switch e.What {
+	case event.WhatEnded:
+		age := seconds(e.Age)
+		h.AgeSeconds, h.Events, h.Bytes = &age, &e.Events, &e.Bytes
+	case event.WhatLogout:
+		h.Streams = &e.Streams
+	}
+	return h
+}
+
+const (
+	// mostReaders is how many read the feed at the same time.
+	mostReaders = 32
+	// mostWaiting is how many entries wait for a reader until it is dropped.
+	mostWaiting = 1024
+	// feedHeartbeat is the time between comments, by which it shows that a reader is gone.
+	feedHeartbeat = 15 * time.Second
+	// writeTimeout is how long a reader may take nothing in. Caddy waits twice as long for
+	// the requests of its admin endpoint when it stops.
+	writeTimeout = 5 * time.Second
+)
+
+// stopping returns what is closed when the server of r shuts down: it waits for its
+// requests.
+func (a *API) stopping(r *http.Request) <-chan struct{} {
+	a.listen.Do(func() {
+		a.stops = make(chan struct{})
+		if srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
+			srv.RegisterOnShutdown(func() { close(a.stops) })
+		}
+	})
+	return a.stops
+}
+
+// events answers GET events: an event stream of what happens from now on. It ends when
+// the server does, on each reload of its configuration; EventSource comes back by
+// itself.
+func (a *API) events(w http.ResponseWriter, r *http.Request) error {
+	values, err := noQuery(r, "zone")
+	if err != nil {
+		return err
+	}
+	zones, err := a.zones(values.Get("zone"))
+	if err != nil {
+		return err
+	}
+	if a.readers.Add(1) > mostReaders {
+		a.readers.Add(-1)
+		return &problem{Status: http.StatusServiceUnavailable, Title: "Too many read the events", Detail: "Close another reader, or try again later."}
+	}
+	defer a.readers.Add(-1)
+	l := event.NewListener(mostWaiting)
+	for _, z := range zones {
+		z.Feed.Join(l)
+	}
+	defer func() {
+		for _, z := range zones {
+			z.Feed.Leave(l)
+		}
+	}()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	out := feedWriter{w: w, rc: http.NewResponseController(w)}
+	if out.send(nil) != nil {
+		return nil // its reader is gone
+	}
+	out.relay(l, r.Context().Done(), a.stopping(r))
+	return nil
+}
+
+// feedWriter writes to one reader.
+type feedWriter struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+// relay writes what l gets, until the reader has left, or is too slow, or the server
+// stops.
+func (f *feedWriter) relay(l *event.Listener, left, stops <-chan struct{}) {
+	beat := time.NewTicker(feedHeartbeat)
+	defer beat.Stop()
+	for {
+		var err error
+		select {
+		case e := <-l.Entries():
+			err = f.entry(e)
+		case <-beat.C:
+			err = f.send(eventstream.AppendComment(nil, ""))
+		case <-l.Slow():
+			b, _ := eventstream.Event{Name: "dropped", Data: `{"event":"dropped"}`}.Append(nil)
+			_ = f.send(b) // it may have stopped reading
+			return
+		case <-left:
+			return
+		case <-stops:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (f *feedWriter) entry(e event.Entry) error {
+	data, err := json.Marshal(happened(e))
+	if err != nil {
+		return err
+	}
+	b, err := eventstream.Event{Name: string(e.What), Data: string(data)}.Append(nil)
+	if err != nil {
+		return err
+	}
+	return f.send(b)
+}
+
+// send writes b, and flushes.
+func (f *feedWriter) send(b []byte) error {
+	// Not all writers know deadlines; those of servers do.
+	_ = f.rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := f.w.Write(b); err != nil {
+		return err
+	}
+	return f.rc.Flush()
+}

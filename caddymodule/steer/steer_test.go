@@ -1,0 +1,411 @@
+package steer
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
+)
+
+// Edits of a stream.
+
+func labelled(room string) func(*guest) {
+	return func(g *guest) {
+		g.about.Labels = registry.Labels{Names: []string{"plan", "room"}, Values: []string{"", registry.LabelValue(room)}}
+	}
+}
+
+func verified(sub string) func(*guest) {
+	return func(g *guest) {
+		g.holder.Subject, g.about.Sub = registry.ID(identity.HashOfSubject("", sub)), sub
+	}
+}
+
+func opened(ago time.Duration) func(*guest) {
+	return func(g *guest) { g.holder.Since = time.Now().Add(-ago) }
+}
+
+func untracked(g *guest) { g.untracked = true }
+
+func TestStreams_ShowsWhatIsKnown(t *testing.T) {
+	s := newSite(t, "default")
+	z := s.zones[0]
+	g := s.open(z, "a", labelled("one"), verified("alice"), opened(time.Minute), func(g *guest) {
+		g.about.Protocol, g.about.Path = "HTTP/2.0", "/events"
+		g.holder.Client = hash("client")
+	})
+	page := s.list("")
+	require.Len(t, page.Streams, 1)
+	require.Empty(t, page.Next)
+	got := page.Streams[0]
+	require.InDelta(t, 60, got.AgeSeconds, 30)
+	require.WithinDuration(t, time.Now().Add(-time.Minute), got.Since, 30*time.Second)
+	require.WithinDuration(t, time.Now(), got.LastEventAt, time.Minute)
+	require.NotEmpty(t, got.Node)
+	got.AgeSeconds, got.Since, got.LastEventAt, got.Node = 0, time.Time{}, time.Time{}, ""
+	require.Equal(t, Stream{
+		ID: g.id(), Zone: "default", State: registry.StateLive,
+		Key: identity.Hash(g.holder.Key).Short(), Token: identity.Hash(g.holder.Token).Short(), Client: identity.Hash(g.holder.Client).Short(),
+		Subject: "alice", Events: 1, Bytes: 13, RemoteIP: "192.0.2.1", Protocol: "HTTP/2.0", Path: "/events",
+		Labels: map[string]string{"room": "one"},
+	}, got)
+}
+
+// The members of a stream are those that are documented.
+func TestStreams_SchemaIsWhatIsDocumented(t *testing.T) {
+	s := newSite(t, "default")
+	s.open(s.zones[0], "", untracked)
+	body := s.do(http.MethodGet, "streams", "").body
+	for _, member := range []string{`{"streams":[{"id":"`, `"zone":"default"`, `"state":"untracked"`, `"since":"`, `"age_seconds":`, `"events":`, `"bytes":`, `"remote_ip":`, `"node":"`, `"protocol":`, `"path":`, `"labels":{}`} {
+		require.Contains(t, body, member)
+	}
+	require.NotContains(t, body, `"token"`)
+	require.NotContains(t, body, `"subject"`)
+	require.Equal(t, "{\"streams\":[]}\n", newSite(t).do(http.MethodGet, "streams", "").body)
+	require.Equal(t, "{\"streams\":[]}\n", s.do(http.MethodGet, "streams?state=live", "").body)
+}
+
+func TestStreams_Filters(t *testing.T) {
+	s := newSite(t, "default", "shop")
+	z := s.zones[0]
+	long := strings.Repeat("long", 30)
+	a := s.open(z, "a", labelled("one"), opened(time.Hour))
+	b := s.open(z, "b", labelled(long), verified("bob"))
+	c := s.open(z, "", untracked, labelled("one"))
+	d := s.open(s.zones[1], "d", func(g *guest) { g.holder.Client = hash("client d") })
+	for query, want := range map[string][]*guest{
+		"":                               {a, b, c, d},
+		"zone=default":                   {a, b, c},
+		"state=live":                     {a, b, d},
+		"state=untracked":                {c},
+		"state=parked":                   {},
+		"subject=bob":                    {b},
+		"subject=alice":                  {},
+		"label.room=one":                 {a, c},
+		"label.room=one&state=live":      {a},
+		"label.room=" + long:             {b},
+		"label.plan=one":                 {},
+		"older_than=10m":                 {a},
+		"id=" + a.id():                   {a},
+		"id=" + a.id() + "&zone=shop":    {},
+		"key=" + short(b.holder.Key):     {b},
+		"token=" + short(a.holder.Token): {a},
+		"token=" + identity.HashPart(identity.Hash(a.holder.Token)): {a},
+		"client=" + short(d.holder.Client):                          {d},
+		"client=" + strings.Repeat("00", 8):                         {a, b, c},
+	} {
+		require.ElementsMatch(t, idsOf(want...), ids(s.list(query)), query)
+	}
+}
+
+func TestStreams_PagesListEachStreamOnce(t *testing.T) {
+	s := newSite(t, "default", "shop")
+	var want []*guest
+	for i := range 25 {
+		want = append(want, s.open(s.zones[i%2], fmt.Sprint(i)))
+	}
+	require.Len(t, s.list("zone=default&limit=13").Streams, 13)
+	require.Empty(t, s.list("zone=default&limit=13").Next)
+	require.NotEmpty(t, s.list("zone=default&limit=12").Next)
+	var got []string
+	cursor, pages := "", 0
+	for ; ; pages++ {
+		page := s.list("limit=4&cursor=" + cursor)
+		require.LessOrEqual(t, len(page.Streams), 4)
+		got = append(got, ids(page)...)
+		if pages == 2 { // of those that come and go meanwhile, any may be listed
+			s.open(s.zones[0], "late")
+		}
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	require.GreaterOrEqual(t, pages, 6)
+	require.True(t, slices.IsSorted(got))
+	require.Len(t, slices.Compact(slices.Clone(got)), len(got))
+	for _, g := range want {
+		require.Contains(t, got, g.id())
+	}
+}
+
+// elsewhere makes the first zone one of two nodes, and returns the zone of the other.
+func (s *site) elsewhere(more ...registry.Node) *zone.Zone {
+	other := s.newZone("default", func(n registry.Node) registry.Registry { return memory.New(n) })
+	s.zones[0] = s.newZone("default", func(n registry.Node) registry.Registry {
+		return &nodes{Registry: memory.New(n), others: append([]registry.Node{other.Streams}, more...)}
+	})
+	return other
+}
+
+func TestNodes_AreAllAsked(t *testing.T) {
+	s := newSite(t, "default")
+	other := s.elsewhere()
+	here, there := s.open(s.zones[0], "a", labelled("one")), s.open(other, "b", labelled("one"))
+	require.ElementsMatch(t, idsOf(here, there), ids(s.list("")))
+	first := s.list("limit=1")
+	require.Len(t, first.Streams, 1)
+	require.NotEqual(t, first.Streams, s.list("limit=1&cursor="+first.Next).Streams)
+
+	var stats Stats
+	s.ask(http.MethodGet, "stats", "", &stats)
+	require.Equal(t, 2, stats.Streams.Live)
+	require.Len(t, stats.Zones[0].Nodes, 2)
+	require.Equal(t, map[string]LabelStats{"room": {Values: map[string]int{"one": 2}}}, stats.Zones[0].Labels)
+
+	require.Equal(t, 2, s.notify(`{"select":{"zone":"default"},"event":"HI","data":"you"}`).Notified)
+	here.reads(t, "event: HI\ndata: you\n\n")
+	there.reads(t, "event: HI\ndata: you\n\n")
+
+	require.Equal(t, 2, s.end(`{"select":{},"all":true}`).Ended)
+	here.ends(t)
+	there.ends(t)
+}
+
+// What a node does not answer is not passed over in silence.
+func TestNodes_ThatDoNotAnswerAreNamed(t *testing.T) {
+	s := newSite(t, "default")
+	s.elsewhere(mute{})
+	g := s.open(s.zones[0], "a")
+	page := s.list("")
+	require.Equal(t, idsOf(g), ids(page))
+	require.Equal(t, `zone "default": node n: it has not answered in time`, page.Incomplete)
+	var stats Stats
+	s.ask(http.MethodGet, "stats", "", &stats)
+	require.Equal(t, 1, stats.Streams.Live)
+	require.Contains(t, stats.Zones[0].Incomplete, "node n")
+
+	p := s.problem(http.StatusBadGateway, http.MethodPost, "notify", `{"select":{},"all":true,"data":"x"}`)
+	require.Equal(t, 1, *p.Notified)
+	require.Contains(t, p.Detail, "node n")
+	p = s.problem(http.StatusBadGateway, http.MethodPost, "end", `{"select":{},"all":true}`)
+	require.Equal(t, 1, *p.Ended)
+	require.Contains(t, p.Detail, "node n")
+	g.ends(t)
+}
+
+func TestEnd_EndsWhoIsSelected(t *testing.T) {
+	for name, test := range map[string]struct {
+		body string
+		ends []string
+	}{
+		"one":                {`{"select":{"zone":"default","token":"TOKEN-OF-a"}}`, []string{"a"}},
+		"all of a zone":      {`{"select":{"zone":"shop"}}`, []string{"d"}},
+		"all":                {`{"select":{},"all":true}`, []string{"a", "b", "c", "d"}},
+		"a raw token":        {`{"select":{"raw_token":"b"}}`, []string{"b"}},
+		"as in a header":     {`{"select":{"raw_token":" Bearer  b "}}`, []string{"b"}},
+		"a token and more":   {`{"select":{"raw_token":"b","subject":"alice"}}`, nil},
+		"a user":             {`{"select":{"subject":"alice"}}`, []string{"a"}},
+		"a raw client":       {`{"select":{"raw_client":"phone"}}`, []string{"a", "b"}},
+		"a client, a token":  {`{"select":{"raw_client":"phone","raw_token":"b"}}`, []string{"b"}},
+		"a client, a user":   {`{"select":{"raw_client":"phone","subject":"alice"}}`, []string{"a"}},
+		"no such client":     {`{"select":{"raw_client":"phones"}}`, nil},
+		"a key":              {`{"select":{"key_parts":["room","one"]}}`, []string{"c"}},
+		"a key's beginning":  {`{"select":{"key_parts":["room"]}}`, nil},
+		"a user's key":       {`{"select":{"key_parts":[{"sub":"dan","iss":"https://i"}]}}`, []string{"d"}},
+		"the user of no one": {`{"select":{"key_parts":[{"sub":"dan"}]}}`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "default", "shop")
+			phone := func(scope registry.ID) registry.ID {
+				c := http.Request{Header: http.Header{"X-Client-Id": {"phone"}}, URL: new(url.URL)}
+				x, err := identity.NewExtractor(nil, nil)
+				require.NoError(t, err)
+				id, _ := x.Client(&c, identity.Hash(scope))
+				return registry.ID(id)
+			}
+			keyOf := func(parts ...string) registry.ID {
+				key, _ := identity.Key(parts...)
+				return registry.ID(key)
+			}
+			guests := map[string]*guest{
+				"a": s.open(s.zones[0], "a", verified("alice"), func(g *guest) { g.holder.Client = phone(g.holder.Subject) }),
+				"b": s.open(s.zones[0], "b", func(g *guest) { g.holder.Client = phone(g.holder.Token) }),
+				"c": s.open(s.zones[0], "c", func(g *guest) { g.holder.Key = keyOf("room", "one") }),
+				"d": s.open(s.zones[1], "d", func(g *guest) {
+					g.holder.Key = keyOf(identity.SubjectPart(identity.HashOfSubject("https://i", "dan")))
+				}),
+			}
+			body := strings.ReplaceAll(test.body, "TOKEN-OF-a", short(guests["a"].holder.Token))
+			require.Equal(t, len(test.ends), s.end(body).Ended)
+			for name, g := range guests {
+				if slices.Contains(test.ends, name) {
+					g.ends(t)
+					require.Contains(t, g.text(), "event: revoked\n")
+				} else {
+					require.NotContains(t, g.text(), "revoked")
+				}
+			}
+			require.Len(t, s.list("").Streams, 4-len(test.ends))
+			require.Len(t, s.logs.FilterMessage("streams ended by an administrator").All(), 1)
+			for _, line := range s.logs.All() {
+				require.NotContains(t, fmt.Sprint(line.ContextMap()), "phone")
+			}
+		})
+	}
+}
+
+func TestEnd_SaysWhy(t *testing.T) {
+	s := newSite(t, "default")
+	g := s.open(s.zones[0], "a")
+	require.Equal(t, 1, s.end(`{"select":{"state":"live"},"reason":"expired","message":" Log in again "}`).Ended)
+	g.ends(t)
+	require.Contains(t, g.text(), "event: expired\ndata: Log in again\n\n")
+}
+
+func TestEnd_AtMost(t *testing.T) {
+	s := newSite(t, "default", "shop")
+	for i := range 10 {
+		s.open(s.zones[i%2], fmt.Sprint(i))
+	}
+	require.Equal(t, 3, s.end(`{"select":{},"all":true,"limit":3}`).Ended)
+	require.Eventually(t, func() bool { return len(s.list("state=live").Streams) == 7 }, time.Minute, time.Millisecond)
+	require.Equal(t, 7, s.end(`{"select":{},"all":true,"limit":1000}`).Ended)
+}
+
+func TestEnd_DeniesTokensAndUsers(t *testing.T) {
+	s := newSite(t, "default", "shop")
+	z := s.zones[0]
+	a := s.open(z, "a", verified("alice"), labelled("one"))
+	sameToken := s.open(z, "a", func(g *guest) { g.holder.Key = hash("another") })
+	sameUser := s.open(z, "a2", verified("alice"))
+	other := s.open(z, "b")
+	elsewhere := s.open(s.zones[1], "a")
+	require.Equal(t, 3, s.end(`{"select":{"labels":{"room":"one"}},"deny":"10m"}`).Ended)
+	for _, g := range []*guest{a, sameToken, sameUser} {
+		g.ends(t)
+	}
+	require.True(t, z.Registry.Denied(a.holder))
+	require.True(t, z.Registry.Denied(&registry.Holder{Token: a.holder.Token}))
+	require.True(t, z.Registry.Denied(&registry.Holder{Token: hash("a new one"), Subject: a.holder.Subject}))
+	require.True(t, z.Registry.Denied(&registry.Holder{Subject: a.holder.Subject, IssuedAt: time.Now().Add(time.Minute)}))
+	require.False(t, z.Registry.Denied(other.holder))
+	require.False(t, s.zones[1].Registry.Denied(elsewhere.holder))
+	require.ElementsMatch(t, idsOf(other, elsewhere), ids(s.list("")))
+}
+
+// A token that no stream has is denied as well.
+func TestEnd_DeniesARawToken(t *testing.T) {
+	s := newSite(t, "default", "shop")
+	g := s.open(s.zones[0], "b")
+	require.Zero(t, s.end(`{"select":{"raw_token":"a"},"deny":"10m"}`).Ended)
+	for _, z := range s.zones {
+		require.True(t, z.Registry.Denied(&registry.Holder{Token: s.tokenOf("a")}))
+	}
+	require.Equal(t, 1, s.end(`{"select":{"raw_token":"b","zone":"default"},"deny":"10m"}`).Ended)
+	g.ends(t)
+	require.True(t, s.zones[0].Registry.Denied(g.holder))
+	require.False(t, s.zones[1].Registry.Denied(g.holder))
+	require.Zero(t, s.end(`{"select":{"raw_token":"c"}}`).Ended)
+	require.False(t, s.zones[0].Registry.Denied(&registry.Holder{Token: s.tokenOf("c")}), "nobody said so")
+}
+
+func TestNotify_ReachesWhoIsSelected(t *testing.T) {
+	s := newSite(t, "default")
+	a, b := s.open(s.zones[0], "a", labelled("one")), s.open(s.zones[0], "b")
+	s.open(s.zones[0], "", untracked, labelled("one"))
+	require.Equal(t, 1, s.notify(`{"select":{"labels":{"room":"one"}},"event":"MAINTENANCE","data":"at\r\nnoon\n"}`).Notified)
+	a.reads(t, "event: MAINTENANCE\ndata: at\ndata: noon\ndata:\n\n")
+	require.Equal(t, 2, s.notify(`{"select":{},"all":true,"data":"`+strings.Repeat(`\n`, mostData)+`"}`).Notified)
+	b.reads(t, strings.Repeat("data:\n", mostData)+"data:\n\n")
+	require.NotContains(t, b.text(), "MAINTENANCE")
+}
+
+func TestNotify_ByRawClient(t *testing.T) {
+	s := newSite(t, "default")
+	x, err := identity.NewExtractor(nil, []identity.ClientSource{{From: identity.Query, Name: "tab", Scope: identity.Tab}})
+	require.NoError(t, err)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/?tab=t1", nil)
+	require.NoError(t, err)
+	mine := func(g *guest) {
+		id, _ := x.Client(r, identity.Hash(g.holder.Token))
+		g.holder.Client, g.holder.Tab = registry.ID(id), true
+	}
+	a, b := s.open(s.zones[0], "a", mine), s.open(s.zones[0], "b")
+	require.Equal(t, 1, s.notify(`{"select":{"raw_client":"t1"},"data":"x"}`).Notified)
+	a.reads(t, "data: x\n\n")
+	require.NotContains(t, b.text(), "data: x")
+}
+
+func TestHealth_IsThatOfTheZones(t *testing.T) {
+	s := newSite(t, "default")
+	var h Health
+	s.ask(http.MethodGet, "health", "", &h)
+	require.Equal(t, Health{Status: "ok", Zones: []ZoneHealth{{Zone: "default", RegistryUp: true}}}, h)
+	require.Equal(t, http.StatusOK, s.do(http.MethodHead, "health", "").status)
+
+	lost := &nodes{away: errMute}
+	s.zones = append(s.zones, s.newZone("shop", func(n registry.Node) registry.Registry {
+		lost.Registry = memory.New(n)
+		return lost
+	}))
+	p := s.problem(http.StatusServiceUnavailable, http.MethodGet, "health", "")
+	require.Equal(t, []ZoneHealth{{Zone: "default", RegistryUp: true}, {Zone: "shop"}}, p.Zones)
+	require.Contains(t, p.Detail, "registry_up is false")
+	lost.away = nil
+	s.ask(http.MethodGet, "health", "", &h)
+
+	s.zones[0].Drain(zone.Drain{Window: time.Millisecond}, s.api.Logger)
+	p = s.problem(http.StatusServiceUnavailable, http.MethodGet, "health", "")
+	require.True(t, p.Zones[0].Draining)
+	require.Contains(t, p.Detail, "draining")
+}
+
+func TestRoutes_AreTheseOnly(t *testing.T) {
+	s := newSite(t, "default")
+	for _, path := range []string{"", "stream", "streams/", "end/now", "metrics"} {
+		p := s.problem(http.StatusNotFound, http.MethodGet, path, "")
+		require.Contains(t, p.Detail, "end, events, health, notify, stats, streams")
+	}
+	for path, allowed := range map[string]string{
+		"streams": "GET", "stats": "GET", "events": "GET", "health": "GET", "end": "POST", "notify": "POST",
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+			if method != allowed {
+				s.problem(http.StatusMethodNotAllowed, method, path, "")
+			}
+		}
+		a := s.do(http.MethodOptions, path, "")
+		require.Equal(t, http.StatusNoContent, a.status, "a preflight that got that far")
+		require.Equal(t, allowed, a.header.Get("Allow"))
+	}
+	s.problem(http.StatusNotFound, http.MethodGet, "streams?zone=nowhere", "")
+	p := s.problem(http.StatusNotFound, http.MethodPost, "end", `{"select":{"zone":"nowhere"}}`)
+	require.Equal(t, "There are: default.", p.Detail)
+}
+
+// A request that its client gives up does not do half of what it was to do.
+func TestEnd_IsDoneToTheEnd(t *testing.T) {
+	s := newSite(t, "default")
+	s.elsewhere()
+	g := s.open(s.zones[0], "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, Prefix+"end", strings.NewReader(`{"select":{},"all":true}`))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	s.api.ServeHTTP(new(nowhere), r)
+	g.ends(t)
+}
+
+// nowhere is the response to who has left.
+type nowhere struct{ header http.Header }
+
+func (n *nowhere) Header() http.Header {
+	if n.header == nil {
+		n.header = make(http.Header)
+	}
+	return n.header
+}
+func (*nowhere) WriteHeader(int)             {}
+func (*nowhere) Write(p []byte) (int, error) { return len(p), nil }
