@@ -204,15 +204,15 @@ func (h *Handler) validateMessages() error {
 	return nil
 }
 
-// labelName is what a label may be called: it is a part of a query's name.
-var labelName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+// labelNames is what a label may be called: it is a part of a query's name.
+var labelNames = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
 func (h *Handler) validateLabels() error {
 	if len(h.Labels) > registry.MostLabels {
 		return fmt.Errorf("label: %d are not allowed; there may be %d", len(h.Labels), registry.MostLabels)
 	}
 	for name, value := range h.Labels {
-		if !labelName.MatchString(name) {
+		if !labelNames.MatchString(name) {
 			return fmt.Errorf("label: the name %q is not allowed; it is 1 to 32 of a-z, 0-9 and _, and begins with a letter", name)
 		}
 		if err := completePlaceholders("label "+name, value); err != nil {

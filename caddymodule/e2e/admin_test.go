@@ -18,8 +18,8 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// startTicking starts a backend whose streams have an event every 20 milliseconds.
-func startTicking(t *testing.T) (url string) {
+// startTickingBackend starts a backend whose streams have an event every 20 milliseconds.
+func startTickingBackend(t *testing.T) (url string) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/events") {
 			return
@@ -106,7 +106,7 @@ const (
 
 // TestAdmin_SeesAndSteersStreams in a Caddy that runs as a user runs it.
 func TestAdmin_SeesAndSteersStreams(t *testing.T) {
-	site := fmt.Sprintf(roomSite, "") + startTicking(t)
+	site := fmt.Sprintf(roomSite, "") + startTickingBackend(t)
 	server := harness.StartAdminCaddy(t, site)
 	admin := administrator{server.Admin}
 	client := harness.NewClient(t, harness.HTTP1)
@@ -172,7 +172,7 @@ func TestAdmin_SeesAndSteersStreams(t *testing.T) {
 // TestAdmin_OfAVerifiedUser ends all that the user has, whatever the token.
 func TestAdmin_OfAVerifiedUser(t *testing.T) {
 	issuer := harness.NewIssuer(t, "HS256")
-	server := harness.StartAdminCaddy(t, "sse_guard {\nkey {sse_guard.claims.sub} {path}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+startTicking(t))
+	server := harness.StartAdminCaddy(t, "sse_guard {\nkey {sse_guard.claims.sub} {path}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+startTickingBackend(t))
 	admin := administrator{server.Admin}
 	client := harness.NewClient(t, harness.HTTP1)
 	bearer := func(sub string) harness.RequestOption {
@@ -206,7 +206,7 @@ func issuerOf(t testing.TB, token string) string {
 
 // TestAdmin_ParkedStreamsAreLikeOthers: they are listed, told, and ended.
 func TestAdmin_ParkedStreamsAreLikeOthers(t *testing.T) {
-	server := harness.StartAdminCaddy(t, fmt.Sprintf(roomSite, "policy reject\non_reject park")+startTicking(t))
+	server := harness.StartAdminCaddy(t, fmt.Sprintf(roomSite, "policy reject\non_reject park")+startTickingBackend(t))
 	admin := administrator{server.Admin}
 	client := harness.NewClient(t, harness.HTTP1)
 	harness.RequireLive(t, client.Open(t, server.URL+"/events?user=ann&room=one"))
@@ -221,7 +221,7 @@ func TestAdmin_ParkedStreamsAreLikeOthers(t *testing.T) {
 
 // TestAdmin_HealthWhileCaddyStops is what a load balancer asks for.
 func TestAdmin_HealthWhileCaddyStops(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10s\n}\nreverse_proxy "+startTicking(t), "grace_period 30s")
+	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10s\n}\nreverse_proxy "+startTickingBackend(t), "grace_period 30s")
 	health := server.Admin + "/sse_guard/health"
 	response, body := harness.Get(t, health)
 	require.Equal(t, http.StatusOK, response.StatusCode)
@@ -255,7 +255,7 @@ func TestAdmin_HealthWhileCaddyStops(t *testing.T) {
 // TestREADME_AdminAPI runs the commands of the section.
 func TestREADME_AdminAPI(t *testing.T) {
 	issuer := harness.NewIssuer(t, "HS256")
-	server := harness.StartAdminCaddy(t, "sse_guard {\nlabel room {query.room}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+startTicking(t))
+	server := harness.StartAdminCaddy(t, "sse_guard {\nlabel room {query.room}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+startTickingBackend(t))
 	client := harness.NewClient(t, harness.HTTP1)
 	stream := client.Open(t, server.URL+"/events?room=one", harness.WithBearer(issuer.Token(t, harness.WithSub("alice"))))
 	harness.RequireLive(t, stream)
