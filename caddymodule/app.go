@@ -12,6 +12,7 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 func init() {
@@ -92,7 +93,7 @@ func (a *App) join(zone string, m member) { a.guards[zone] = append(a.guards[zon
 
 // starts has a registry start with the app.
 func (a *App) starts(r registry.Registry) {
-	if s, ok := r.(registry.Starter); ok {
+	if s, ok := registry.As[registry.Starter](r); ok {
 		a.registries = append(a.registries, s)
 	}
 }
@@ -133,6 +134,22 @@ func (a *App) Start() error {
 		if err := r.Start(); err != nil {
 			return fmt.Errorf("starting a registry: %w", err)
 		}
+	}
+	return a.showMetrics()
+}
+
+// showMetrics has Caddy's metrics show those of the zones, all of which are known now.
+func (a *App) showMetrics() error {
+	zones := make(map[string][]*zone.Zone, len(a.guards))
+	for name, members := range a.guards {
+		for _, m := range members {
+			if !slices.Contains(zones[name], m.guard.Zone) {
+				zones[name] = append(zones[name], m.guard.Zone)
+			}
+		}
+	}
+	if err := a.ctx.GetMetricsRegistry().Register(collector{zones}); err != nil {
+		return fmt.Errorf("showing metrics: %w", err)
 	}
 	return nil
 }

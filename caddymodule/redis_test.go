@@ -105,12 +105,12 @@ func TestRedis_IsNotReachedByValidation(t *testing.T) {
 	require.False(t, <-reached, "a connection was made")
 }
 
-type failing struct{}
+type failsToStart struct{}
 
-func (failing) Start() error { return errors.New("of a newer version") }
+func (failsToStart) Start() error { return errors.New("of a newer version") }
 
 func TestApp_DoesNotStartWhereARegistryDoesNot(t *testing.T) {
-	a := &App{registries: []registry.Starter{failing{}}}
+	a := &App{registries: []registry.Starter{failsToStart{}}}
 	require.ErrorContains(t, a.Start(), "of a newer version")
 }
 

@@ -100,9 +100,12 @@ type Entry struct {
 	// Sub is the name of the stream's verified user; empty: not known.
 	Sub string
 	// By is the newcomer that took the key; nil: none did.
-	By     *registry.Holder
+	By *registry.Holder
+	// Reason is why a stream has ended: that of the guard, Left or Finished.
 	Reason reason.Reason
 	Cause  UntrackedCause
+	// Outcome is what a request was refused for.
+	Outcome Outcome
 	// Age, Events and Bytes are those of a stream that has ended.
 	Age    time.Duration
 	Events uint64
@@ -114,14 +117,12 @@ type Entry struct {
 // What is what happened.
 type What string
 
-// What happens is named as the event is that tells it.
+// What happens.
 const (
 	WhatAdmitted   What = "admitted"
 	WhatUntracked  What = "untracked"
 	WhatSuperseded What = "superseded"
-	WhatRejected   What = "rejected"
-	WhatDamped     What = "damped"
-	WhatEntombed   What = "entombed"
+	WhatRefused    What = "refused"
 	WhatEnded      What = "ended"
 	WhatLogout     What = "logout"
 )
@@ -135,15 +136,11 @@ func entryOf(e Event) (entry Entry, shown bool) {
 		return Entry{What: WhatUntracked, Stream: e.Stream, Cause: e.Cause}, true
 	case Superseded:
 		return Entry{What: WhatSuperseded, Stream: e.Loser, By: e.Newcomer.Holder}, true
-	case Rejected:
-		return Entry{What: WhatRejected, Stream: e.Newcomer.Holder, Sub: e.Newcomer.Sub}, true
-	case Damped:
-		return Entry{What: WhatDamped, Stream: e.Newcomer.Holder, Sub: e.Newcomer.Sub}, true
-	case Entombed:
-		return Entry{What: WhatEntombed, Stream: e.Client.Holder, Sub: e.Client.Sub, Reason: e.Reason}, true
-	case Ended:
+	case Refused:
+		return Entry{What: WhatRefused, Stream: e.Client.Holder, Sub: e.Client.Sub, Outcome: e.Outcome}, true
+	case Closed:
 		return Entry{
-			What: WhatEnded, Stream: e.Stream.Holder, Sub: e.Stream.Sub, Reason: e.Reason,
+			What: WhatEnded, Stream: e.Stream, Reason: e.Why(),
 			Age: e.Age, Events: e.Events, Bytes: e.Bytes,
 		}, true
 	case LoggedOut:

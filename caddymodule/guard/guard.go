@@ -120,6 +120,7 @@ func New(c Config) *Guard {
 		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
 		c.Zone.Feed,
+		c.Zone.Metrics,
 	}
 	return g
 }

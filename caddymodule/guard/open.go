@@ -59,9 +59,11 @@ func (q *request) Opened() {
 	q.leaveArrivals() // whoever logs the token out from now on finds the holder
 	switch {
 	case errors.Is(err, registry.ErrDenied):
+		q.tellRefused(event.OutcomeDenied)
 		s.End(registry.Ending{Reason: reason.Logout})
 		return
 	case errors.Is(err, registry.ErrOutasked):
+		q.tellRefused(event.OutcomeOutasked)
 		s.End(registry.Ending{Reason: reason.Superseded})
 		return
 	case err != nil:
@@ -81,7 +83,7 @@ func (q *request) Opened() {
 	q.held = true
 	q.noteHeld()
 	z.Sessions.Add(q.holder, s)
-	q.tell(event.Admitted{Stream: q.self()})
+	q.tell(event.Admitted{Stream: q.self(), Superseding: q.supersedes})
 }
 
 // warnIfEncoded says once that this guard's upstream compresses streams.

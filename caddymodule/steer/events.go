@@ -15,16 +15,19 @@ import (
 type Happened struct {
 	Time time.Time `json:"time"`
 	Zone string    `json:"zone"`
-	// Event is admitted, untracked, superseded, rejected, damped, entombed, ended or
-	// logout.
+	// Event is admitted, untracked, superseded, refused, ended or logout.
 	Event event.What `json:"event"`
 	Party
 	// Subject is the name of the verified user; left out: not known.
 	Subject string `json:"subject,omitempty"`
 	// By is the newcomer that superseded the stream.
 	By *Party `json:"by,omitempty"`
-	// Reason is why a stream has ended, or stays away.
+	// Reason is why a stream has ended: one of those that clients are told, or left (its
+	// client went away) or finished (the backend has ended it).
 	Reason reason.Reason `json:"reason,omitempty"`
+	// Outcome is what a request was refused for: rejected, parked, damped, outasked,
+	// entombed, unauthorized, denied, draining or unavailable.
+	Outcome event.Outcome `json:"outcome,omitempty"`
 	// Cause is why a stream is untracked.
 	Cause event.UntrackedCause `json:"cause,omitempty"`
 	// AgeSeconds, Events and Bytes are those of a stream that has ended.
@@ -58,7 +61,7 @@ func partyOf(h *registry.Holder) Party {
 func happened(e event.Entry) Happened {
 	h := Happened{
 		Time: e.Time.UTC(), Zone: e.Zone, Event: e.What, Party: partyOf(e.Stream),
-		Subject: e.Sub, Reason: e.Reason, Cause: e.Cause,
+		Subject: e.Sub, Reason: e.Reason, Cause: e.Cause, Outcome: e.Outcome,
 	}
 	if e.By != nil {
 		by := partyOf(e.By)

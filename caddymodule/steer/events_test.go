@@ -75,11 +75,11 @@ func TestEvents_TellWhatHappens(t *testing.T) {
 		{event.Untracked{Stream: a, Cause: event.UntrackedToken}, Happened{Event: "untracked", Party: party, Cause: "token"}},
 		{event.Superseded{Loser: a, Newcomer: event.Who{Holder: b}}, Happened{Event: "superseded", Party: party,
 			By: &Party{ID: b.ID.String(), Key: short(b.Key), Token: short(b.Token), RemoteIP: "192.0.2.2"}}},
-		{event.Rejected{Newcomer: ann}, Happened{Event: "rejected", Party: party, Subject: "ann"}},
-		{event.Damped{Newcomer: ann}, Happened{Event: "damped", Party: party, Subject: "ann"}},
-		{event.Entombed{Client: ann, Reason: reason.Superseded}, Happened{Event: "entombed", Party: party, Subject: "ann", Reason: "superseded"}},
-		{event.Ended{Stream: ann, Reason: reason.Revoked, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
-			Happened{Event: "ended", Party: party, Subject: "ann", Reason: "revoked", AgeSeconds: &age, Events: &events, Bytes: &bytes}},
+		{event.Refused{Client: ann, Outcome: event.OutcomeRejected}, Happened{Event: "refused", Party: party, Subject: "ann", Outcome: "rejected"}},
+		{event.Closed{Stream: a, Ending: &registry.Ending{Reason: reason.Revoked}, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
+			Happened{Event: "ended", Party: party, Reason: "revoked", AgeSeconds: &age, Events: &events, Bytes: &bytes}},
+		{event.Closed{Stream: a, Left: true, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
+			Happened{Event: "ended", Party: party, Reason: "left", AgeSeconds: &age, Events: &events, Bytes: &bytes}},
 		{event.LoggedOut{By: ann, Streams: 3}, Happened{Event: "logout", Party: party, Subject: "ann", Streams: &three}},
 	} {
 		s.zones[0].Feed.Observe(test.event)

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
@@ -50,7 +51,7 @@ func newSite(t testing.TB, zones ...string) *site {
 
 // newZone makes a zone that the site does not list by itself.
 func (s *site) newZone(name string, open func(registry.Node) registry.Registry) *zone.Zone {
-	z, err := zone.New(name, func(n registry.Node) (registry.Registry, error) { return open(n), nil })
+	z, err := zone.New(name, func(n registry.Node) (registry.Registry, error) { return open(n), nil }, event.NoMetrics{})
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { require.NoError(s.t, z.Close()) })
 	return z

@@ -155,10 +155,7 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) error {
 	h := Health{Status: "ok", Zones: []ZoneHealth{}}
 	sick := make(map[string]bool)
 	for _, z := range zones {
-		one := ZoneHealth{Zone: z.Name, Draining: z.IsDraining(), RegistryUp: true}
-		if reachable, ok := z.Registry.(registry.Reachable); ok {
-			one.RegistryUp = reachable.Away() == nil
-		}
+		one := ZoneHealth{Zone: z.Name, Draining: z.IsDraining(), RegistryUp: z.RegistryAway() == nil}
 		if one.Draining {
 			sick["draining"] = true
 		}

@@ -76,10 +76,6 @@ func (g *group) add(victims []registry.Victim) {
 	}
 }
 
-// ErrNotReserved is returned by Commit for a place that was given back, or that is
-// held already.
-var ErrNotReserved = errors.New("the place is not reserved any more; ask for another")
-
 // newPlace enters a place of that state.
 func (r *Registry) newPlace(t ticket, ask *registry.Ask, state entryState) *place {
 	b := r.bucketOf(ask.Holder.Key)
@@ -281,7 +277,7 @@ func (p *place) Commit(ctx context.Context) ([]registry.Victim, error) {
 	case denied:
 		return nil, registry.ErrDenied
 	case state != reserved:
-		return nil, ErrNotReserved
+		return nil, registry.ErrNotReserved
 	}
 	defer p.committed()
 	if p.r.local.Denied(p.holder) {
@@ -397,12 +393,12 @@ func (p *place) commitAway(ctx context.Context) ([]registry.Victim, error) {
 	p.b.mu.Lock()
 	if p.state != reserved {
 		p.b.mu.Unlock()
-		return nil, ErrNotReserved
+		return nil, registry.ErrNotReserved
 	}
 	local := p.local
 	p.b.mu.Unlock()
 	if local == nil {
-		return nil, ErrNotReserved
+		return nil, registry.ErrNotReserved
 	}
 	victims, err := local.Commit(ctx)
 	if err != nil {
