@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 func init() {
@@ -115,7 +116,26 @@ func (a *App) Start() error {
 			return err
 		}
 	}
-	return a.checkPlacements()
+	if err := a.checkPlacements(); err != nil {
+		return err
+	}
+	return a.showMetrics()
+}
+
+// showMetrics has Caddy's metrics show those of the zones, all of which are known now.
+func (a *App) showMetrics() error {
+	zones := make(map[string][]*zone.Zone, len(a.guards))
+	for name, members := range a.guards {
+		for _, m := range members {
+			if !slices.Contains(zones[name], m.guard.Zone) {
+				zones[name] = append(zones[name], m.guard.Zone)
+			}
+		}
+	}
+	if err := a.ctx.GetMetricsRegistry().Register(collector{zones}); err != nil {
+		return fmt.Errorf("showing metrics: %w", err)
+	}
+	return nil
 }
 
 func (a *App) check(w want) error {

@@ -3,10 +3,12 @@ package caddymodule
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 	"github.com/sse-guard/sse-guard/caddymodule/zone"
@@ -68,14 +70,19 @@ func (h *Handler) openZone(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("registry: module %T is no registry", mod)
 	}
+	metrics, _, err := zonesMetrics.LoadOrNew(h.Zone, func() (caddy.Destructor, error) { return newZoneMetrics(h.Zone), nil })
+	if err != nil {
+		return err
+	}
 	value, _, err := zones.LoadOrNew(key, func() (caddy.Destructor, error) {
 		z, err := zone.New(h.Zone, func(node registry.Node) (registry.Registry, error) {
 			return opener.Open(h.Zone, node)
-		})
+		}, metrics.(event.Metrics))
 		return pooledZone{z}, err
 	})
 	if err != nil {
-		return fmt.Errorf("registry: opening zone %q: %w", h.Zone, err)
+		_, metricsErr := zonesMetrics.Delete(h.Zone)
+		return errors.Join(fmt.Errorf("registry: opening zone %q: %w", h.Zone, err), metricsErr)
 	}
 	h.zone = openedZone{value.(pooledZone).Zone, key}
 	return nil
@@ -107,7 +114,8 @@ func (h *Handler) closeZone() error {
 		h.zone.DrainedBy(h.guard.Drain)
 	}
 	_, err := zones.Delete(h.zone.key)
-	return err
+	_, metricsErr := zonesMetrics.Delete(h.Zone)
+	return errors.Join(err, metricsErr)
 }
 
 // Interface guards

@@ -39,7 +39,18 @@ type Who struct {
 }
 
 // Admitted is that a stream opened. It holds a key.
-type Admitted struct{ Stream Who }
+type Admitted struct {
+	Stream Who
+	// Superseding says that an older stream was superseded for it.
+	Superseding bool
+}
+
+// Refused is that the guard answers a request by itself, in place of the stream that
+// it asks for, or would get. It is told once for each such answer.
+type Refused struct {
+	Client  Who
+	Outcome Outcome
+}
 
 // Superseded is that a newcomer took the key from a holder. The guard of the
 // newcomer tells it.
@@ -83,7 +94,7 @@ type Entombed struct {
 	Reason reason.Reason
 }
 
-// Ended is that the guard ended a stream.
+// Ended is that the guard ended a stream, as its log tells. Closed tells of all streams.
 type Ended struct {
 	Stream Who
 	Reason reason.Reason
@@ -93,6 +104,46 @@ type Ended struct {
 	// Events and Bytes count what was relayed.
 	Events uint64
 	Bytes  int64
+}
+
+// Closed is that a stream is over that was relayed, whoever has ended it. It is told
+// once for each: of a response behind several guards, for each of them.
+type Closed struct {
+	Stream *registry.Holder
+	// Ending is how the guard ended it; nil: it did not.
+	Ending *registry.Ending
+	// Left says that its client went away by itself before it was told an end.
+	Left bool
+	Age  time.Duration
+	// Events and Bytes count what was relayed.
+	Events uint64
+	Bytes  int64
+}
+
+const (
+	// Left is the Why of a stream whose client went away by itself.
+	Left reason.Reason = "left"
+	// Finished is that of a stream whose upstream has ended it.
+	Finished reason.Reason = "finished"
+)
+
+// Why is why the stream is over: the reason for which the guard ended it, or Left, or
+// Finished.
+func (c Closed) Why() reason.Reason {
+	switch {
+	case c.Ending != nil:
+		return c.Ending.Reason
+	case c.Left:
+		return Left
+	default:
+		return Finished
+	}
+}
+
+// Probed is that a newcomer had a stream's client prove that it lives.
+type Probed struct {
+	Stream *registry.Holder
+	Proof  Proof
 }
 
 // Untracked is that a stream passes without holding a key of this guard.
@@ -120,6 +171,11 @@ const (
 	UntrackedCovered UntrackedCause = "covered"
 )
 
+// UntrackedCauses has all causes.
+var UntrackedCauses = []UntrackedCause{
+	UntrackedMethod, UntrackedToken, UntrackedAnonymous, UntrackedKey, UntrackedCovered,
+}
+
 // LoggedOut is that a logout ended so many streams.
 type LoggedOut struct {
 	By      Who
@@ -129,6 +185,9 @@ type LoggedOut struct {
 
 func (Admitted) isEvent()   {}
 func (Superseded) isEvent() {}
+func (Refused) isEvent()    {}
+func (Closed) isEvent()     {}
+func (Probed) isEvent()     {}
 func (Lost) isEvent()       {}
 func (Rejected) isEvent()   {}
 func (Damped) isEvent()     {}

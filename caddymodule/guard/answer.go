@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -21,6 +22,10 @@ func (f *refusal) answer(q *request, w http.ResponseWriter) error {
 	if f.retry == 0 {
 		f.retry = q.guard.Retry
 	}
+	if f.temporary && q.asks && q.guard.OnReject != RejectStatus {
+		return f.answerStream(q, w) // it may be parked
+	}
+	q.tellRefused(f.outcome)
 	switch {
 	case f.status == http.StatusNoContent:
 		w.Header().Set("Cache-Control", "no-store")
@@ -31,10 +36,15 @@ func (f *refusal) answer(q *request, w http.ResponseWriter) error {
 		w.WriteHeader(http.StatusOK)
 		_, _ = w.Write(noticeOf(q)(nil, registry.Ending{Reason: f.reason}, "")) // a client that left needs none
 		return nil
-	case f.temporary && q.asks && q.guard.OnReject != RejectStatus:
-		return f.answerStream(q, w)
 	default:
 		return f.answerStatus(w)
+	}
+}
+
+// tellRefused tells of an answer that somebody hears.
+func (q *request) tellRefused(o event.Outcome) {
+	if o != "" {
+		q.tell(event.Refused{Client: q.self(), Outcome: o})
 	}
 }
 
@@ -46,6 +56,7 @@ func (f *refusal) answerStream(q *request, w http.ResponseWriter) error {
 			return nil
 		}
 	}
+	q.tellRefused(f.outcome)
 	var body []byte
 	if f.reason != "" {
 		body = q.guard.appendNotice(nil, stream.Notice{Reason: f.reason, Message: messageOf(q, f.reason), Retry: f.retry})

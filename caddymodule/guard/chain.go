@@ -194,7 +194,7 @@ func (c *chain) judge(from *request) {
 		}
 	}
 	if from.r.Context().Err() != nil {
-		c.refuse(from, unavailable()) // the client has left: nobody is to end for it
+		c.refuse(from, unheard(unavailable())) // nobody is to end for it
 		return
 	}
 	for _, q := range asking {
@@ -401,6 +401,7 @@ var errPlaceLost = errors.New("a guard further inside has lost the stream's plac
 func (q *request) tellSuperseded(ended []registry.Victim) {
 	for _, victim := range ended {
 		if victim.Reason == reason.Superseded {
+			q.supersedes = true
 			q.tell(event.Superseded{Loser: victim.Holder, Newcomer: q.self()})
 		}
 	}

@@ -116,6 +116,7 @@ func New(c Config) *Guard {
 		&auditLog{zone: c.Zone.Name, audit: c.Zone.Audit, sharing: c.Sharing, security: c.Security},
 		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
+		c.Zone.Metrics,
 	}
 	return g
 }

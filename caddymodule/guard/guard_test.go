@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -53,7 +54,7 @@ func newGuard(t testing.TB) *Guard {
 func newZone(t testing.TB, name string) *zone.Zone {
 	z, err := zone.New(name, func(node registry.Node) (registry.Registry, error) {
 		return byValue{memory.New(node)}, nil
-	})
+	}, event.NoMetrics{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, z.Close()) })
 	return z

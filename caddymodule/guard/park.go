@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -29,6 +30,10 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 	if waiter == nil {
 		return left
 	}
+	if f.outcome == event.OutcomeRejected {
+		f.outcome = event.OutcomeParked
+	}
+	q.tellRefused(f.outcome)
 	heartbeat := g.Stream.Heartbeat
 	if heartbeat == 0 {
 		heartbeat = parkHeartbeat

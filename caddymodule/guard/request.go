@@ -34,6 +34,8 @@ type request struct {
 	logout    *Logout // what it logs out, if anything
 	unlisted  *Logout // what it would log out but for its method
 	held      bool    // its stream held a key
+	// supersedes says that an older stream was superseded for it.
+	supersedes bool
 
 	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry

@@ -50,6 +50,7 @@ func draining(q *request) *refusal {
 		return nil
 	}
 	f := unavailable()
+	f.outcome = event.OutcomeDraining
 	f.retry = q.guard.Zone.DrainReturn()
 	return f
 }
@@ -169,7 +170,7 @@ func entombed(q *request) *refusal {
 // what it is told if it leaves, or the server stops, meanwhile.
 func heldUp(q *request, a registry.Admission) *refusal {
 	if q.guard.hold(q.r.Context(), a.Until, a.Taken) {
-		return stayAway() // nobody hears it, and the upstream is not asked
+		return unheard(stayAway()) // and the upstream is not asked
 	}
 	return draining(q)
 }

@@ -136,6 +136,9 @@ type Ending struct {
 	By string
 	// For is the stream that took the key; zero if none did.
 	For StreamID
+	// Asked is when the request of that stream came; zero: not known. It says how long
+	// the takeover took, and nothing else depends on it.
+	Asked time.Time
 }
 
 // Policy decides who yields when a key is full.
@@ -288,7 +291,7 @@ type Victim struct {
 type Place interface {
 	// Commit makes a reserved place a held one, ends the holders that are now
 	// too many and returns them, oldest first. It is called at most once, and
-	// not after Leave: then it changes nothing and returns an error. If the
+	// not after Leave: then it changes nothing and returns ErrNotReserved. If the
 	// stream is denied, or Outasked by now, or yields where there is no free place any
 	// more, the place is given back, nobody is ended, and the error is ErrDenied or
 	// ErrOutasked.
@@ -360,6 +363,9 @@ var (
 	ErrDenied = errors.New("the stream's token is no longer welcome")
 	// ErrOutasked is returned by Commit for a stream that is Outasked by now.
 	ErrOutasked = errors.New("a newer request has the key")
+	// ErrNotReserved is returned by Commit for a place that was given back, or that is
+	// held by now.
+	ErrNotReserved = errors.New("the place is not reserved any more; ask for another")
 	// ErrManyDenials is returned by Deny when it had to forget denials before their
 	// time, those first that would have been forgotten soonest.
 	ErrManyDenials = errors.New("too many denials: the oldest were forgotten")
@@ -414,6 +420,21 @@ type Registry interface {
 	Each(ctx context.Context, f func(Node)) error
 }
 
+// As returns r as a T, or the registry that r wraps, if that is one. A wrapper has a
+// method Unwrap that returns what it wraps.
+func As[T any](r Registry) (t T, ok bool) {
+	for {
+		if t, ok = r.(T); ok {
+			return t, true
+		}
+		w, wraps := r.(interface{ Unwrap() Registry })
+		if !wraps {
+			return t, false
+		}
+		r = w.Unwrap()
+	}
+}
+
 // Waiter is a refused newcomer that waits for a place.
 type Waiter interface {
 	// Free is closed when the waiter would be admitted. It is a hint: another
@@ -436,6 +457,9 @@ const (
 	// StateEnding: it was told to end.
 	StateEnding State = "ending"
 )
+
+// States has all states.
+var States = []State{StateLive, StateUntracked, StateParked, StateEnding}
 
 // Row is a stream as the Node that has it knows it.
 type Row struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -426,7 +427,7 @@ func TestVisit_NobodyWaitsForAnother(t *testing.T) {
 func TestProbe_IsTakenForGrantedWhereNobodyKnows(t *testing.T) {
 	serve(t, newGate(), tended(), func(p *Response, w http.ResponseWriter, _ *http.Request) {
 		sse(w, "data: a\n\n")
-		assert.True(t, p.Stream().Probe(t.Context(), time.Millisecond))
+		assert.Equal(t, event.ProofUnknown, p.Stream().Probe(t.Context(), time.Millisecond))
 	})
 }
 
@@ -435,7 +436,7 @@ func TestProbe_AClientThatLeftDoesNotLive(t *testing.T) {
 	p := newResponse(failingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil), gate, &testConfig)
 	_, err := p.Relay(t.Context(), func(w http.ResponseWriter, _ *http.Request) error {
 		sse(w, "data: a\n\n")
-		assert.False(t, p.Stream().Probe(t.Context(), time.Millisecond))
+		assert.Equal(t, event.ProofLeft, p.Stream().Probe(t.Context(), time.Millisecond))
 		assert.Nil(t, p.Stream().Ended())
 		return nil
 	})

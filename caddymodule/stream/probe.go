@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -21,7 +22,7 @@ type probes struct {
 // share it.
 type probe struct {
 	over  chan struct{}
-	lives bool
+	proof event.Proof // set before over is closed
 }
 
 const (
@@ -34,16 +35,16 @@ const (
 // Probe asks the client to prove that it lives: a heartbeat is written, and its
 // kernel must acknowledge it within the given time, or twice the connection's
 // retransmission timeout if that is longer (RFC 6298). If it does not, the stream is
-// ended, and its place free when Probe returns false. A client that has left does
+// ended, and its place free when Probe returns that. A client that has left does
 // not live either, but its place may be kept for it. Where the kernel cannot
 // tell, and where ctx is done first, the client is taken to live.
-func (s *Stream) Probe(ctx context.Context, within time.Duration) (lives bool) {
+func (s *Stream) Probe(ctx context.Context, within time.Duration) event.Proof {
 	p := s.probes.prove(within)
 	select {
 	case <-p.over:
-		return p.lives
+		return p.proof
 	case <-ctx.Done():
-		return true
+		return event.ProofUnknown
 	}
 }
 
@@ -57,8 +58,8 @@ func (ps *probes) prove(within time.Duration) *probe {
 	p := &probe{over: make(chan struct{})}
 	ps.present = p
 	go func() {
-		p.lives = ps.answers(within)
-		if !p.lives && ps.s.care.lost.Load() {
+		p.proof = ps.answers(within)
+		if p.proof == event.ProofDead {
 			ps.s.End(registry.Ending{Reason: reason.Dead})
 		}
 		ps.mu.Lock()
@@ -69,10 +70,10 @@ func (ps *probes) prove(within time.Duration) *probe {
 	return p
 }
 
-func (ps *probes) answers(within time.Duration) bool {
+func (ps *probes) answers(within time.Duration) event.Proof {
 	before, ok := ps.s.terms.Connection.TCP.Info()
 	if !ok {
-		return !ps.s.life.now().over()
+		return ps.gone(event.ProofUnknown)
 	}
 	timeout := time.NewTimer(max(within, 2*before.RTO))
 	defer timeout.Stop()
@@ -88,25 +89,39 @@ func (ps *probes) answers(within time.Duration) bool {
 		info, ok := ps.s.terms.Connection.TCP.Info()
 		switch {
 		case ps.s.life.now().over() || !ok || info.Gone:
-			return false
+			return ps.gone(event.ProofLeft)
 		case info.Acked > before.Acked:
-			return true
+			return event.ProofLives
 		}
+	}
+}
+
+// gone returns the proof unless the stream is over, or its client is known to be dead.
+func (ps *probes) gone(proof event.Proof) event.Proof {
+	switch over := ps.s.life.now().over(); {
+	case (over || proof == event.ProofLeft) && ps.s.care.lost.Load():
+		return event.ProofDead
+	case over:
+		return event.ProofLeft
+	default:
+		return proof
 	}
 }
 
 // livesSilently judges a client that has acknowledged nothing new in time. If nothing
 // is on its way, there was nothing to acknowledge: its window is shut, or the
 // stream stands within an event. That is no proof of death.
-func (ps *probes) livesSilently(acked uint64) bool {
+func (ps *probes) livesSilently(acked uint64) event.Proof {
 	info, ok := ps.s.terms.Connection.TCP.Info()
 	switch {
 	case ps.s.life.now().over() || !ok || info.Gone:
-		return false
-	case info.Acked > acked || info.Unacked == 0:
-		return true
+		return ps.gone(event.ProofLeft)
+	case info.Acked > acked:
+		return event.ProofLives
+	case info.Unacked == 0:
+		return event.ProofUnknown
 	default:
 		ps.s.care.lost.Store(true)
-		return false
+		return event.ProofDead
 	}
 }

@@ -20,6 +20,7 @@ type relay struct {
 	// due is what is to be done once mu is released.
 	due []due
 
+	opened    bool // the upstream's bytes were let through
 	delivered bool // the notice was handed to the connection
 	concluded bool // the stream was told to end, and did at a boundary
 
@@ -74,11 +75,17 @@ func (r *relay) start() {
 	r.s.care.begin()
 	r.mu.Lock()
 	defer r.unlock()
-	r.out.open = true
+	r.out.open, r.opened = true, true
 	if !r.opaque {
 		r.out.retry, r.out.forget = r.s.cfg.OpenRetry, r.s.terms.ForgetID
 	}
 	r.happen(onOpened)
+}
+
+func (r *relay) wasOpened() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opened
 }
 
 // happen has o happen. The effects come when mu is released, which is held.

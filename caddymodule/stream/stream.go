@@ -154,20 +154,25 @@ func (s *Stream) ClientLeft() bool { return s.left.Load() }
 
 // Row is the stream as a list shows it.
 func (s *Stream) Row() registry.Row {
-	row := registry.Row{
-		Holder:    s.terms.Holder,
-		State:     s.shown(),
-		Events:    s.relay.counts.events.Load(),
-		Bytes:     s.relay.counts.bytes.Load(),
-		LastEvent: s.care.lastEvent(),
-	}
+	row := registry.Row{Holder: s.terms.Holder, State: s.State(), LastEvent: s.care.lastEvent()}
+	row.Events, row.Bytes = s.Relayed()
 	if info, ok := s.terms.Connection.TCP.Info(); ok {
 		row.LastAck = time.Now().Add(-info.SinceAck)
 	}
 	return row
 }
 
-func (s *Stream) shown() registry.State {
+// Relayed counts what was relayed so far.
+func (s *Stream) Relayed() (events uint64, bytes int64) {
+	return s.relay.counts.events.Load(), s.relay.counts.bytes.Load()
+}
+
+// Opened reports whether the header went out of what was then relayed. It is false of a
+// parked newcomer.
+func (s *Stream) Opened() bool { return s.relay.wasOpened() }
+
+// State is how the stream stands.
+func (s *Stream) State() registry.State {
 	switch now := s.life.now(); {
 	case now == stateParked:
 		return registry.StateParked

@@ -1,11 +1,13 @@
 package zone
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,15 +26,19 @@ import (
 // house is a zone with streams in it. It runs in a synctest bubble.
 type house struct {
 	*Zone
-	t    *testing.T
-	cfg  stream.Config
-	told []event.Event
+	t   *testing.T
+	cfg stream.Config
+
+	// mu guards told and closed.
+	mu     sync.Mutex
+	told   []event.Event
+	closed []event.Closed
 }
 
 func inZone(t *testing.T, test func(*testing.T, *house)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		z, err := New("zone", func(n registry.Node) (registry.Registry, error) { return memory.New(n), nil })
+		z, err := New("zone", func(n registry.Node) (registry.Registry, error) { return memory.New(n), nil }, event.NoMetrics{})
 		require.NoError(t, err)
 		h := &house{Zone: z, t: t}
 		z.Streams.observers = append(z.Streams.observers, h)
@@ -48,29 +54,68 @@ func inZone(t *testing.T, test func(*testing.T, *house)) {
 }
 
 // Observe implements event.Observer.
-func (h *house) Observe(e event.Event) { h.told = append(h.told, e) }
+func (h *house) Observe(e event.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c, ok := e.(event.Closed); ok {
+		h.closed = append(h.closed, c)
+		return
+	}
+	h.told = append(h.told, e)
+}
 
 // guest is a response that is a stream, and the Gate that admits it.
 type guest struct {
 	house    *house
 	holder   registry.Holder
 	rec      *httptest.ResponseRecorder
+	r        *http.Request
 	response stream.Response
+	leave    context.CancelFunc // has its client leave
+	finish   chan struct{}      // closed: the upstream has finished
 	done     chan struct{}
+
+	untracked, passes, refuses bool
 }
 
 // open opens a stream of key, which sends one event and lives until it ends.
 func (h *house) open(key string) *guest {
-	g := &guest{house: h, rec: httptest.NewRecorder(), done: make(chan struct{})}
-	g.holder = registry.Holder{ID: registry.NewStreamID(), Key: id(key), Addr: key}
-	r := httptest.NewRequestWithContext(h.t.Context(), http.MethodGet, "/", nil)
-	g.response.Init(g.rec, r, g, &h.cfg)
+	g := h.ready(key)
+	return g.relay(g.hello)
+}
+
+// openTo opens a stream of key to which serve writes.
+func (h *house) openTo(key string, serve http.HandlerFunc) *guest { return h.ready(key).relay(serve) }
+
+func (h *house) ready(key string) *guest {
+	g := &guest{house: h, rec: httptest.NewRecorder(), finish: make(chan struct{}), done: make(chan struct{})}
+	g.holder = registry.Holder{ID: registry.NewStreamID(), Key: id(key), Addr: key, Since: time.Now()}
+	ctx, leave := context.WithCancel(h.t.Context())
+	g.r, g.leave = httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), leave
+	g.response.Init(g.rec, g.r, g, &h.cfg)
+	return g
+}
+
+func (g *guest) hello(w http.ResponseWriter, r *http.Request) {
+	_, _ = w.Write([]byte("data: hello\n\n"))
+	select {
+	case <-g.finish:
+	case <-r.Context().Done():
+	}
+}
+
+func (g *guest) relay(serve http.HandlerFunc) *guest {
 	go func() {
 		defer close(g.done)
-		_, _ = g.response.Relay(r.Context(), func(w http.ResponseWriter, r *http.Request) error {
+		defer g.leave()
+		defer func() {
+			if p := recover(); p != nil {
+				require.Equal(g.house.t, http.ErrAbortHandler, p)
+			}
+		}()
+		_, _ = g.response.Relay(g.r.Context(), func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = w.Write([]byte("data: hello\n\n"))
-			<-r.Context().Done()
+			serve(w, r)
 			return nil
 		})
 	}()
@@ -81,13 +126,21 @@ func (h *house) open(key string) *guest {
 // Judge implements stream.Gate.
 func (g *guest) Judge(int, http.Header) stream.Verdict {
 	g.house.Enter(g.response.NewStream(stream.Terms{
-		Holder: &g.holder,
+		Holder:    &g.holder,
+		Untracked: g.untracked,
 		Notice: func(dst []byte, e registry.Ending, _ string) []byte {
 			return fmt.Appendf(dst, "data: %s\n\n", e.Reason)
 		},
 		Gone: g.house.Forget,
 	}))
-	return stream.Admit
+	switch {
+	case g.passes:
+		return stream.Pass
+	case g.refuses:
+		return stream.Refuse
+	default:
+		return stream.Admit
+	}
 }
 
 // Opened implements stream.Gate.
@@ -139,7 +192,7 @@ func (h *house) lose() (writer weak.Pointer[httptest.ResponseRecorder], gone fun
 	h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Superseded})
 	<-g.done
 	gone = h.told[0].(event.Lost).Gone
-	h.told = nil
+	h.told, h.closed = nil, nil
 	return weak.Make(g.rec), gone
 }
 

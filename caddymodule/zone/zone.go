@@ -42,6 +42,8 @@ type Zone struct {
 	Returns *conflict.Returns
 	// Audit counts what happens to contested keys.
 	Audit *conflict.Audit
+	// Metrics count what happens in the zone.
+	Metrics event.Metrics
 	// Nesting knows behind which guards others stand.
 	Nesting *Nesting
 	// Wheel looks after the streams.
@@ -51,23 +53,28 @@ type Zone struct {
 	drain    atomic.Pointer[Drain] // by the guard that went last
 }
 
-// New returns a zone whose holders are kept by the registry that open returns.
-// The node that it is given are the zone's streams.
-func New(name string, open func(registry.Node) (registry.Registry, error)) (*Zone, error) {
+// New returns a zone whose holders are kept by the registry that open returns, and
+// in which metrics count. The node that open is given are the zone's streams.
+func New(name string, open func(registry.Node) (registry.Registry, error), metrics event.Metrics) (*Zone, error) {
 	z := &Zone{
 		Name:    name,
 		Damping: conflict.NewDamping(),
 		Returns: conflict.NewReturns(),
 		Audit:   conflict.NewAudit(),
+		Metrics: metrics,
 		Held:    due.NewSet[registry.ID](maxHeld),
 		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}
 	z.draining.began = make(chan struct{})
-	z.Streams = newDirectory(event.Observers{z.Damper()})
-	var err error
-	if z.Registry, err = open(z.Streams); err != nil {
+	z.Streams = newDirectory(event.Observers{z.Damper(), metrics})
+	opened, err := open(z.Streams)
+	if err != nil {
 		return nil, err
+	}
+	z.Registry = opened
+	if metrics != (event.NoMetrics{}) {
+		z.Registry = &measured{opened, metrics}
 	}
 	return z, nil
 }
@@ -79,6 +86,7 @@ func (z *Zone) Enter(s *stream.Stream) { z.Streams.enter(s) }
 func (z *Zone) Forget(s *stream.Stream) {
 	z.Streams.forget(s)
 	z.Sessions.remove(s.Holder())
+	z.Streams.closed(s)
 }
 
 // DrainAndClose closes the zone once its streams, if there are any, were told to
@@ -124,8 +132,16 @@ func (z *Zone) Close() error {
 	z.Damping.Close()
 	z.Returns.Close()
 	z.Held.Close()
-	if c, ok := z.Registry.(io.Closer); ok {
+	if c, ok := registry.As[io.Closer](z.Registry); ok {
 		return c.Close()
+	}
+	return nil
+}
+
+// RegistryAway is why the registry cannot be reached; nil: it can, or need not be.
+func (z *Zone) RegistryAway() error {
+	if r, ok := registry.As[interface{ Away() error }](z.Registry); ok {
+		return r.Away()
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package memory
 import (
 	"cmp"
 	"context"
-	"errors"
 	"iter"
 
 	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
@@ -59,7 +58,7 @@ const (
 
 // ErrNotReserved is returned by Commit for a place that was given back, or that is
 // held already.
-var ErrNotReserved = errors.New("the place is not reserved any more; ask for another")
+var ErrNotReserved = registry.ErrNotReserved
 
 // Commit returns ErrNotReserved: the place is held, or was.
 func (e *entry) Commit(context.Context) ([]registry.Victim, error) { return nil, ErrNotReserved }

@@ -90,7 +90,7 @@ func shardOf(id registry.ID) int { return int(id[0] % shards) }
 // be held: a node may call back.
 func (r *Registry) end(victims []registry.Victim, by *registry.Holder) {
 	for _, v := range victims {
-		r.node.End(v.Holder.ID, registry.Ending{Reason: v.Reason, By: by.Addr, For: by.ID})
+		r.node.End(v.Holder.ID, registry.Ending{Reason: v.Reason, By: by.Addr, For: by.ID, Asked: by.Asked})
 	}
 }
 

@@ -24,7 +24,7 @@ type FakeNode struct {
 	onList  func()
 }
 
-// End remembers the ending.
+// End remembers the ending, but not when its newcomer has asked.
 func (n *FakeNode) End(id registry.StreamID, e registry.Ending) {
 	n.remember(id, e)
 	if n.OnEnd != nil {
@@ -33,6 +33,7 @@ func (n *FakeNode) End(id registry.StreamID, e registry.Ending) {
 }
 
 func (n *FakeNode) remember(id registry.StreamID, e registry.Ending) {
+	e.Asked = time.Time{} // a registry need not tell
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.endings == nil {
