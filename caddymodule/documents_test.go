@@ -23,10 +23,10 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 )
 
-var update = flag.Bool("update", false, "write what the tables of options, placeholders and reasons say into README and the comments")
+var update = flag.Bool("update", false, "write what the tables of options, placeholders, reasons and metrics say into README and the comments")
 
-// documents are the parts of files that are written from the tables of options
-// and placeholders. What is between begin and end is theirs.
+// documents are the parts of files that are written from the tables of options,
+// placeholders, reasons and metrics. What is between begin and end is theirs.
 var documents = map[string]struct {
 	file, begin, end string
 	want             func() string
@@ -44,6 +44,10 @@ var documents = map[string]struct {
 		func() string {
 			return "| placeholder | meaning |\n| --- | --- |\n" + placeholderRows("| `{%s}` | %s |\n")
 		},
+	},
+	"README, metrics": {
+		"../README.md", "<!-- metrics -->\n\n", "\n<!-- end -->\n",
+		metricRows,
 	},
 	"README, reasons": {
 		"../README.md", "<!-- reasons -->\n\n", "\n<!-- end -->\n",
@@ -145,6 +149,20 @@ func reasonRows() string {
 			ends = "cut (`come_back`)"
 		}
 		fmt.Fprintf(&b, "| `%s`: %s | %s | %s | %s |\n", r, m.Why, told, ends, m.Back)
+	}
+	return b.String()
+}
+
+// metricRows is the table in README of what Caddy's metrics show.
+func metricRows() string {
+	var b strings.Builder
+	b.WriteString("| metric | type | meaning |\n| --- | --- | --- |\n")
+	for _, m := range metrics {
+		name, help := m.fullName()+"{"+join(m.labels(), ",")+"}", m.help
+		if m.label != "" {
+			help += " `" + m.label + "`: `" + strings.Join(m.values, "`, `") + "`."
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, m.kind, help)
 	}
 	return b.String()
 }

@@ -57,9 +57,11 @@ func (q *request) Opened() {
 	q.leaveArrivals() // whoever logs the token out from now on finds the holder
 	switch {
 	case errors.Is(err, registry.ErrDenied):
+		q.tellRefused(event.OutcomeDenied)
 		s.End(registry.Ending{Reason: reason.Logout})
 		return
 	case errors.Is(err, registry.ErrOutasked):
+		q.tellRefused(event.OutcomeOutasked)
 		s.End(registry.Ending{Reason: reason.Superseded})
 		return
 	case err != nil:
