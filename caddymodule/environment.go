@@ -22,6 +22,9 @@ import (
 type environment struct {
 	r    *http.Request
 	repl *caddy.Replacer
+	// own are the placeholders of the request's guards, in the environment of the
+	// outermost; nil: they were not published here.
+	own func(string) string
 }
 
 const ownPlaceholders = "sse_guard."
@@ -48,6 +51,7 @@ func (e *environment) Expand(template string, own func(string) string) string {
 
 // Publish implements guard.Env.
 func (e *environment) Publish(own func(string) string) {
+	e.own = own
 	e.repl.Map(func(name string) (any, bool) {
 		if !strings.HasPrefix(name, ownPlaceholders) {
 			return nil, false

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/guard"
@@ -47,6 +48,9 @@ func init() {
 // `{sse_guard.token}` | A hash of the token; empty without one
 // `{sse_guard.client}` | A hash of the client id, within its token or verified user; empty without one
 // `{sse_guard.claims.*}` | A claim of the token, if it is good: `sub`, `realm_access.roles`; dots lead into objects, arrays are joined with commas
+// `{sse_guard.stream}` | The stream's id; empty while the answer is none
+// `{sse_guard.state}` | `live`, `untracked`, `parked` or `refused`; empty while the answer is no stream
+// `{sse_guard.reason}` | Why the stream is over, or the request was refused: a `reason` or an `outcome` of the metrics; empty before
 type Handler struct {
 	// The namespace of keys. Guards with the same zone share holders. Guards of two
 	// sites that have a `key` must name their zones, or Caddy does not start: a user of
@@ -435,7 +439,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !ok {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("sse_guard: the request has no replacer"))
 	}
-	return h.guard.Serve(w, r, next.ServeHTTP, &environment{r: r, repl: repl})
+	e := &environment{r: r, repl: repl}
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		defer e.describe(span, h.Zone) // also where the response is cut, by a panic
+	}
+	return h.guard.Serve(w, r, next.ServeHTTP, e)
 }
 
 // Interface guards

@@ -20,6 +20,15 @@ type placeholder struct {
 	doc  string
 	// inKey is whether a part of the key may have it.
 	inKey bool
+	// later is whether it has a value only once the answer is known.
+	later bool
+}
+
+// standingPlaceholders tell how the request stands.
+var standingPlaceholders = []placeholder{
+	{name: ownPlaceholders + "stream", doc: "The stream's id; empty while the answer is none", later: true},
+	{name: ownPlaceholders + "state", doc: "`live`, `untracked`, `parked` or `refused`; empty while the answer is no stream", later: true},
+	{name: ownPlaceholders + "reason", doc: "Why the stream is over, or the request was refused: a `reason` or an `outcome` of the metrics; empty before", later: true},
 }
 
 // claimsPlaceholder begins the placeholders of a token's claims.
@@ -27,12 +36,12 @@ const claimsPlaceholder = ownPlaceholders + "claims."
 
 // guardPlaceholders are all that the guard sets, for its key and for the handlers
 // behind it.
-var guardPlaceholders = []placeholder{
+var guardPlaceholders = append([]placeholder{
 	{name: ownPlaceholders + "key", doc: "A short hash of the key, as in log lines; no part of the key itself"},
 	{name: ownPlaceholders + "token", doc: "A hash of the token; empty without one", inKey: true},
 	{name: ownPlaceholders + "client", doc: "A hash of the client id, within its token or verified user; empty without one", inKey: true},
 	{name: claimsPlaceholder + "*", doc: "A claim of the token, if it is good: `sub`, `realm_access.roles`; dots lead into objects, arrays are joined with commas", inKey: true},
-}
+}, standingPlaceholders...)
 
 // matches reports whether p stands for the placeholder of this name.
 func (p placeholder) matches(name string) bool {

@@ -31,6 +31,9 @@ func TestPlaceholders_HaveValuesBehindTheGuard(t *testing.T) {
 	err := h.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 		asked = true
 		for _, p := range guardPlaceholders {
+			if p.later {
+				continue
+			}
 			name := strings.Replace(p.name, "*", "sub", 1)
 			value, known := repl.GetString(name)
 			require.True(t, known, name)

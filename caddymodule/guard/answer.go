@@ -43,6 +43,7 @@ func (f *refusal) answer(q *request, w http.ResponseWriter) error {
 
 // tellRefused tells of an answer that somebody hears.
 func (q *request) tellRefused(o event.Outcome) {
+	q.refusedAs = o
 	if o != "" {
 		q.tell(event.Refused{Client: q.self(), Outcome: o})
 	}

@@ -34,7 +34,12 @@ func (s *sender) keyed() bool { return s.holder != nil && !s.holder.Key.IsZero()
 
 // placeholder is the value of {sse_guard.*} as the innermost guard knows it, which
 // is what the handlers behind the guards see.
-func (c *chain) placeholder(name string) string { return c.innermost.placeholder(name) }
+func (c *chain) placeholder(name string) string {
+	if value, ok := c.standing(name); ok {
+		return value
+	}
+	return c.innermost.placeholder(name)
+}
 
 // keyPlaceholder is placeholder for a part of the key. There, sub counts only within
 // iss, if the token says who that is: two issuers may name different people alike.

@@ -51,6 +51,7 @@ func (f *refusal) park(q *request, w http.ResponseWriter) bool {
 		Heartbeat: heartbeat,
 		Return:    parkReturn,
 	})
+	q.parked = parked.Stream()
 	g.Zone.Enter(parked.Stream())
 	if g.Zone.IsDraining() {
 		parked.Stream().End(registry.Ending{Reason: reason.Shutdown}) // the drain may not have seen it

@@ -36,6 +36,10 @@ type request struct {
 	held      bool    // its stream held a key
 	// supersedes says that an older stream was superseded for it.
 	supersedes bool
+	// refusedAs is what observers were told of its refusal; empty: it was not refused, as
+	// far as is known.
+	refusedAs event.Outcome
+	parked    *stream.Stream // nil: it was not parked
 
 	ahead    *ahead         // what is read of the body to see whether there is one; nil: nothing
 	entry    headerSnapshot // as the header was on entry
