@@ -211,7 +211,7 @@ func (m *zoneMetrics) admitted(o event.Outcome) {
 
 func (m *zoneMetrics) closed(c event.Closed) {
 	m.overEvents.Add(c.Events)
-	m.overBytes.Add(uint64(c.Bytes)) //nolint:gosec // a count
+	m.overBytes.Add(uint64(c.Bytes))
 	m.ends.WithLabelValues(m.zone, string(c.Why())).Inc()
 	m.lifetime.WithLabelValues(m.zone).Observe(c.Age.Seconds())
 	if c.Ending != nil && !c.Ending.Asked.IsZero() {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
@@ -40,14 +41,16 @@ func TestAccessLog_TellsWhatBecameOfAStream(t *testing.T) {
 	var lines []accessLine
 	require.Eventually(t, func() bool {
 		content, err := os.ReadFile(access)
-		require.NoError(t, err)
+		if !assert.NoError(t, err) {
+			return false
+		}
 		lines = nil
 		for line := range strings.Lines(string(content)) {
 			var l accessLine
 			if json.Unmarshal([]byte(line), &l) != nil {
 				return false // it is being written
 			}
-			require.Equal(t, l.State == "live", len(l.Stream) == 32, line)
+			assert.Equal(t, l.State == "live", len(l.Stream) == 32, line)
 			l.Stream = ""
 			lines = append(lines, l)
 		}

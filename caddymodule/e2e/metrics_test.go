@@ -62,7 +62,9 @@ func scrape(t testing.TB, server *harness.Caddy) samples {
 // waitScrape scrapes until the samples are as wanted.
 func waitScrape(t testing.TB, server *harness.Caddy, want samples) samples {
 	t.Helper()
-	for end := time.Now().Add(harness.Patience); ; time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(harness.Patience); ; <-tick.C {
 		got := scrape(t, server)
 		have := maps.Clone(want)
 		for name := range have {
