@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // outcomes is an observer that notes what became of requests.
@@ -160,4 +162,63 @@ func TestOutcome_OfWhatIsNoStreamIsNone(t *testing.T) {
 		s.open(token("ann"))
 		require.Empty(t, o.take())
 	})
+}
+
+func TestOutcome_OfWhoLeavesWhileHeldUpIsNone(t *testing.T) {
+	atSite(t, func(t *testing.T, s *site) {
+		id := s.entombedClient(token("ann"))
+		s.leaveAll()
+		o := observed(s)
+		leaves := s.open(token("ann"), field("Last-Event-ID", id))
+		leaves.leave()
+		s.settle()
+		require.True(t, leaves.ends())
+		require.Empty(t, o.take())
+	}, tended)
+}
+
+// uncommitting is a registry that takes reserved places back.
+type uncommitting struct {
+	registry.Registry
+	why error
+}
+
+func (u uncommitting) Admit(ctx context.Context, phase registry.Phase, c registry.Consent, asks []registry.Ask, leaving []registry.StreamID) ([]registry.Admission, error) {
+	admissions, err := u.Registry.Admit(ctx, phase, c, asks, leaving)
+	for i := range admissions {
+		if admissions[i].Place != nil {
+			admissions[i].Place = uncommittedPlace{admissions[i].Place, u.why}
+		}
+	}
+	return admissions, err
+}
+
+type uncommittedPlace struct {
+	registry.Place
+	why error
+}
+
+func (p uncommittedPlace) Commit(context.Context) ([]registry.Victim, error) {
+	p.Leave(registry.Keep{})
+	return nil, p.why
+}
+
+func TestOutcome_OfAPlaceThatIsLostBeforeItIsTaken(t *testing.T) {
+	for want, why := range map[event.Outcome]error{
+		event.OutcomeDenied:   registry.ErrDenied,
+		event.OutcomeOutasked: registry.ErrOutasked,
+	} {
+		t.Run(string(want), func(t *testing.T) {
+			atSite(t, func(t *testing.T, s *site) {
+				z := s.guards[1].Zone
+				kept := z.Registry
+				z.Registry = uncommitting{kept, why}
+				o := observed(s)
+				c := s.open(in("books", "ann"))
+				require.True(t, c.ends())
+				require.Equal(t, []event.Outcome{want}, o.take())
+				z.Registry = kept
+			}, perStore(limited(9)), perUser())
+		})
+	}
 }
