@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"caddymodule/zone"},
 	{"caddymodule/stream", "caddymodule/conflict"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
-	{"caddymodule/registry"},
+	{"caddymodule/registry", "caddymodule/check"},
 	{"caddymodule/reason", "caddymodule/identity/verify", "caddymodule/demo", "caddymodule/tcp"},
 	{"caddymodule/identity", "caddymodule/tombstone", "caddymodule/eventstream", "caddymodule/internal/wheel", "caddymodule/internal/due"},
 }
