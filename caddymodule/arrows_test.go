@@ -26,9 +26,9 @@ var floors = [][]string{
 	{"caddymodule/zone"},
 	{"caddymodule/stream", "caddymodule/conflict"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
-	{"caddymodule/registry", "caddymodule/check"},
+	{"caddymodule/registry", "caddymodule/check", "caddymodule/console"},
 	{"caddymodule/reason", "caddymodule/identity/verify", "caddymodule/demo", "caddymodule/tcp"},
-	{"caddymodule/identity", "caddymodule/tombstone", "caddymodule/eventstream", "caddymodule/internal/wheel", "caddymodule/internal/due"},
+	{"caddymodule/identity", "caddymodule/tombstone", "caddymodule/eventstream", "caddymodule/internal/wheel", "caddymodule/internal/due", "caddymodule/internal/printable"},
 }
 
 // apart are packages of tests and for tests, which may import anything.

@@ -16,9 +16,11 @@ Commands for who runs sse_guard.
 
 "check" asks a site for event streams as the tabs of a browser do, and says
 whether they are guarded. It needs nothing but the site's address.
+
+The others ask the admin endpoint of a running Caddy.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(checkCommand())
+			cmd.AddCommand(checkCommand(), streamsCommand(), topCommand(), endCommand(), notifyCommand(), statsCommand())
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
 					return usageError(cmd, fmt.Errorf("sse-guard has no command %q; see caddy sse-guard --help", args[0]))

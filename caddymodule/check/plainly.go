@@ -10,7 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
-	"unicode"
+
+	"github.com/sse-guard/sse-guard/caddymodule/internal/printable"
 )
 
 // plainly says why there is no answer.
@@ -56,17 +57,8 @@ func plainly(err error) string {
 // isTLS reports whether the error is about certificates or the protocol of TLS.
 func isTLS(err error) bool { return strings.HasPrefix(plainly(err), "TLS: ") }
 
-// clean makes text of a server fit for a terminal: no control characters, not too long.
+// clean makes text of a server fit for a terminal.
 func clean(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || !unicode.IsPrint(r) && r != ' ' {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, "\uFFFD"))
 	const longest = 200
-	if runes := []rune(text); len(runes) > longest {
-		return string(runes[:longest]) + "…"
-	}
-	return text
+	return printable.Text(text, longest)
 }
