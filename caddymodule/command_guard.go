@@ -10,6 +10,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "sse-guard",
+		Usage: "<command>",
 		Short: "Checks, shows and ends guarded event streams",
 		Long: `
 Commands for who runs sse_guard.
