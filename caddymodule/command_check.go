@@ -33,7 +33,8 @@ cookie, or in the URL: use --cookie, or write it into the URL. Give one only.
 
 The check has connections of its own and ends them when it is done. But its
 streams are streams like any other: with the token of a real user, they end the
-stream that this user has open now. Use a token made for the purpose.
+stream that this user has open now, and the page stays closed until it is loaded
+anew. Use a token made for the purpose.
 
 If all streams stay open, one more request, with a second, made-up token, finds
 out whether a guard stands there at all.
@@ -89,7 +90,7 @@ func runCheck(cmd *cobra.Command, args []string) error {
 		config.OnStep = func(s check.Step) { s.Print(out) }
 	}
 	if config.Header.Get("Authorization") != "" || config.Header.Get("Cookie") != "" || strings.Contains(args[0], "?") {
-		fmt.Fprintln(cmd.ErrOrStderr(), "If this is a real user's token, the check ends the stream that the user has open now.")
+		fmt.Fprintln(cmd.ErrOrStderr(), "If this is a real user's token, the check ends the stream that the user has open now, and that page stays closed until it is loaded anew.")
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

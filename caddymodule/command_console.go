@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ func adminCommand(use, short, long string, run func(ctx context.Context, cmd *co
 		defer cancel()
 		defer client.HTTP.CloseIdleConnections()
 		found, err := run(ctx, cmd, client)
-		if wrong := (errUsage{}); errors.As(err, &wrong) {
+		if wrong := (mistakeError{}); errors.As(err, &wrong) {
 			return usageError(cmd, wrong.error)
 		}
 		if err != nil {
@@ -94,15 +95,15 @@ func adminError(cmd *cobra.Command, err error) error {
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return exitNo, err })(cmd, nil)
 }
 
-// errUsage wraps what is wrong with how a command was called.
-type errUsage struct{ error }
+// mistakeError is what is wrong with how a command was called.
+type mistakeError struct{ error }
 
 // show prints what was found, as JSON if the user wants it so.
 func show(cmd *cobra.Command, found result, asJSON any) error {
 	out := cmd.OutOrStdout()
-	if json, err := cmd.Flags().GetBool("json"); err != nil {
+	if wanted, err := cmd.Flags().GetBool("json"); err != nil {
 		return usageError(cmd, err)
-	} else if !json {
+	} else if !wanted {
 		found.Print(out)
 	} else if err := printJSON(out, asJSON); err != nil {
 		return adminError(cmd, err)
@@ -115,37 +116,57 @@ func show(cmd *cobra.Command, found result, asJSON any) error {
 
 // adminClient reaches the admin endpoint that the flags name.
 func adminClient(cmd *cobra.Command) (*console.Client, error) {
-	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
-	address, err := caddycmd.DetermineAdminAPIAddress(flags.String("address"), nil, flags.String("config"), flags.String("adapter"))
+	address, err := adminAddress(caddycmd.Flags{FlagSet: cmd.Flags()})
 	if err != nil {
-		return nil, fmt.Errorf("looking for the admin endpoint: %w", err)
-	}
-	if address == "off" {
-		return nil, errors.New("the configuration turns the admin endpoint off (admin off): the commands need it")
+		return nil, err
 	}
 	parsed, err := caddy.ParseNetworkAddress(address)
 	if err != nil {
-		return nil, fmt.Errorf("--address %q: %w; write one such as localhost:2019 or unix//run/caddy.sock", address, err)
+		return nil, fmt.Errorf("the admin address %q: %w; write one such as localhost:2019 or unix//run/caddy.sock", address, err)
 	}
 	if parsed.PortRangeSize() > 1 {
-		return nil, fmt.Errorf("--address %q names several ports; write one such as localhost:2019", address)
+		return nil, fmt.Errorf("the admin address %q names several ports; write one such as localhost:2019", address)
 	}
-	origin, dialed := "http://"+parsed.JoinHostPort(0), parsed.JoinHostPort(0)
+	client := &console.Client{Address: address}
+	host := parsed.JoinHostPort(0)
 	if parsed.IsUnixNetwork() {
-		// What Caddy's admin endpoint takes there. Permissions may stand behind the path.
-		origin = "http://127.0.0.1"
-		dialed, _, _ = strings.Cut(parsed.Host, "|")
+		client.Base = "http://127.0.0.1" // what Caddy's admin endpoint takes for a host there
+		host, _, _ = strings.Cut(parsed.Host, "|")
+	} else {
+		client.Base = "http://" + host
+		client.Origin = client.Base
 	}
-	return &console.Client{
-		Address: address,
-		Origin:  origin,
-		HTTP: &http.Client{
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, parsed.Network, dialed)
-			}},
-		},
-	}, nil
+	client.HTTP = &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, parsed.Network, host)
+		}},
+	}
+	return client, nil
+}
+
+// adminAddress is that of the flags, of the configuration that they name, or Caddy's
+// default.
+func adminAddress(flags caddycmd.Flags) (string, error) {
+	var config []byte
+	if file := flags.String("config"); file != "" && flags.String("address") == "" {
+		var err error
+		if config, _, _, err = caddycmd.LoadConfig(file, flags.String("adapter")); err != nil {
+			return "", err
+		}
+		var top struct{ Admin caddy.AdminConfig }
+		if err := json.Unmarshal(config, &top); err != nil {
+			return "", fmt.Errorf("reading the admin endpoint of %s: %w", file, err)
+		}
+		if top.Admin.Disabled {
+			return "", fmt.Errorf("%s turns the admin endpoint off (admin off), which this command needs", file)
+		}
+	}
+	address, err := caddycmd.DetermineAdminAPIAddress(flags.String("address"), config, flags.String("config"), flags.String("adapter"))
+	if err != nil {
+		return "", fmt.Errorf("looking for the admin endpoint: %w", err)
+	}
+	return address, nil
 }
 
 // addFilterFlags adds those flags that name streams; raw: also by what no list shows.
@@ -238,11 +259,11 @@ the streams that are listed: those that match all of them.
 `, func(ctx context.Context, cmd *cobra.Command, client *console.Client) (result, error) {
 		f, err := filter(cmd)
 		if err != nil {
-			return nil, errUsage{err}
+			return nil, mistakeError{err}
 		}
 		limit, err := cmd.Flags().GetInt("limit")
 		if err != nil || limit < 0 {
-			return nil, errUsage{errors.Join(err, errors.New("--limit is 0, for all, or more"))}
+			return nil, mistakeError{errors.Join(err, errors.New("--limit is 0, for all, or more"))}
 		}
 		return client.Streams(ctx, f, limit)
 	})
@@ -259,7 +280,7 @@ Counts streams by zone, node, state, and the values of labels.
 `, func(ctx context.Context, cmd *cobra.Command, client *console.Client) (result, error) {
 		zone, err := cmd.Flags().GetString("zone")
 		if err != nil {
-			return nil, errUsage{err}
+			return nil, mistakeError{err}
 		}
 		return client.Stats(ctx, zone)
 	})
@@ -277,12 +298,12 @@ and their verified users, are not accepted for that long.
 `, func(ctx context.Context, cmd *cobra.Command, client *console.Client) (result, error) {
 		f, err := filter(cmd)
 		if err != nil {
-			return nil, errUsage{err}
+			return nil, mistakeError{err}
 		}
 		flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 		end, err := console.NewEnd(f, flags.Bool("all"))
 		if err != nil {
-			return nil, errUsage{err}
+			return nil, mistakeError{err}
 		}
 		end.Reason, end.Message, end.Deny, end.Limit = flags.String("reason"), flags.String("message"), flags.String("deny"), flags.Int("limit")
 		return client.End(ctx, end)
@@ -310,21 +331,21 @@ that match all flags.
 `, func(ctx context.Context, cmd *cobra.Command, client *console.Client) (result, error) {
 		f, err := filter(cmd)
 		if err != nil {
-			return nil, errUsage{err}
+			return nil, mistakeError{err}
 		}
 		flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 		data := flags.String("data")
 		if data == "-" {
 			if flags.String("raw-token") == "-" {
-				return nil, errUsage{errors.New("--data - and --raw-token -: only one of them can be the standard input")}
+				return nil, mistakeError{errors.New("--data - and --raw-token -: only one of them can be the standard input")}
 			}
 			if data, err = readLine(cmd.InOrStdin(), "--data -"); err != nil {
-				return nil, errUsage{err}
+				return nil, mistakeError{err}
 			}
 		}
 		notify, err := console.NewNotify(f, flags.Bool("all"), flags.String("event"), data)
 		if err != nil {
-			return nil, errUsage{err}
+			return nil, mistakeError{err}
 		}
 		return client.Notify(ctx, notify)
 	})

@@ -31,7 +31,8 @@ type Config struct {
 	Streams int
 	// Insecure accepts every certificate.
 	Insecure bool
-	// AnswerTimeout is how long to wait for the header of an answer: 10 seconds if it is 0.
+	// AnswerTimeout is how long to wait for the header of an answer: 15 seconds if it is 0.
+	// A guard holds a client back for up to 10 that has left and is back at once.
 	AnswerTimeout time.Duration
 	// Watch is how long to wait for something to happen once all streams are open:
 	// 3 seconds if it is 0.
@@ -45,7 +46,7 @@ const (
 	MinStreams = 2
 	MaxStreams = 100
 
-	DefaultAnswerTimeout = 10 * time.Second
+	DefaultAnswerTimeout = 15 * time.Second
 	DefaultWatch         = 3 * time.Second
 )
 

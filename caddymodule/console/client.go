@@ -25,7 +25,9 @@ import (
 type Client struct {
 	// HTTP reaches the admin endpoint, whatever its network is.
 	HTTP *http.Client
-	// Origin begins the URLs of the admin endpoint, and is the Origin of the requests.
+	// Base begins the URLs of the admin endpoint, without a final slash.
+	Base string
+	// Origin is that of the requests; empty: they have none.
 	Origin string
 	// Address is the admin endpoint as the user knows it.
 	Address string
@@ -57,12 +59,14 @@ func (c *Client) post(ctx context.Context, path string, body, to any) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body []byte, to any) error {
-	r, err := http.NewRequestWithContext(ctx, method, c.Origin+prefix+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, c.Base+prefix+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("the admin address %s cannot be used: %w", c.Address, err)
 	}
 	r.Header.Set("Accept", "application/json")
-	r.Header.Set("Origin", c.Origin)
+	if c.Origin != "" {
+		r.Header.Set("Origin", c.Origin)
+	}
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -117,10 +121,11 @@ func (c *Client) refused(response *http.Response, body []byte) error {
 	switch {
 	case isJSON && mediaType == "application/problem+json":
 		text := strings.TrimSuffix(said.Title+": "+said.Detail, ": ")
-		for verb, n := range map[string]*int{"ended": said.Ended, "notified": said.Notified} {
-			if n != nil {
-				text += fmt.Sprintf(" (%s were %s)", streams(*n), verb)
-			}
+		switch {
+		case said.Ended != nil:
+			text += fmt.Sprintf(" (ended: %s)", streams(*said.Ended))
+		case said.Notified != nil:
+			text += fmt.Sprintf(" (notified: %s)", streams(*said.Notified))
 		}
 		return errors.New(printable.Text(text, longestWords))
 	case response.StatusCode == http.StatusNotFound:

@@ -70,7 +70,7 @@ func (a *api) asked() []string {
 }
 
 func (a *api) client() *console.Client {
-	return &console.Client{HTTP: a.Client(), Origin: a.URL, Address: "localhost:2019"}
+	return &console.Client{HTTP: a.Client(), Base: a.URL, Origin: a.URL, Address: "localhost:2019"}
 }
 
 const aliceRow = `{"id":"01","zone":"default","state":"live","key":"aaaaaaaaaaaaaaaa","token":"bbbbbbbbbbbbbbbb","client":"",
@@ -224,7 +224,7 @@ func TestClient_SaysWhatIsWrong(t *testing.T) {
 		want   string
 	}{
 		"a problem":             {400, "application/problem+json", `{"title":"The request is not understood","status":400,"detail":"limit: it is 1 to 1000"}`, "The request is not understood: limit: it is 1 to 1000"},
-		"a part was done":       {502, "application/problem+json", `{"title":"Not all nodes have answered","detail":"n2","ended":3}`, "Not all nodes have answered: n2 (3 streams were ended)"},
+		"a part was done":       {502, "application/problem+json", `{"title":"Not all nodes have answered","detail":"n2","ended":3}`, "Not all nodes have answered: n2 (ended: 3 streams)"},
 		"no module":             {404, "application/json", `{"error":"not found"}`, "has no admin API of sse_guard"},
 		"origin is not allowed": {403, "application/json", `{"error":"host not allowed: x"}`, "refuses, with status 403: host not allowed: x"},
 		"somebody else":         {500, "text/html", `<h1>Error</h1>`, "with status 500, is not Caddy's admin endpoint"},
@@ -246,7 +246,7 @@ func TestClient_NobodyThere(t *testing.T) {
 	require.NoError(t, err)
 	address := listener.Addr().String()
 	require.NoError(t, listener.Close())
-	c := &console.Client{HTTP: &http.Client{}, Origin: "http://" + address, Address: address}
+	c := &console.Client{HTTP: &http.Client{}, Base: "http://" + address, Address: address}
 	_, err = c.Stats(t.Context(), "")
 	require.ErrorContains(t, err, "nobody listens at "+address+": does Caddy run, and is its admin endpoint on (admin off turns it off) and there?")
 	for _, name := range []string{"--address", "CADDY_ADMIN"} {

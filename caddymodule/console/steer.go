@@ -25,7 +25,10 @@ var Reasons = []string{"revoked", "logout", "expired", "max_age"}
 // NewEnd ends the streams that the filter names, or all.
 func NewEnd(f Filter, all bool) (*End, error) {
 	e := &End{selected: selected{Select: f, All: all}}
-	return e, e.check()
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // Ended is what came of it.
@@ -63,7 +66,10 @@ func NewNotify(f Filter, all bool, event, data string) (*Notify, error) {
 	if data == "" {
 		return nil, errors.New("--data is empty: clients drop an event without data")
 	}
-	return n, n.check()
+	if err := n.check(); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 // Notified is what came of it.

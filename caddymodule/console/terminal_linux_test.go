@@ -30,7 +30,7 @@ func TestTerminal_Child(t *testing.T) {
 		return
 	}
 	require.True(t, console.IsTerminal(os.Stdout))
-	top := console.Top{Client: &console.Client{HTTP: newClient(t), Origin: api, Address: api}, Interval: console.LeastInterval, Order: "rate"}
+	top := console.Top{Client: &console.Client{HTTP: newClient(t), Base: api, Address: api}, Interval: console.LeastInterval, Order: "rate"}
 	first, err := top.Look(t.Context())
 	require.NoError(t, err)
 	terminal, err := console.OpenTerminal(os.Stdout)

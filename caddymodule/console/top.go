@@ -171,7 +171,7 @@ func (l *Look) lines(title, trouble string, width, height int) []string {
 		t.row(s.State, age(s.AgeSeconds), perSecond(rate, known), strconv.FormatUint(s.Events, 10), size(s.Bytes), s.Zone, s.Key,
 			s.Client, s.Subject, s.RemoteIP, s.Node, s.Path, labels(s.Labels))
 	}
-	lines := append(head, t.lines(width)...)
+	lines := slices.Concat(head, t.lines(width))
 	switch {
 	case l.More:
 		lines = append(lines, fmt.Sprintf("%d of the first %d are shown; there are more: choose with --zone, --state and the like.", shown, len(l.Streams)))
