@@ -377,8 +377,8 @@ Where the output is no terminal, it prints once what there is.
 	return cmd
 }
 
-func runTop(cmd *cobra.Command) (err error) {
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+func runTop(cmd *cobra.Command) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	client, err := adminClient(cmd)
 	if err != nil {
@@ -402,12 +402,7 @@ func runTop(cmd *cobra.Command) (err error) {
 	if flags.Bool("json") || !console.IsTerminal(out) {
 		return show(cmd, frame{look, top.Order, client.Address}, look)
 	}
-	terminal, err := console.OpenTerminal(out)
-	if err != nil {
-		return adminError(cmd, err)
-	}
-	err = top.Run(ctx, terminal, look)
-	if err := errors.Join(err, terminal.Close()); err != nil {
+	if err := console.Live(ctx, out, &top, look); err != nil {
 		return adminError(cmd, err)
 	}
 	return nil

@@ -1,10 +1,13 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -33,6 +36,20 @@ const (
 func IsTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+}
+
+// Live has top run in the terminal, beginning with a look that was taken, until the user
+// has enough of it, a signal ends the process, or ctx ends. It leaves the terminal as it
+// was.
+func Live(ctx context.Context, out io.Writer, top *Top, now *Look) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	terminal, err := OpenTerminal(out)
+	if err != nil {
+		return err
+	}
+	err = top.Run(ctx, terminal, now)
+	return errors.Join(err, terminal.Close())
 }
 
 // OpenTerminal takes the terminal over. Close gives it back as it was.

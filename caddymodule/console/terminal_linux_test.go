@@ -2,7 +2,6 @@ package console_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,10 +32,7 @@ func TestTerminal_Child(t *testing.T) {
 	top := console.Top{Client: &console.Client{HTTP: newClient(t), Base: api, Address: api}, Interval: console.LeastInterval, Order: "rate"}
 	first, err := top.Look(t.Context())
 	require.NoError(t, err)
-	terminal, err := console.OpenTerminal(os.Stdout)
-	require.NoError(t, err)
-	err = top.Run(t.Context(), terminal, first)
-	require.NoError(t, errors.Join(err, terminal.Close()))
+	require.NoError(t, console.Live(t.Context(), os.Stdout, &top, first))
 }
 
 // terminal is a pseudo terminal as a user has it before him.
@@ -114,8 +110,10 @@ func (t *terminal) modes(tb testing.TB) unix.Termios {
 // TestTerminal_IsLeftAsItWas, however top ends.
 func TestTerminal_IsLeftAsItWas(t *testing.T) {
 	for name, end := range map[string]func(term *terminal, p *os.Process) error{
-		"q":      func(term *terminal, _ *os.Process) error { _, err := io.WriteString(term.user, "q"); return err },
-		"ctrl-c": func(term *terminal, _ *os.Process) error { _, err := io.WriteString(term.user, "\x03"); return err },
+		"q":                    func(term *terminal, _ *os.Process) error { _, err := io.WriteString(term.user, "q"); return err },
+		"ctrl-c":               func(term *terminal, _ *os.Process) error { _, err := io.WriteString(term.user, "\x03"); return err },
+		"a signal":             func(_ *terminal, p *os.Process) error { return p.Signal(syscall.SIGTERM) },
+		"a terminal that goes": func(_ *terminal, p *os.Process) error { return p.Signal(syscall.SIGHUP) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI(t, topAnswers(5, 1))
