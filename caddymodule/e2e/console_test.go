@@ -58,7 +58,7 @@ func startConsoleSite(t *testing.T) *consoleSite {
 	t.Helper()
 	s := &consoleSite{issuer: harness.NewIssuer(t, "HS256")}
 	s.server = harness.StartAdminCaddy(t, "sse_guard {\nlabel room {query.room}\nmissing_key pass\njwt {\noptional\n"+
-		s.issuer.KeyOption(t)+"\n}\nkey {sse_guard.claims.sub}\n}\nreverse_proxy "+startTicking(t))
+		s.issuer.KeyOption(t)+"\n}\nkey {sse_guard.claims.sub}\n}\nreverse_proxy "+startTickingBackend(t))
 	s.address = strings.TrimPrefix(s.server.Admin, "http://")
 	s.token = s.issuer.Token(t, harness.WithSub("alice"))
 	client := harness.NewClient(t, harness.HTTP1)
@@ -164,7 +164,7 @@ func TestConsole_TokensStayOffTheCommandLine(t *testing.T) {
 
 // TestConsole_FindsTheAdminEndpoint as caddy reload does.
 func TestConsole_FindsTheAdminEndpoint(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+startTicking(t))
+	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+startTickingBackend(t))
 	address := strings.TrimPrefix(server.Admin, "http://")
 	file := filepath.Join(t.TempDir(), "Caddyfile")
 	require.NoError(t, os.WriteFile(file, []byte("{\n\tadmin "+address+"\n}\n"), 0o600))
@@ -195,7 +195,7 @@ func writeFile(t testing.TB, text string) (path string) {
 
 // TestConsole_SaysWhatIsWrong in plain words, and by its exit code.
 func TestConsole_SaysWhatIsWrong(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+startTicking(t))
+	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+startTickingBackend(t))
 	address := strings.TrimPrefix(server.Admin, "http://")
 	other := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(other.Close)
