@@ -27,9 +27,9 @@ var floors = [][]string{
 	{"caddymodule/stream", "caddymodule/conflict"},
 	{"caddymodule/registry/redis"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
-	{"caddymodule/registry"},
+	{"caddymodule/registry", "caddymodule/check", "caddymodule/console"},
 	{"caddymodule/reason", "caddymodule/identity/verify", "caddymodule/demo", "caddymodule/tcp"},
-	{"caddymodule/identity", "caddymodule/tombstone", "caddymodule/eventstream", "caddymodule/internal/wheel", "caddymodule/internal/due"},
+	{"caddymodule/identity", "caddymodule/tombstone", "caddymodule/eventstream", "caddymodule/internal/wheel", "caddymodule/internal/due", "caddymodule/internal/printable"},
 }
 
 // apart are packages of tests and for tests, which may import anything.

@@ -231,6 +231,8 @@ func TestREADME_CommandsAreTested(t *testing.T) {
 		case where[command] != "":
 		case strings.HasPrefix(command, "xcaddy build"): // TestXcaddy
 		case strings.HasPrefix(command, "curl -N"): // TestREADME_Curl
+		case strings.HasPrefix(command, "caddy sse-guard check "): // TestREADME_Check
+		case strings.HasPrefix(command, "caddy sse-guard "): // TestREADME_Console
 		case strings.Contains(command, "localhost:2019/sse_guard/"): // TestREADME_AdminAPI
 		case strings.HasPrefix(command, "go test -run - -bench"): // TestREADME_Benchmarks
 		default:
