@@ -32,6 +32,7 @@ has_browser() { have chromium || have chromium-browser || have google-chrome; }
 # The tests in network namespaces look at connections with ss, which comes with ip.
 has_ip() { have ip && have ss; }
 has_curl() { have curl; }
+has_redis() { have redis-server; }
 has_venv() { venv_python >/dev/null; }
 has_java() { have mvn && have javac && [ "$(javac -version 2>&1 | sed 's/^javac \([0-9]*\).*/\1/')" -ge 17 ]; }
 
@@ -41,6 +42,7 @@ needs=(
 	"browser:chromium"
 	"ip:iproute2"
 	"curl:curl"
+	"redis:redis-server"
 	"venv:python3 python3-venv"
 	"java:default-jdk-headless maven"
 )

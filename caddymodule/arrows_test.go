@@ -25,6 +25,7 @@ var floors = [][]string{
 	{"caddymodule/guard"},
 	{"caddymodule/zone"},
 	{"caddymodule/stream", "caddymodule/conflict", "caddymodule/webhook"},
+	{"caddymodule/registry/redis"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
 	{"caddymodule/registry"},
 	{"caddymodule/reason", "caddymodule/identity/verify", "caddymodule/demo", "caddymodule/tcp"},

@@ -43,6 +43,14 @@ var documents = map[string]struct {
 		"../README.md", "<!-- options of webhook -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(webhookOptions) },
 	},
+	"README, options of registry redis": {
+		"../README.md", "<!-- options of registry redis -->\n\n", "\n<!-- end -->\n",
+		func() string { return optionRows(redisOptions) },
+	},
+	"comment over UnmarshalCaddyfile of registry redis": {
+		"redis.go", "//\tregistry redis {\n", "//\t}\n",
+		func() string { return syntaxLines(redisOptions, "//\t    ") },
+	},
 	"README, placeholders": {
 		"../README.md", "<!-- placeholders -->\n\n", "\n<!-- end -->\n",
 		func() string {
@@ -177,6 +185,7 @@ func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
 	fields = fieldComments(t, "hooks.go", "Webhook")
 	delete(fields, "url") // the option's argument
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(webhookOptions))
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "redis.go", "Redis"))), allFields(redisOptions))
 }
 
 // The fields' comments become the documentation on Caddy's website.
@@ -184,6 +193,7 @@ func TestDocuments_FieldCommentsNameTheDefault(t *testing.T) {
 	requireDefaults(t, options, fieldComments(t, "module.go", "Handler"))
 	requireDefaults(t, jwtOptions, fieldComments(t, "jwt.go", "JWT"))
 	requireDefaults(t, webhookOptions, fieldComments(t, "hooks.go", "Webhook"))
+	requireDefaults(t, redisOptions, fieldComments(t, "redis.go", "Redis"))
 }
 
 func requireDefaults[T any](t *testing.T, options []option[T], comments map[string]string) {
@@ -322,6 +332,8 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 				requireShape(t, jwtOptions, line, new(JWT))
 			case "webhook":
 				requireShape(t, webhookOptions, line, new(Webhook))
+			case "registry":
+				requireShape(t, redisOptions, line, new(Redis))
 			default:
 				requireShape(t, options, line, new(Handler))
 			}
@@ -335,6 +347,9 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 	}
 	for _, o := range jwtOptions {
 		require.True(t, shown["jwt "+o.name], "Caddyfile.example does not show, in the block of jwt: %s", o.usage())
+	}
+	for _, o := range redisOptions {
+		require.True(t, shown["registry "+o.name], "Caddyfile.example does not show, in the block of registry redis: %s", o.usage())
 	}
 }
 

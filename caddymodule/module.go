@@ -251,7 +251,7 @@ type Handler struct {
 
 	// The secret that tombstones are signed with, 16 bytes or more; usually a
 	// placeholder such as `{env.SSE_GUARD_SECRET}`. Default: made on first
-	// use and kept in Caddy's storage.
+	// use and kept in Caddy's storage, or by registry redis.
 	Secret string `json:"secret,omitempty"`
 
 	// Who is told what becomes of streams. Default: none.
@@ -329,7 +329,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := h.config(ctx, app, secret)
+	sign := secret.signer
+	if k, ok := h.zone.Registry.(keeper); ok && h.Secret == "" {
+		sign = newSharedSecret(secret, k).signer
+	}
+	config, err := h.config(ctx, app, sign)
 	if err != nil {
 		return err
 	}
@@ -347,7 +351,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 }
 
 // config is what the options mean to the guard.
-func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Config, error) {
+func (h *Handler) config(ctx caddy.Context, app *App, sign signs) (guard.Config, error) {
 	extractor, err := identity.NewExtractor(h.Token, h.Client)
 	if err != nil {
 		return guard.Config{}, err
@@ -392,7 +396,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		},
 		OnExpiry: h.OnExpiry,
 		Sharing:  guard.Sharing{Addrs: h.SharedAccount.Addresses, Window: time.Duration(h.SharedAccount.Window)},
-		Signer:   secret.signer,
+		Signer:   sign,
 		Logger:   logger,
 		Security: logger.Named("security"),
 	}

@@ -219,7 +219,7 @@ var options = []option[*Handler]{
 	},
 	{
 		name: "registry", syntax: "<module> { ... }", defDoc: "`memory`", // set by openZone
-		doc:   "Who keeps the holders.",
+		doc:   "Who keeps the holders: this process, or `redis { ... }` for [several nodes](#several-nodes).",
 		block: (*Handler).unmarshalRegistry,
 	},
 }

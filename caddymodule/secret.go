@@ -33,6 +33,8 @@ type secret struct {
 	storage certmagic.Storage
 	logger  *zap.Logger
 
+	// stored is what the storage had when the configuration was loaded; nil: nothing.
+	stored []byte
 	ready  atomic.Pointer[tombstone.Signer]
 	making sync.Mutex
 }
@@ -63,6 +65,7 @@ func newSecret(ctx caddy.Context, configured string) (*secret, error) {
 	if err != nil {
 		return nil, errStored(err)
 	}
+	s.stored = stored
 	s.ready.Store(signer)
 	return s, nil
 }
@@ -121,4 +124,104 @@ func newSecretValue() []byte {
 	value := make([]byte, secretSize)
 	_, _ = rand.Read(value) // never fails: it ends the process instead
 	return value
+}
+
+// signs returns what tombstones are signed with.
+type signs func(context.Context) (*tombstone.Signer, error)
+
+// keeper is a registry that keeps a secret for all nodes.
+type keeper interface {
+	// Secret returns the secret that counts: the given one, if there is none yet. It is
+	// kept for so long after the last call.
+	Secret(ctx context.Context, fresh []byte, keep time.Duration) ([]byte, error)
+}
+
+const (
+	// sharedFor is longer than tombstones are good for.
+	sharedFor = 48 * time.Hour
+	// askShared is how often a node asks for the shared secret, and so has it kept;
+	// askSharedAgain how often while it has no answer.
+	askShared      = time.Hour
+	askSharedAgain = time.Second
+)
+
+// sharedSecret is a secret that is made by one node, and kept by the registry for all:
+// their storages may be their own. Until the registry answers, it is this node's own.
+type sharedSecret struct {
+	own    *secret
+	keeper keeper
+	logger *zap.Logger
+
+	// asking is held by who asks while there is no answer yet: the others wait for it.
+	asking sync.Mutex
+	// mu guards the fields below it. It is not held while the registry is asked.
+	mu     sync.Mutex
+	signed *tombstone.Signer
+	// fresh is what the registry is to keep, if it has none.
+	fresh []byte
+	// next is when the registry is to be asked.
+	next time.Time
+}
+
+func newSharedSecret(own *secret, k keeper) *sharedSecret {
+	fresh := own.stored
+	if fresh == nil {
+		fresh = newSecretValue()
+	}
+	return &sharedSecret{own: own, keeper: k, logger: own.logger, fresh: fresh}
+}
+
+// signer returns the signer of the shared secret.
+func (s *sharedSecret) signer(ctx context.Context) (*tombstone.Signer, error) {
+	signer, ask := s.present(time.Now())
+	if signer == nil {
+		s.asking.Lock()
+		defer s.asking.Unlock()
+		signer, ask = s.present(time.Now())
+	}
+	if ask {
+		s.put(askSharedAgain)
+		if asked := s.ask(ctx); asked != nil {
+			signer = asked
+		}
+	}
+	if signer != nil {
+		return signer, nil
+	}
+	return s.own.signer(ctx)
+}
+
+// present returns the signer that there is, if any, and whether the caller is to ask.
+func (s *sharedSecret) present(now time.Time) (signer *tombstone.Signer, ask bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.signed, !now.Before(s.next)
+}
+
+// put has nobody ask for so long.
+func (s *sharedSecret) put(off time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = time.Now().Add(off)
+}
+
+// ask asks the registry; nil: it has no answer.
+func (s *sharedSecret) ask(ctx context.Context) *tombstone.Signer {
+	s.mu.Lock()
+	fresh := s.fresh
+	s.mu.Unlock()
+	value, err := s.keeper.Secret(context.WithoutCancel(ctx), fresh, sharedFor)
+	if err != nil {
+		s.logger.Debug("the tombstone secret is this node's own until the registry can be asked", zap.Error(err))
+		return nil
+	}
+	signer, err := tombstone.NewSigner(value)
+	if err != nil {
+		s.logger.Error("the registry's tombstone secret is no good", zap.Error(err))
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.signed, s.fresh, s.next = signer, value, time.Now().Add(askShared)
+	return signer
 }

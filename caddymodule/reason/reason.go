@@ -33,6 +33,8 @@ const (
 	Shutdown Reason = "shutdown"
 	// Stalled: the backend hangs.
 	Stalled Reason = "stalled"
+	// Fenced: the node lost touch with the others, and may not know who holds the key.
+	Fenced Reason = "fenced"
 )
 
 // Bound is what a tombstone names: whom it keeps away.
@@ -139,6 +141,7 @@ var meanings = []struct {
 	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "it has lived for `max_age`", Back: "yes, within 2 seconds"}},
 	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, within the `drain` window"}},
 	{Stalled, Meaning{Return: Soon, Cut: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, within 2 seconds"}},
+	{Fenced, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "Redis was away for longer than the lease (`on_error fence`)", Back: "yes, within 2 seconds"}},
 	{Dead, Meaning{Cut: true, Why: "nobody listens", Back: "yes"}},
 }
 

@@ -12,7 +12,7 @@ import (
 func TestMeaning_OfEveryReason(t *testing.T) {
 	all := []reason.Reason{
 		reason.Superseded, reason.Replaced, reason.Parked, reason.Rejected, reason.Logout, reason.Expired,
-		reason.MaxAge, reason.Shutdown, reason.Stalled, reason.Dead,
+		reason.MaxAge, reason.Shutdown, reason.Stalled, reason.Fenced, reason.Dead,
 	}
 	require.Equal(t, all, reason.All())
 	for _, r := range all {

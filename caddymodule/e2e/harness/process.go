@@ -96,6 +96,12 @@ func (p *CaddyProcess) Stop(t testing.TB) time.Duration {
 	return time.Since(began)
 }
 
+// Kill ends the process at once, as kill -9 does.
+func (p *CaddyProcess) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
 // end stops the process in whatever state it is, with the test.
 func (p *CaddyProcess) end(t testing.TB) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)

@@ -138,8 +138,9 @@ func testAsked(t *testing.T, open Open) {
 func testLastAsked(t *testing.T, open Open) {
 	const limit, each = 3, 50
 	at := asking()
-	for range 20 {
+	for done, rounds := 0, 1; done < rounds; done++ {
 		s := open.site(t)
+		rounds = s.rounds(20)
 		times := rand.Perm(goroutines * each) //nolint:gosec // a schedule need not be secret
 		var mu sync.Mutex
 		next := 0 // guarded by mu

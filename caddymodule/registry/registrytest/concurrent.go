@@ -98,8 +98,9 @@ func testChurn(t *testing.T, open Open) {
 				for _, k := range []kind{anons, devices, tabs, mixed} {
 					t.Run(fmt.Sprintf("%s/%d%s/%s", policy, limit, unit, k), func(t *testing.T) {
 						rule := registry.Rule{Policy: policy, Limit: limit, Unit: unit}
-						for range 5 {
+						for done, rounds := 0, 1; done < rounds; done++ {
 							s := &schedule{site: open.site(t), t: t, rule: rule, kind: k}
+							rounds = s.rounds(5)
 							s.run(rand.Uint64()) //nolint:gosec // a schedule need not be secret
 						}
 					})
@@ -115,11 +116,19 @@ func (s *schedule) run(seed uint64) {
 	// A last round fills what places the leaving left.
 	rnd := source(seed, goroutines)
 	var last []*arrival
-	for i := range 200 {
+	for i := range 150 {
 		s.admit(s.holder(rnd, fmt.Sprintf("last.%d", i)), &last)
 	}
 	s.all = append(s.all, last...)
 	s.requireQuiet()
+}
+
+// steps is how much each goroutine does.
+func (s *schedule) steps() int {
+	if _, remote := s.Registry.(Remote); remote {
+		return 30
+	}
+	return 60
 }
 
 func (s *schedule) holder(rnd *rand.Rand, name string) *registry.Holder {
@@ -144,7 +153,7 @@ func (s *schedule) holder(rnd *rand.Rand, name string) *registry.Holder {
 // churn does random things.
 func (s *schedule) churn(rnd *rand.Rand, name string) {
 	var mine []*arrival
-	for i := range 60 {
+	for i := range s.steps() {
 		h := s.holder(rnd, fmt.Sprintf("%s.%d", name, i))
 		switch rnd.IntN(14) {
 		case 0:
@@ -306,7 +315,7 @@ func testTurns(t *testing.T, open Open) {
 			go func() {
 				defer close(done)
 				race(0, func(_ *rand.Rand, name string) {
-					for range 100 {
+					for range s.rounds(100) {
 						s.takeTurn(t, Anon(name), rule)
 					}
 				})

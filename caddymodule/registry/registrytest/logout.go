@@ -53,7 +53,7 @@ func testLogouts(t *testing.T, open Open) {
 	rule := Supersede(3, registry.Streams)
 	seed := rand.Uint64() //nolint:gosec // a schedule need not be secret
 	t.Logf("seed %d", seed)
-	for round := range 300 {
+	for round := range s.rounds(300) {
 		for kind, l := range logouts(round) {
 			results := s.raceLogout(t, rule, l, source(seed, round*3+kind))
 			s.requireNobodySlippedThrough(t, l, results)
@@ -152,7 +152,7 @@ func testConcurrentDeny(t *testing.T, s site) {
 	seed := rand.Uint64() //nolint:gosec // a schedule need not be secret
 	t.Logf("seed %d", seed)
 	race(seed, func(rnd *rand.Rand, _ string) {
-		for range 100 {
+		for range s.rounds(100) {
 			l := pick(rnd, logouts(rnd.IntN(100)))
 			assert.NoError(t, s.Deny(context.Background(), l.denial))
 			h := Anon("s")

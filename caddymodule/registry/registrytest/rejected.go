@@ -50,7 +50,7 @@ func testRejected(t *testing.T, open Open) {
 			require.Equal(t, want, s.ask(t, registry.Header, Anon("n"), rule).Suspects)
 		}},
 		{"OfTwoThousandHoldersFourAreSuspectsUnderEitherPolicy", func(t *testing.T, s site) {
-			const many = 2000
+			many := s.rounds(2000)
 			s.limited(t, manyHolders(many)...)
 			n := Anon("n")
 			a := s.ask(t, registry.Header, n, Reject(many, registry.Streams))

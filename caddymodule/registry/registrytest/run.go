@@ -10,10 +10,12 @@
 // The suite sees more where the registry lets it. A registry that is Sized is asked
 // whether anything is left behind; the time of one that is Clocked passes as the
 // suite says, so that it sees denials forgotten and keys free for long; one that is Bounded is made to
-// forget them for want of room. Such methods may well exist in tests only.
+// forget them for want of room; and one that is Remote is asked less often. Such methods
+// may well exist in tests only.
 package registrytest
 
 import (
+	"flag"
 	"io"
 	"testing"
 	"time"
@@ -37,6 +39,20 @@ type Clocked interface{ SetNow(now func() time.Time) }
 
 // Bounded is a registry that keeps so many denials at most.
 type Bounded interface{ SetMaxDenials(n int) }
+
+// Remote is a registry whose answers take a while, since they come from another process.
+type Remote interface{ Remote() }
+
+// moreRounds is for a long run of what may go wrong one time in many.
+var moreRounds = flag.Int("registry.rounds", 1, "repeat what the suite of a registry repeats so many times as often")
+
+// rounds is how often to do what is done n times with a registry in this process.
+func (s site) rounds(n int) int {
+	if _, remote := s.Registry.(Remote); remote {
+		n = max(n/10, 1)
+	}
+	return n * *moreRounds
+}
 
 // Run tests that registries keep what the contract promises.
 func Run(t *testing.T, open Open) {

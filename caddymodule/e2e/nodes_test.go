@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+)
+
+// nodes starts so many Caddy processes, each with storage of its own, in front of app,
+// which share a Redis. They guard with the given lines.
+func nodes(t *testing.T, n int, app *harness.FastAPI, redis *harness.Redis, lines string) (processes []*harness.CaddyProcess, urls []string) {
+	for range n {
+		url := fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
+		site := fmt.Sprintf(`%s {
+			sse_guard {
+				zone many
+				key {sse_guard.token}
+				registry redis {
+					address %s
+					lease 2s
+				}
+				%s
+			}
+			reverse_proxy %s
+		}`, url, redis.Addr, lines, app.URL)
+		p, _ := harness.StartCaddySites(t, url+"/login", "grace_period 1s", site)
+		processes, urls = append(processes, p), append(urls, url)
+	}
+	app.WaitOpen(t, 0)
+	app.Reset(t)
+	return processes, urls
+}
+
+func open(t *testing.T, url string, options ...harness.RequestOption) *harness.Stream {
+	return harness.NewClient(t, harness.HTTP1).Open(t, url+"/raw", append(options, harness.WithBearer("alice"))...)
+}
+
+// TestNodes_OneUserOneStream is problem P9: whichever node the newer stream comes to,
+// the older one ends as on one node.
+func TestNodes_OneUserOneStream(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	_, urls := nodes(t, 2, app, harness.StartRedis(t), "logout POST /logout")
+	older := open(t, urls[0])
+	older.Next(t)
+	newer := open(t, urls[1])
+	newer.Next(t)
+	notice := harness.RequireEnded(t, older, harness.Duplicated, "superseded")
+	stats := app.WaitOpen(t, 1)
+	require.Len(t, stats.Streams, 2)
+	assert.Less(t, *stats.Streams[0].ClosedAt-stats.Streams[1].OpenedAt, 1.0, "the backend sees the older one leave")
+
+	answer := open(t, urls[1], harness.WithHeader("Last-Event-ID", notice.ID))
+	assert.Equal(t, http.StatusNoContent, answer.Status, "the nodes sign with one secret")
+	newer.Next(t)
+
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, urls[0]+"/logout", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer alice")
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	response.Body.Close()
+	require.Less(t, response.StatusCode, 300)
+	harness.RequireEnded(t, newer, "LOGGED_OUT", "logout")
+	app.WaitOpen(t, 0)
+}
+
+func TestNodes_AKilledNodeFreesItsHolders(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	processes, urls := nodes(t, 2, app, harness.StartRedis(t), "policy reject\nreserve off\non_reject status")
+	held := open(t, urls[0])
+	held.Next(t)
+	refused := open(t, urls[1])
+	require.Equal(t, http.StatusConflict, refused.Status)
+	processes[0].Kill()
+	killed := time.Now()
+	require.Eventually(t, func() bool { return open(t, urls[1]).Status == http.StatusOK }, harness.Patience, 50*time.Millisecond)
+	require.Less(t, time.Since(killed), 2*time.Second+time.Second, "the lease is 2 seconds, and the machine may be busy")
+}
+
+// TestNodes_WithoutRedisEachGoesOn has Redis end in the middle.
+func TestNodes_WithoutRedisEachGoesOn(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	redis := harness.StartRedis(t)
+	_, urls := nodes(t, 2, app, redis, "")
+	before := open(t, urls[0])
+	before.Next(t)
+	redis.Kill()
+	before.Next(t)
+	newer := open(t, urls[0])
+	newer.Next(t)
+	harness.RequireEnded(t, before, harness.Duplicated, "superseded")
+	newest := open(t, urls[1])
+	newest.Next(t)
+	newer.Next(t)
+	redis.Start(t)
+	harness.RequireEnded(t, newer, harness.Duplicated, "superseded")
+	newest.Next(t)
+	app.WaitOpen(t, 1)
+}

@@ -1,0 +1,336 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/redis/rueidis"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/redis"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
+)
+
+// cable is a node's connection with Redis, which can be cut and slowed.
+type cable struct {
+	proxy *toxiproxy.Proxy
+	addr  string
+}
+
+func newCable(t testing.TB, server *harness.Redis) *cable {
+	metrics := toxiproxy.NewMetricsContainer(nil)
+	api := toxiproxy.NewServer(metrics, zerolog.Nop())
+	c := &cable{addr: fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t))}
+	c.proxy = toxiproxy.NewProxy(api, "redis", c.addr, server.Addr)
+	require.NoError(t, c.proxy.Start())
+	t.Cleanup(c.proxy.Stop)
+	return c
+}
+
+// cut closes all connections, and has none made.
+func (c *cable) cut() { c.proxy.Stop() }
+
+// mend lets connections be made again.
+func (c *cable) mend(t testing.TB) { require.NoError(t, c.proxy.Start()) }
+
+// slow delays all answers.
+func (c *cable) slow(t testing.TB, by time.Duration) {
+	_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
+		fmt.Sprintf(`{"name": "slow", "type": "latency", "stream": "downstream", "attributes": {"latency": %d}}`, by.Milliseconds())))
+	require.NoError(t, err)
+}
+
+func (c *cable) fast(t testing.TB) {
+	require.NoError(t, c.proxy.Toxics.RemoveToxic(context.Background(), "slow"))
+}
+
+var _ toxics.Toxic = (*toxics.LatencyToxic)(nil)
+
+// shortly are options under which what is late comes soon.
+func shortly(t testing.TB, server *harness.Redis, onError redis.OnError) redis.Options {
+	o := options(t, server.Addr)
+	o.Lease, o.Timeout, o.OnError = 2*time.Second, 2*time.Second, onError
+	o.Client.Dialer = net.Dialer{Timeout: o.Timeout}
+	return o
+}
+
+// by has a node reach Redis by a cable.
+func by(o redis.Options, c *cable) redis.Options {
+	o.Client.InitAddress = []string{c.addr}
+	return o
+}
+
+// A node that dies says nothing. Its lease runs out.
+func TestLease_OfANodeThatDiedFreesItsHolders(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	dies := site{open(t, o, new(registrytest.FakeNode)), nil}
+	b := openSite(t, o)
+	dies.hold(t, anon("a"), rejectOne)
+	w, err := b.Wait(t.Context(), registry.Ask{Holder: anon("w"), Rule: rejectOne})
+	require.NoError(t, err)
+	other := anon("other")
+	other.Key = registrytest.ID("another key")
+	b.hold(t, other, one) // the node that lives looks after the bucket of its own streams
+	dies.Abandon()
+	died := time.Now()
+	require.Equal(t, registry.Rejected, b.ask(t, registry.Header, anon("n"), rejectOne).Outcome, "it may yet be there")
+	requireClosed(t, w.Free(), "who waits is not told")
+	require.Less(t, time.Since(died), 2*o.Lease)
+	require.Equal(t, registry.Admitted, b.ask(t, registry.Header, anon("n"), rejectOne).Outcome)
+	require.Equal(t, []string{"n"}, b.holders(t))
+}
+
+// A node that hangs for longer than its lease finds, when it wakes, that others have its
+// keys. It ends its own streams, and not theirs.
+func TestLease_OfANodeThatWakes(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	c := newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, o)
+	lost, stays := anon("lost"), anon("stays")
+	stays.Key = registrytest.ID("another key")
+	a.hold(t, lost, rejectOne)
+	a.hold(t, stays, rejectOne)
+	c.cut()
+	successor := anon("successor")
+	require.Eventually(t, func() bool {
+		return b.ask(t, registry.Header, successor, rejectOne).Outcome == registry.Admitted
+	}, soon, 50*time.Millisecond)
+	require.Empty(t, a.node.Ended(), "under deny, streams live on")
+	c.mend(t)
+	require.Equal(t, registry.Ending{Reason: reason.Superseded, By: "successor", For: successor.ID}, func() registry.Ending {
+		e := a.requireEnded(t, lost, soon)
+		if e.For.IsZero() { // where its bucket was not yet swept, the newcomer is the younger all the same
+			return registry.Ending{Reason: e.Reason, By: "successor", For: successor.ID}
+		}
+		return e
+	}())
+	require.Empty(t, b.node.Ended())
+	require.Empty(t, a.node.Endings(stays.ID))
+	require.Eventually(t, func() bool {
+		hs, _, err := b.Find(t.Context(), registry.Selector{Key: stays.Key}, "", 9)
+		return err == nil && len(hs) == 1
+	}, soon, aWhile)
+	require.Equal(t, []string{"successor"}, b.holders(t))
+}
+
+// What Redis publishes may be lost. A node that hears nothing at all ends what it has
+// lost within half of the lease.
+func TestMessages_ThatAreLostAreFound(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
+	o := options(t, server.Addr)
+	o.Lease = 4 * time.Second
+	deaf := o
+	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
+	a, b := openSite(t, deaf), openSite(t, o)
+	older := anon("older")
+	a.hold(t, older, one)
+	newer := anon("newer")
+	b.hold(t, newer, one)
+	began := time.Now()
+	require.Equal(t, registry.Ending{Reason: reason.Superseded, By: "newer", For: newer.ID}, a.requireEnded(t, older, soon))
+	require.Less(t, time.Since(began), o.Lease/2+time.Second) // the machine may be busy
+	require.Equal(t, []string{"newer"}, b.holders(t))
+}
+
+func TestMessages_ThatAreLostAreFoundAtOnceAfterAReconnect(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Minute
+	c := newCable(t, server)
+	cutOff := by(o, c)
+	a, b := openSite(t, cutOff), openSite(t, o)
+	older := anon("older")
+	a.hold(t, older, one)
+	c.cut()
+	b.hold(t, anon("newer"), one)
+	c.mend(t)
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason)
+}
+
+func TestAway_Allow(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	c, d := newCable(t, server), newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, by(o, d))
+	before := anon("before")
+	beforehand := a.hold(t, before, one)
+	c.cut()
+	d.cut()
+	older := anon("older")
+	pa := a.hold(t, older, one)
+	require.Equal(t, reason.Superseded, a.requireEnded(t, before, soon).Reason, "on its own node the rules hold")
+	require.ErrorIs(t, a.Away(), redis.ErrAway)
+	require.Equal(t, registry.Rejected, a.ask(t, registry.Header, anon("r"), rejectOne).Outcome)
+	newer := anon("newer")
+	pb := b.hold(t, newer, one)
+	require.Empty(t, b.node.Ended())
+
+	c.mend(t)
+	a.requireHolders(t, "older")
+	d.mend(t)
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason, "the surplus ends, the oldest first")
+	require.Empty(t, b.node.Ended())
+	b.requireHolders(t, "newer")
+	leaveAndDepart(beforehand)
+	leaveAndDepart(pa)
+	leaveAndDepart(pb)
+	a.requireHolders(t)
+	for _, s := range []site{a, b} {
+		require.Eventually(t, func() bool { return s.Places() == 0 && s.Known() == 0 }, soon, aWhile, "something is left behind")
+	}
+}
+
+func TestAway_Deny(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	c := newCable(t, server)
+	a := openSite(t, by(o, c))
+	h := anon("a")
+	a.hold(t, h, one)
+	c.cut()
+	for _, phase := range []registry.Phase{registry.Early, registry.Header, registry.Reserve} {
+		_, err := a.Admit(t.Context(), phase, registry.Consent{SameToken: true}, []registry.Ask{{Holder: anon("n"), Rule: one}}, nil)
+		require.Error(t, err)
+	}
+	_, err := a.Wait(t.Context(), registry.Ask{Holder: anon("n"), Rule: one})
+	require.ErrorIs(t, err, redis.ErrAway)
+	require.Empty(t, a.node.Ended())
+	c.mend(t)
+	require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
+	require.Equal(t, []string{"a"}, a.holders(t), "who could not be admitted is no ghost")
+	require.Empty(t, a.node.Ended())
+}
+
+func TestAway_FenceEndsWhatTheLeaseNoLongerCovers(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Fence)
+	c := newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, o)
+	h := anon("a")
+	p := a.hold(t, h, rejectOne)
+	c.cut()
+	require.Equal(t, reason.Fenced, a.requireEnded(t, h, soon).Reason)
+	leaveAndDepart(p)
+	require.Eventually(t, func() bool {
+		return b.ask(t, registry.Header, anon("n"), rejectOne).Outcome == registry.Admitted
+	}, soon, 20*time.Millisecond)
+	c.mend(t)
+	require.Eventually(t, func() bool { return a.Away() == nil && a.Places() == 0 }, soon, aWhile)
+	require.Equal(t, []string{"n"}, a.holders(t))
+	require.Empty(t, b.node.Ended())
+}
+
+// Redis may be so slow that an admission is given up which is made all the same.
+func TestSlow_LeavesNoGhost(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	o.Timeout = 200 * time.Millisecond
+	c := newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, o)
+	c.slow(t, time.Second)
+	began := time.Now()
+	for range 20 {
+		_, err := a.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: anon("ghost"), Rule: one}}, nil)
+		require.Error(t, err)
+	}
+	require.Less(t, time.Since(began), 2*time.Second, "after the first, nobody waits for the timeout")
+	c.fast(t)
+	require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
+	b.requireHolders(t) // else a ghost has the key
+	require.Empty(t, a.node.Ended())
+	a.hold(t, anon("n"), rejectOne)
+}
+
+// What a node has given up may reach Redis after it has said so.
+func TestSlow_AnAdmissionThatWasGivenUpIsNotMade(t *testing.T) {
+	a := openSite(t, options(t, harness.StartRedis(t).Addr))
+	older := anon("older")
+	a.hold(t, older, one)
+	require.ErrorContains(t, a.AdmitLate(t.Context(), registry.Ask{Holder: anon("late"), Rule: one}), "gave this admission up")
+	require.Equal(t, []string{"older"}, a.holders(t))
+	require.Empty(t, a.node.Ended())
+	require.NoError(t, a.Away())
+}
+
+// After Redis has lost everything, all streams are registered again, and nobody else's
+// place is given away under Reject meanwhile.
+func TestLoss(t *testing.T) {
+	for name, lose := range map[string]func(*testing.T, *harness.Redis){
+		"Restart": func(t *testing.T, server *harness.Redis) { server.Kill(); server.Start(t) },
+		"Flush":   func(t *testing.T, server *harness.Redis) { server.Do(t, "FLUSHALL") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for a lease to run out
+			server := harness.StartRedis(t)
+			o := shortly(t, server, redis.Deny)
+			o.Lease = 4 * time.Second // so that nothing is due meanwhile
+			nodes := sites(t, o, 2)
+			a, b := nodes[0], nodes[1]
+			p := a.hold(t, anon("a"), rejectOne)
+			b.hold(t, anon("elsewhere"), registrytest.Track).Leave(registry.Keep{})
+			lose(t, server)
+			require.Eventually(t, func() bool {
+				as, err := b.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: anon("n"), Rule: rejectOne}}, nil)
+				require.False(t, err == nil && as[0].Outcome == registry.Admitted, "the holder's place is given away")
+				return err == nil
+			}, soon, aWhile)
+			require.Equal(t, []string{"a"}, b.holders(t))
+			require.Empty(t, a.node.Ended())
+			leaveAndDepart(p)
+			require.Eventually(t, func() bool {
+				return b.ask(t, registry.Header, anon("n"), rejectOne).Outcome == registry.Admitted
+			}, soon, aWhile)
+		})
+	}
+}
+
+func TestOpen_RefusesNewerData(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	openSite(t, o)
+	server.Do(t, "HSET", "{"+o.Prefix+"/zone/zone}g", "v", "2")
+	_, err := redis.Open("zone", new(registrytest.FakeNode), o)
+	require.ErrorContains(t, err, "newer version")
+}
+
+// Redis need not be there at the start.
+func TestOpen_WithoutRedis(t *testing.T) {
+	server := harness.StartRedis(t)
+	c := newCable(t, server)
+	c.cut()
+	o := by(shortly(t, server, redis.Allow), c)
+	r, err := redis.Open("zone", new(registrytest.FakeNode), o)
+	require.NoError(t, err)
+	a := site{r, nil}
+	defer func() { require.NoError(t, a.Close()) }()
+	require.ErrorIs(t, a.Away(), redis.ErrAway)
+	a.hold(t, anon("a"), one)
+	c.mend(t)
+	a.requireHolders(t, "a")
+}
+
+func client(t testing.TB, server *harness.Redis) rueidis.Client {
+	c, err := rueidis.NewClient(options(t, server.Addr).Client)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}

@@ -1,0 +1,269 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+)
+
+// bus is what the nodes of a zone tell each other: what the scripts publish, questions
+// and their answers, and the denials. A message may be lost; renewals find what was.
+type bus struct {
+	// messages are those heard and not yet done. The connection does not wait for
+	// them: of those that find no room it is as if they were lost.
+	messages chan message
+
+	// mu guards the fields below it.
+	mu sync.Mutex
+	// denial is the number of the last denial that was heard, and given has those that
+	// this node has given, by how they are spelled.
+	denial int64
+	given  map[string]registry.Denial
+	swept  time.Time
+}
+
+type message struct{ kind, body string }
+
+const (
+	// What begins a message says what it is.
+	effectsMessage  = "f"
+	denialsMessage  = "d" // there are new denials, or nodes
+	questionMessage = "q"
+	answerMessage   = "a"
+
+	mostMessages = 1 << 13
+	mostDenials  = memory.MaxDenials
+	// everybody is the node whose channel all listen to.
+	everybody = "all"
+)
+
+// listen has messages heard until the registry is closed. Whenever a subscription
+// begins, something may have been missed before: all is compared.
+func (bu *bus) listen(r *Registry, client rueidis.Client) {
+	ctx := rueidis.WithOnSubscriptionHook(r.ctx, func(s rueidis.PubSubSubscription) {
+		if s.Kind == "subscribe" {
+			r.link.compareAllSoon()
+		}
+	})
+	channels := []string{r.channel() + r.id, r.channel() + everybody}
+	wait := leastWait
+	for r.ctx.Err() == nil {
+		began := time.Now()
+		err := client.Receive(ctx, client.B().Subscribe().Channel(channels...).Build(), func(m rueidis.PubSubMessage) {
+			if m.Message == "" {
+				return
+			}
+			select {
+			case bu.messages <- message{m.Message[:1], m.Message[1:]}:
+			default:
+				r.link.compareAllSoon()
+			}
+		})
+		if err != nil && r.ctx.Err() == nil {
+			r.options.Logger.Debug("listening to other nodes", zap.String("zone", r.zone), zap.Error(err))
+		}
+		if time.Since(began) > mostWait {
+			wait = leastWait
+		}
+		r.link.pauseFor(wait)
+		wait = min(2*wait, mostWait)
+	}
+}
+
+// pauseFor waits, whatever happens.
+func (l *link) pauseFor(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.r.ctx.Done():
+	}
+}
+
+// work does what the messages say, one after the other.
+func (bu *bus) work(r *Registry) {
+	for {
+		select {
+		case m := <-bu.messages:
+			bu.do(r, m)
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+func (bu *bus) do(r *Registry, m message) {
+	switch m.kind {
+	case effectsMessage:
+		effects, err := parseEffects(m.body)
+		if err != nil {
+			r.options.Logger.Warn("hearing from another node", zap.String("zone", r.zone), zap.Error(err))
+		}
+		for _, e := range effects {
+			r.effect(e)
+		}
+	case denialsMessage:
+		r.link.wakeUp()
+	case questionMessage:
+		r.wg.Go(func() { r.peers.answer(r, m.body) })
+	case answerMessage:
+		r.peers.answered(m.body)
+	}
+}
+
+func (bu *bus) lastDenial() int64 {
+	bu.mu.Lock()
+	defer bu.mu.Unlock()
+	return bu.denial
+}
+
+// heard puts denials in force that other nodes have given, with their numbers, and ends
+// this node's streams that they name. It reports whether there are more.
+func (bu *bus) heard(r *Registry, since, last int64, denials []string) (more bool) {
+	for i := 0; i+1 < len(denials); i += 2 {
+		if bu.isOwn(denials[i]) {
+			continue
+		}
+		d, err := decodeDenial(denials[i])
+		if err != nil {
+			r.options.Logger.Warn("hearing of a denial", zap.String("zone", r.zone), zap.Error(err))
+			continue
+		}
+		r.denyHere(d)
+	}
+	bu.mu.Lock()
+	defer bu.mu.Unlock()
+	switch {
+	case last < since: // Redis has lost them, or they are over
+		bu.denial = 0
+		return last > 0
+	case len(denials) == 2000:
+		bu.denial = parseScore(denials[len(denials)-1])
+		return true
+	default:
+		bu.denial = last
+		return false
+	}
+}
+
+func parseScore(s string) int64 { return int64(parseTicket(s)) }
+
+// denyHere puts another node's denial in force.
+func (r *Registry) denyHere(d registry.Denial) {
+	if err := r.local.Deny(r.ctx, d); err != nil {
+		r.options.Logger.Warn("another node denies a token", zap.String("zone", r.zone), zap.Error(err))
+	}
+	sel := registry.Selector{Token: d.Token, Client: d.Client}
+	if d.Token.IsZero() {
+		sel = registry.Selector{Subject: d.Subject}
+	}
+	for _, p := range r.own(r.ctx, sel) {
+		if r.local.Denied(p.holder) {
+			p.end(registry.Ending{Reason: reason.Logout}, true)
+		}
+	}
+}
+
+// Deny implements registry.Denials. The denials are in force here when it returns, and
+// on the other nodes a moment later; while Redis is away, when it is back.
+func (r *Registry) Deny(ctx context.Context, denials ...registry.Denial) error {
+	err := r.local.Deny(ctx, denials...)
+	now := time.Now()
+	r.bus.mu.Lock()
+	r.bus.forget(now)
+	fresh := make([]registry.Denial, 0, len(denials))
+	for _, d := range denials {
+		if d.Until.After(now) && len(r.bus.given) < mostDenials {
+			fresh = append(fresh, d)
+			r.bus.given[encodeDenial(d)] = d
+		}
+	}
+	r.bus.mu.Unlock()
+	if len(fresh) > 0 && r.link.isUp() {
+		if tellErr := r.denyEverywhere(ctx, fresh); tellErr != nil {
+			r.link.failed(r.link.client(), tellErr)
+		}
+	}
+	return err
+}
+
+// isOwn reports whether this node has given the denial. Its streams are ended by whoever
+// has.
+func (bu *bus) isOwn(spelled string) bool {
+	bu.mu.Lock()
+	defer bu.mu.Unlock()
+	_, own := bu.given[spelled]
+	return own
+}
+
+// forget forgets what was given and is over, now and then. mu is held.
+func (bu *bus) forget(now time.Time) {
+	if now.Sub(bu.swept) < time.Minute {
+		return
+	}
+	bu.swept = now
+	maps.DeleteFunc(bu.given, func(_ string, d registry.Denial) bool { return !d.Until.After(now) })
+}
+
+// Denied implements registry.Denials.
+func (r *Registry) Denied(h *registry.Holder) bool { return r.local.Denied(h) }
+
+// denyEverywhere has other nodes hear of denials.
+func (r *Registry) denyEverywhere(ctx context.Context, denials []registry.Denial) error {
+	keys := []string{r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
+	var a args
+	a.add(r.channel() + everybody)
+	a.num(mostDenials)
+	for _, d := range denials {
+		a.num(d.Until.UnixMilli())
+		a.add(encodeDenial(d))
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Timeout)
+	defer cancel()
+	return r.scripts.deny.Exec(ctx, r.link.client(), keys, a).Error()
+}
+
+// denyAgain has Redis know the denials again that this node has given.
+func (bu *bus) denyAgain(r *Registry) {
+	bu.mu.Lock()
+	bu.forget(time.Now())
+	given := slices.Collect(maps.Values(bu.given))
+	bu.mu.Unlock()
+	for len(given) > 0 {
+		n := min(len(given), 1000)
+		if err := r.denyEverywhere(r.ctx, given[:n]); err != nil {
+			r.options.Logger.Warn("denying tokens again", zap.String("zone", r.zone), zap.Error(err))
+			return
+		}
+		given = given[n:]
+	}
+}
+
+// Secret returns the secret that all nodes of the zone's prefix share: the given one,
+// if Redis has none.
+func (r *Registry) Secret(ctx context.Context, fresh []byte, keep time.Duration) ([]byte, error) {
+	client := r.link.client()
+	if client == nil {
+		return nil, ErrAway
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.options.Timeout)
+	defer cancel()
+	var a args
+	a.add(string(fresh))
+	a.num(keep.Milliseconds())
+	stored, err := r.scripts.secret.Exec(ctx, client, []string{r.options.Prefix + "/tombstone.key"}, a).ToString()
+	if err != nil {
+		return nil, errors.Join(errors.New("sharing the tombstone secret"), err)
+	}
+	return []byte(stored), nil
+}

@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"context"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// Abandon ends the registry as the end of its process would: Redis is told nothing.
+func (r *Registry) Abandon() {
+	r.link.up.Store(false)
+	r.cancel()
+	r.wg.Wait()
+	r.link.close()
+	_ = r.local.Close() // never fails
+}
+
+// Known returns how many entries of this node Redis should have, and whether the two
+// agree, as far as the node knows.
+func (r *Registry) Known() (n int64) {
+	for i := range r.buckets {
+		b := &r.buckets[i]
+		b.mu.Lock()
+		count, _ := b.sum()
+		b.mu.Unlock()
+		n += count
+	}
+	return n
+}
+
+// Places returns how many places the node knows of, in whatever state.
+func (r *Registry) Places() (n int) {
+	for i := range r.buckets {
+		n += len(r.buckets[i].all())
+	}
+	return n
+}
+
+// EntriesKey is the name of the Redis hash that has the entries of a bucket.
+func (r *Registry) EntriesKey(i int) string { return r.buckets[i].keys[0] }
+
+// AsCluster has the registry ask as it would a cluster.
+func (r *Registry) AsCluster() { r.link.cluster.Store(true) }
+
+// What the nodes write and read.
+var (
+	EncodeHolder = encodeHolder
+	DecodeHolder = decodeHolder
+	SpellEffect  = spellEffect
+	ParseEffects = parseEffects
+)
+
+// AdmitLate has an admission done that this node has given up before.
+func (r *Registry) AdmitLate(ctx context.Context, ask registry.Ask) error {
+	c := &admission{r: r, phase: registry.Header, asks: []registry.Ask{ask}, buckets: []*bucket{r.bucketOf(ask.Holder.Key)}}
+	c.enterPending()
+	c.leavePending(true)
+	r.Settle()
+	re, err := r.call(ctx, r.scripts.admit, c.args(), c.buckets...)
+	if err == nil {
+		re.finish()
+	}
+	return err
+}
+
+// CommitComparedMeanwhile commits a place. What the node has is compared with what Redis
+// has after the commit, and before the node hears the answer.
+func (r *Registry) CommitComparedMeanwhile(ctx context.Context, of registry.Place) ([]registry.Victim, error) {
+	p := of.(*place)
+	p.b.mu.Lock()
+	p.committing = true
+	p.b.mu.Unlock()
+	defer p.committed()
+	re, err := p.askCommit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.b.compare(); err != nil {
+		return nil, err
+	}
+	p.b.awaitTold()
+	return p.hearCommit(ctx, re)
+}
+
+// RegisterLate has a held place registered by a call that gets to Redis after what is done
+// meanwhile was told.
+func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhile func()) error {
+	b := of.(*place).b
+	b.mu.Lock()
+	b.queue = append(b.queue, op{kind: opRegister, place: of.(*place)})
+	b.mu.Unlock()
+	re, keys, said := r.begin([]*bucket{b})
+	meanwhile()
+	b.awaitTold()
+	if err := re.run(ctx, r.link.client(), r.scripts.settle, keys, said); err != nil {
+		return err
+	}
+	re.finish()
+	r.Settle()
+	return nil
+}
+
+// Compare compares all that the node has with what Redis has.
+func (r *Registry) Compare() error {
+	return r.each(func(b *bucket) error { return b.compare() })
+}
+
+// awaitTold returns once all that is queued was told, while another call is under way.
+func (b *bucket) awaitTold() {
+	for {
+		b.mu.Lock()
+		told := len(b.queue) == 0 && b.calls == 1
+		b.mu.Unlock()
+		if told {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -1,0 +1,516 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// link is the node's connection with Redis: whether it works, the lease, and the
+// comparison of what the node has with what Redis has.
+//
+// After one failure Redis counts as away, and nobody asks it but the link's own
+// goroutine, now and then: however slow Redis is, requests do not pile up.
+type link struct {
+	r  *Registry
+	up atomic.Bool
+	// redis is nil until the first connection.
+	redis   atomic.Pointer[rueidis.Client]
+	cluster atomic.Bool
+	// wake has the goroutine look at once.
+	wake chan struct{}
+	// refusing is until when a Reject newcomer is refused, in Unix nanoseconds.
+	refusing atomic.Int64
+
+	// mu guards the fields below it.
+	mu sync.Mutex
+	// suspect are the buckets to be compared at once.
+	suspect map[*bucket]bool
+	// logged is when it was last told that Redis is away, and cause why it is.
+	logged time.Time
+	cause  error
+	// epoch is that of the last hello.
+	epoch string
+	// here and there are one moment, by this node's monotonic clock and by Redis' own.
+	// They stay as they are while they are right, so that what is asked at one time here
+	// has one age there.
+	here  time.Time
+	there int64
+	// within is how far off that may be.
+	within time.Duration
+
+	// These belong to the goroutine.
+
+	announced bool
+	// leased is when the last renewal began that reached Redis as a whole.
+	leased time.Time
+	fenced bool
+	// next is when the next renewal is due.
+	next time.Time
+}
+
+const (
+	// leastWait and mostWait bound the time between two attempts to reach Redis.
+	leastWait = 50 * time.Millisecond
+	mostWait  = time.Second
+	// renewals is how often a lease is renewed while it lasts. Whatever was missed is
+	// found by then.
+	renewals = 4
+	// logEvery is how often it is told that Redis is away.
+	logEvery = time.Minute
+)
+
+func newLink(r *Registry) *link {
+	return &link{r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now()}
+}
+
+func (l *link) isUp() bool { return l.up.Load() }
+
+func (l *link) isCluster() bool { return l.cluster.Load() }
+
+// client returns nil until Redis was reached for the first time.
+func (l *link) client() rueidis.Client {
+	if c := l.redis.Load(); c != nil {
+		return *c
+	}
+	return nil
+}
+
+// open starts the goroutines, and waits for the first attempt, but not for long.
+func (l *link) open() error {
+	first := make(chan error, 1)
+	l.r.wg.Go(func() { l.run(first) })
+	timer := time.NewTimer(2 * l.r.options.Timeout)
+	defer timer.Stop()
+	select {
+	case err := <-first:
+		if errors.Is(err, errVersion) {
+			return err
+		}
+	case <-timer.C:
+	}
+	return nil
+}
+
+// run keeps the link until the registry is closed.
+func (l *link) run(first chan<- error) {
+	wait := leastWait
+	for l.r.ctx.Err() == nil {
+		if l.isUp() {
+			l.pause(l.untilRenewal())
+			l.attend()
+			continue
+		}
+		err := l.reach()
+		select {
+		case first <- err:
+		default:
+		}
+		if err == nil {
+			wait = leastWait
+			continue
+		}
+		l.tellAway(err)
+		l.fence()
+		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
+		wait = min(2*wait, mostWait)
+	}
+}
+
+// untilRenewal is how long there is nothing to do, unless the goroutine is woken.
+func (l *link) untilRenewal() time.Duration { return time.Until(l.next) }
+
+// attend does what is due: a renewal, or what the goroutine was woken for.
+func (l *link) attend() {
+	suspect := l.takeSuspects()
+	all := !time.Now().Before(l.next)
+	if all {
+		// A little less than the lease's part, so that nodes that were started together
+		// do not come together.
+		part := l.r.options.Lease / renewals
+		l.next = time.Now().Add(part - rand.N(part/5+1)) //nolint:gosec // spreads renewals, no secret
+	}
+	l.renew(all, suspect)
+}
+
+// pause waits, unless it is woken.
+func (l *link) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.wake:
+	case <-l.r.ctx.Done():
+	}
+}
+
+func (l *link) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// compareSoon has what the node has of the bucket compared at once.
+func (l *link) compareSoon(buckets ...*bucket) {
+	l.mu.Lock()
+	for _, b := range buckets {
+		l.suspect[b] = true
+	}
+	l.mu.Unlock()
+	l.wakeUp()
+}
+
+func (l *link) compareAllSoon() {
+	all := make([]*bucket, bucketCount)
+	for i := range all {
+		all[i] = &l.r.buckets[i]
+	}
+	l.compareSoon(all...)
+}
+
+func (l *link) takeSuspects() map[*bucket]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.suspect
+	l.suspect = make(map[*bucket]bool)
+	return s
+}
+
+// reach connects, if need be, and has Redis know all that this node has.
+func (l *link) reach() error {
+	if l.client() == nil {
+		if err := l.connect(); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	if err := l.hello(); err != nil {
+		return err
+	}
+	if err := l.r.each(func(b *bucket) error { return b.compare() }); err != nil {
+		return err
+	}
+	if !l.leased.IsZero() && began.Sub(l.leased) > l.r.options.Lease {
+		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
+	}
+	l.leased, l.fenced = began, false
+	l.mu.Lock()
+	was := l.cause
+	l.cause, l.logged = nil, time.Time{}
+	l.mu.Unlock()
+	l.up.Store(true)
+	if !l.announced { // else the others hear of this node when they renew
+		l.announced = true
+		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
+	}
+	if was != nil {
+		l.r.options.Logger.Info("redis is back", zap.String("zone", l.r.zone))
+	}
+	for i := range l.r.buckets {
+		l.r.buckets[i].registerAll()
+	}
+	return nil
+}
+
+// connect makes the client and listens.
+func (l *link) connect() error {
+	client, err := rueidis.NewClient(l.r.options.Client)
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	if l.r.ctx.Err() != nil {
+		client.Close()
+		return l.r.ctx.Err()
+	}
+	l.cluster.Store(client.Mode() == rueidis.ClientModeCluster)
+	l.redis.Store(&client)
+	if err := l.askTime(); err != nil {
+		l.redis.Store(nil)
+		client.Close()
+		return err
+	}
+	l.r.wg.Go(func() { l.r.bus.listen(l.r, client) })
+	l.r.wg.Go(func() { l.r.bus.work(l.r) })
+	return nil
+}
+
+// renew renews the lease in all buckets that the node has streams in, or in those only
+// that are suspected to differ from what Redis has.
+func (l *link) renew(all bool, suspect map[*bucket]bool) {
+	began := time.Now()
+	if err := l.hello(); err != nil {
+		l.failed(l.client(), err)
+		return
+	}
+	err := l.r.each(func(b *bucket) error {
+		if all || suspect[b] {
+			return b.renew(suspect[b])
+		}
+		return nil
+	})
+	if err == nil && all {
+		l.leased = began
+	}
+}
+
+// each calls f for the buckets that the node has anything in, at once: on the wire they
+// share a pipeline.
+func (r *Registry) each(f func(*bucket) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, bucketCount)
+	for i := range r.buckets {
+		b := &r.buckets[i]
+		b.mu.Lock()
+		empty := len(b.places)+len(b.waiters)+len(b.queue) == 0
+		b.mu.Unlock()
+		if !empty {
+			wg.Go(func() { errs[i] = f(b) })
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// failed notes that Redis did not answer, or not as it should.
+func (l *link) failed(_ rueidis.Client, err error) {
+	if says(err, cancelledError) || says(err, epochError) || l.r.ctx.Err() != nil {
+		return
+	}
+	if l.up.CompareAndSwap(true, false) {
+		l.tellAway(err)
+		l.wakeUp()
+	}
+}
+
+// tellAway logs once a minute that Redis is away.
+func (l *link) tellAway(err error) {
+	if l.r.ctx.Err() != nil {
+		return
+	}
+	l.mu.Lock()
+	due := time.Since(l.logged) >= logEvery
+	if due {
+		l.logged = time.Now()
+	}
+	l.cause = err
+	l.mu.Unlock()
+	if due {
+		l.r.options.Logger.Error("redis cannot be reached: "+consequences[l.r.options.OnError],
+			zap.String("zone", l.r.zone), zap.String("on_error", string(l.r.options.OnError)), zap.Error(err))
+	}
+}
+
+var consequences = map[OnError]string{
+	Allow: "nodes go on with what they know themselves",
+	Deny:  "newcomers are refused until it can",
+	Fence: "newcomers are refused until it can, and this node's streams end with its lease",
+}
+
+// Away returns since when, as far as it was told, and why Redis cannot be reached; nil:
+// it can.
+func (r *Registry) Away() error {
+	if r.link.isUp() {
+		return nil
+	}
+	r.link.mu.Lock()
+	defer r.link.mu.Unlock()
+	return errors.Join(ErrAway, r.link.cause)
+}
+
+// fence ends all streams of this node once its lease has run out, if the options say
+// so: newcomers on other nodes get their places then.
+func (l *link) fence() {
+	if l.r.options.OnError != Fence || l.fenced || time.Since(l.leased) < l.r.options.Lease*9/10 {
+		return
+	}
+	l.fenced = true
+	for i := range l.r.buckets {
+		for _, p := range l.r.buckets[i].all() {
+			p.end(registry.Ending{Reason: reason.Fenced}, false)
+		}
+	}
+}
+
+// refuseFor has Reject newcomers refused for so long: holders may not be registered
+// again yet.
+func (l *link) refuseFor(d time.Duration) {
+	l.refusing.Store(time.Now().Add(d).UnixNano())
+}
+
+// errLoss is returned for newcomers under Reject after Redis has lost its data.
+var errLoss = errors.New("redis has lost who holds what; holders are being registered again")
+
+func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
+	until := r.link.refusing.Load()
+	if until == 0 || time.Now().UnixNano() >= until {
+		return nil
+	}
+	for i := range asks {
+		if asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
+			return fmt.Errorf("admitting a stream: %w", errLoss)
+		}
+	}
+	return nil
+}
+
+// hello tells the zone that the node lives, and hears of the others.
+func (l *link) hello() error {
+	r := l.r
+	for {
+		since := r.bus.lastDenial()
+		keys := []string{r.key("zone", "z"), r.key("zone", "g"), r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
+		var a args
+		a.add(r.id)
+		a.num(r.options.Lease.Milliseconds())
+		a.add(l.knownEpoch())
+		a.num(since)
+		a.add(r.id + fmt.Sprint(time.Now().UnixNano()))
+		ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
+		sent := time.Now()
+		parts, err := r.scripts.hello.Exec(ctx, l.client(), keys, a).ToArray()
+		cancel()
+		if err != nil {
+			return explain(err)
+		}
+		if len(parts) != 7 {
+			return fmt.Errorf("saying hello: %d parts, not 7", len(parts))
+		}
+		there, err := parts[6].AsInt64()
+		if err != nil {
+			return fmt.Errorf("saying hello: %w", err)
+		}
+		l.setTime(sent, there, false)
+		more, err := l.heard(parts, since)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// age is how old what was asked here then is, in Redis' own time, in microseconds; 0: it is
+// not said when. Clocks of other nodes do not come into it.
+func (l *link) age(asked time.Time) int64 {
+	if asked.IsZero() {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.there + asked.Sub(l.here).Microseconds()
+}
+
+// mostDrift is how far the node's idea of Redis' time may be off before it is set anew.
+const mostDrift = 2 * time.Millisecond
+
+// setTime notes that it was so late by Redis' clock some time between sent and now. The
+// idea stays as it was unless that shows it wrong, or, while there is nothing yet that
+// has an age, is more exact.
+func (l *link) setTime(sent time.Time, there int64, better bool) {
+	within := time.Since(sent) / 2
+	here := sent.Add(within)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	off := time.Duration(there-l.there)*time.Microsecond - here.Sub(l.here)
+	if l.here.IsZero() || off.Abs() > l.within+within+mostDrift || better && within < l.within {
+		l.here, l.there, l.within = here, there, within
+	}
+}
+
+// askTime has the first idea of Redis' time be a good one.
+func (l *link) askTime() error {
+	client := l.client()
+	for range timesAsked {
+		ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
+		sent := time.Now()
+		parts, err := client.Do(ctx, client.B().Time().Build()).AsStrSlice()
+		cancel()
+		if err != nil || len(parts) != 2 {
+			return fmt.Errorf("asking for the time: %d parts, not 2: %w", len(parts), err)
+		}
+		seconds, _ := strconv.ParseInt(parts[0], 10, 64)
+		micros, _ := strconv.ParseInt(parts[1], 10, 64)
+		l.setTime(sent, seconds*1e6+micros, true)
+	}
+	return nil
+}
+
+// timesAsked is how often the time is asked for at first: the shortest answer is the most
+// exact.
+const timesAsked = 5
+
+func (l *link) knownEpoch() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
+}
+
+// setEpoch notes the epoch, and returns the one before.
+func (l *link) setEpoch(epoch string) (was string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was, l.epoch = l.epoch, epoch
+	return was
+}
+
+// heard reads the answer to hello, and reports whether there are more denials to ask
+// for.
+func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err error) {
+	r := l.r
+	epoch, err := parts[0].ToString()
+	if err != nil {
+		return false, fmt.Errorf("saying hello: %w", err)
+	}
+	age, _ := parts[1].AsInt64()
+	loss, _ := parts[2].AsInt64()
+	nodes, err := parts[3].AsStrSlice()
+	if err != nil {
+		return false, fmt.Errorf("saying hello: %w", err)
+	}
+	last, _ := parts[4].AsInt64()
+	denials, err := parts[5].AsStrSlice()
+	if err != nil {
+		return false, fmt.Errorf("saying hello: %w", err)
+	}
+	if loss == 1 {
+		if rest := r.options.Lease - time.Duration(age)*time.Millisecond; rest > 0 {
+			l.refuseFor(rest)
+		}
+	}
+	if was := l.setEpoch(epoch); was != "" && was != epoch {
+		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",
+			zap.String("zone", r.zone))
+		r.bus.denyAgain(r)
+		l.compareAllSoon()
+	}
+	r.peers.set(r, nodes)
+	return r.bus.heard(r, since, last, denials), nil
+}
+
+// sayGoodbye gives back what the node holds, as far as that goes within the timeout.
+func (l *link) sayGoodbye() {
+	if !l.up.Swap(false) {
+		return
+	}
+	_ = l.r.each(func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
+	client := l.client()
+	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
+	defer cancel()
+	_ = client.Do(ctx, client.B().Zrem().Key(l.r.key("zone", "z")).Member(l.r.id).Build()).Error() // same
+}
+
+func (l *link) close() {
+	if c := l.client(); c != nil {
+		c.Close()
+	}
+}

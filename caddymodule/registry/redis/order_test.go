@@ -1,0 +1,133 @@
+package redis_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
+)
+
+func (s site) reserve(t testing.TB, h *registry.Holder, rule registry.Rule) registry.Place {
+	a := s.ask(t, registry.Reserve, h, rule)
+	require.Equal(t, registry.Admitted, a.Outcome, "%s is refused", h.Addr)
+	return a.Place
+}
+
+// A comparison may find that Redis has made a place a held one before the node has heard
+// so. What the node knows then must not undo it.
+func TestCommit_IsNotUndoneByAComparison(t *testing.T) {
+	server := harness.StartRedis(t)
+	tab := func(name string) *registry.Holder { return registrytest.Tab(name, "T") }
+	for _, rule := range []registry.Rule{one, rejectOne} {
+		s := openSite(t, options(t, server.Addr))
+		a, b := s.reserve(t, tab("a"), rule), s.reserve(t, tab("b"), rule)
+		_, err := s.CommitComparedMeanwhile(t.Context(), b)
+		require.NoError(t, err)
+		victims, err := a.Commit(t.Context())
+		require.NoError(t, err)
+		require.Len(t, victims, 1, "b is not held any more")
+		require.Equal(t, []string{"a"}, s.holders(t))
+	}
+}
+
+// Nor may it end a stream that Redis has just refused: it never held the key.
+func TestCommit_ThatIsOutaskedIsNotEndedByAComparison(t *testing.T) {
+	s := openSite(t, options(t, harness.StartRedis(t).Addr))
+	late := anon("late")
+	p := s.reserve(t, late, one)
+	s.hold(t, anon("newer"), one)
+	_, err := s.CommitComparedMeanwhile(t.Context(), p)
+	require.ErrorIs(t, err, registry.ErrOutasked)
+	require.Empty(t, s.node.Endings(late.ID))
+	require.Equal(t, []string{"newer"}, s.holders(t))
+}
+
+// Two calls of one node may overtake each other: a stream leaves before it is registered
+// again.
+func TestRegister_OfAStreamThatHasLeftLeavesNoGhost(t *testing.T) {
+	server := harness.StartRedis(t)
+	s := openSite(t, options(t, server.Addr))
+	h := anon("a")
+	p := s.hold(t, h, one)
+	server.Do(t, "DEL", s.EntriesKey(int(h.Key[0])%64)) // and the node does not notice yet
+	require.NoError(t, s.RegisterLate(t.Context(), p, func() { leaveAndDepart(p) }))
+	require.Zero(t, s.Places())
+	s.hold(t, anon("n"), rejectOne)
+}
+
+// Streams that asked at the same time, or that do not say when, stay in the order in which
+// they were admitted when Redis has lost them and is told again.
+func TestLoss_KeepsTheOrderOfStreamsThatAskedAtOnce(t *testing.T) {
+	server := harness.StartRedis(t)
+	for name, at := range map[string]time.Time{"SomeTime": time.Now(), "NoTime": {}} {
+		t.Run(name, func(t *testing.T) {
+			const many = 8
+			o := options(t, server.Addr)
+			s := openSite(t, o)
+			stream := func(name string) *registry.Holder {
+				h := registrytest.Anon(name)
+				h.Asked = at
+				return h
+			}
+			for i := range many {
+				s.hold(t, stream(fmt.Sprint(i)), registrytest.Track)
+			}
+			s.hold(t, yielding("y"), registrytest.Track)
+			server.Do(t, "FLUSHALL")
+			require.Empty(t, s.holders(t), "and the node sees that all is lost")
+			require.Eventually(t, func() bool {
+				hs, _, err := s.Find(t.Context(), registry.Selector{Key: registrytest.ID("key")}, "", many+1)
+				return err == nil && len(hs) == many+1
+			}, soon, aWhile)
+			got := s.ask(t, registry.Header, stream("n"), one)
+			require.Equal(t, registry.Admitted, got.Outcome)
+			ended := ""
+			for _, v := range got.Ends {
+				ended += v.Holder.Addr
+			}
+			require.Equal(t, "y01234567", ended, "the oldest first")
+		})
+	}
+}
+
+func yielding(name string) *registry.Holder {
+	h := anon(name)
+	h.Yields = true
+	return h
+}
+
+// A node whose messages are lost learns by the next comparison that a stream was ended,
+// also if its upstream was gone before, and does not take the stream for lost.
+func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
+	server := harness.StartRedis(t)
+	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels")
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // nothing is compared but by the test
+	deaf := o
+	deaf.Client.Username, deaf.Client.Password = "deaf", "any"
+	a, b := openSite(t, deaf), openSite(t, o)
+	held, keeps := anon("held"), anon("keeps")
+	p, k := a.hold(t, held, registrytest.Track), a.hold(t, keeps, registrytest.Track)
+	p.Departed()
+	k.Leave(registry.Keep{For: time.Hour})
+	k.Departed()
+	a.Settle()
+	e := registry.Ending{Reason: reason.Logout, By: "192.0.2.1"}
+	_, err := b.End(t.Context(), registry.Selector{Key: held.Key}, e)
+	require.NoError(t, err)
+	require.Empty(t, a.node.Ended())
+	require.NoError(t, a.Compare())
+	a.Settle()
+	require.Equal(t, []registry.Ending{e}, a.node.Endings(held.ID))
+	require.Empty(t, b.holders(t))
+	p.Leave(registry.Keep{})
+	a.Settle()
+	require.Zero(t, a.Places())
+	require.Zero(t, a.Known())
+}

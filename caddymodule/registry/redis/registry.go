@@ -1,0 +1,176 @@
+// Package redis keeps who holds what for any number of nodes, in Redis or Valkey.
+//
+// The keys of a zone are spread over buckets. A bucket has its keys in one slot of a
+// Redis Cluster, so that one script sees all that an admission needs: scripts/ has
+// them, and scripts/bucket.lua says what is kept. An admission is one call of one
+// script. Redis decides; Go carries the questions and the answers.
+//
+// A node has a lease in each bucket that it has streams in. It renews it for all of
+// them at once. Each renewal compares how many entries the node has, and the sum of
+// their tickets, with what Redis has. Where they differ, a message or a write was
+// lost: the node compares them one by one, ends what was taken from it, and registers
+// again, by its age, what Redis has lost. Whatever a node misses is thus found within
+// a quarter of the lease.
+//
+// Everything that a node has is in a registry of package memory too. It finds streams
+// by token, client and subject, keeps the denials, and admits while Redis is away and
+// the options say so.
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+)
+
+// OnError is what a node does while Redis cannot be reached.
+type OnError string
+
+const (
+	// Allow: nodes go on with what they know themselves.
+	Allow OnError = "allow"
+	// Deny: newcomers are refused for the time being; streams live on.
+	Deny OnError = "deny"
+	// Fence: as Deny, and a node that could not renew its lease ends its streams when
+	// it runs out, so that no other node's newcomer finds them alive.
+	Fence OnError = "fence"
+)
+
+// Options are those of a registry.
+type Options struct {
+	// Client says how Redis is reached.
+	Client rueidis.ClientOption
+	// Prefix begins the names of all Redis keys.
+	Prefix string
+	// Lease is how long a node holds what it holds without a word from it.
+	Lease time.Duration
+	// Timeout bounds how long Redis is waited for.
+	Timeout time.Duration
+	OnError OnError
+	Logger  *zap.Logger
+}
+
+// Registry is a registry.Registry for one zone on many nodes. It is to be closed.
+type Registry struct {
+	options Options
+	zone    string
+	node    registry.Node
+	// id names this node for as long as the registry is open.
+	id      string
+	local   *memory.Registry
+	scripts scripts
+	link    *link
+	buckets [bucketCount]bucket
+
+	tickets atomic.Uint64
+	// order numbers what becomes a holder here.
+	order atomic.Uint64
+
+	streams    streams
+	departures departures
+	taken      takenKeys
+	bus        bus
+	peers      peers
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // of all goroutines
+}
+
+// bucketCount is how many buckets a zone has. All nodes must agree.
+const bucketCount = 64
+
+// ErrAway is returned while Redis cannot be reached and the options do not let nodes
+// go on without it.
+var ErrAway = errors.New("redis cannot be reached")
+
+// Open returns the registry of a zone, of whose streams this node has those that node
+// has. It fails only if Redis has data of a newer version: where it cannot be reached,
+// the registry does as the options say until it can.
+func Open(zone string, node registry.Node, options Options) (*Registry, error) {
+	var id [nodeIDSize]byte
+	_, _ = rand.Read(id[:]) // never fails
+	r := &Registry{
+		options: options,
+		zone:    zone,
+		node:    node,
+		id:      string(id[:]),
+		local:   memory.New(node),
+		scripts: newScripts(),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.bus.given = make(map[string]registry.Denial)
+	r.bus.messages = make(chan message, mostMessages)
+	for i := range r.buckets {
+		r.buckets[i].init(r, i)
+	}
+	r.link = newLink(r)
+	if err := r.link.open(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+const nodeIDSize = 8
+
+// name is how the node is called in log lines.
+func (r *Registry) name() string { return hex.EncodeToString([]byte(r.id)) }
+
+// Close takes what this node has out of Redis, as far as that goes within the timeout,
+// and ends all goroutines.
+func (r *Registry) Close() error {
+	r.link.sayGoodbye()
+	r.cancel()
+	r.wg.Wait()
+	for i := range r.buckets {
+		r.buckets[i].close()
+	}
+	r.link.close()
+	return r.local.Close()
+}
+
+// key returns the name of a Redis key of the zone, in the slot that tag names.
+func (r *Registry) key(tag, name string) string {
+	return fmt.Sprintf("{%s/%s/%s}%s", r.options.Prefix, r.zone, tag, name)
+}
+
+// channel begins the names of the zone's channels: with the ID of a node, that node's.
+func (r *Registry) channel() string { return r.options.Prefix + "/" + r.zone + "/to/" }
+
+const (
+	randomBits = 4
+	bucketBits = 6
+)
+
+// newTicket returns one that no other entry of this node has.
+func (r *Registry) newTicket(b *bucket) ticket {
+	random := mathrand.Uint64() & (1<<randomBits - 1) //nolint:gosec // not secret
+	return ticket((r.tickets.Add(1)<<randomBits|random)<<bucketBits | uint64(b.index))
+}
+
+// newestTicket returns one above all that were made so far.
+func (r *Registry) newestTicket() ticket {
+	return ticket((r.tickets.Load() + 1) << (randomBits + bucketBits))
+}
+
+func (r *Registry) bucketOf(key registry.ID) *bucket { return &r.buckets[key[0]%bucketCount] }
+
+func (t ticket) bucket(r *Registry) *bucket { return &r.buckets[t%bucketCount] }
+
+var (
+	_ registry.Registry = (*Registry)(nil)
+	_ io.Closer         = (*Registry)(nil)
+)

@@ -1,0 +1,148 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/redis"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+func TestRegistry(t *testing.T) {
+	server := harness.StartRedis(t)
+	registrytest.Run(t, func(t testing.TB, node registry.Node) registry.Registry {
+		return newSettled(t, options(t, server.Addr), node)
+	})
+}
+
+var prefixes atomic.Int64
+
+// options are those of a registry that shares nothing with others.
+func options(t testing.TB, addr string) redis.Options {
+	return redis.Options{
+		Client: rueidis.ClientOption{
+			InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, DisableRetry: true,
+			PipelineMultiplex: -1,
+		},
+		Prefix:  fmt.Sprintf("test%d", prefixes.Add(1)),
+		Lease:   10 * time.Second,
+		Timeout: 5 * time.Second, // the machine may be busy
+		OnError: redis.Deny,
+		Logger:  zaptest.NewLogger(t),
+	}
+}
+
+func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
+	r, err := redis.Open("zone", node, o)
+	require.NoError(t, err)
+	require.NoError(t, r.Away())
+	return r
+}
+
+// settled has what does not block done when it returns, as the suite expects of a
+// registry in its own process. Where several calls are under way, or a node calls back
+// while it ends a stream, that is left to the last of them.
+//
+// All the while it compares what it has with what Redis has: that must change nothing.
+type settled struct {
+	*redis.Registry
+	calls *atomic.Int64
+	stop  chan struct{}
+	done  chan struct{} // closed once nothing is compared any more
+}
+
+func newSettled(t testing.TB, o redis.Options, node registry.Node) settled {
+	s := settled{open(t, o, node), new(atomic.Int64), make(chan struct{}), make(chan struct{})}
+	go s.compare()
+	return s
+}
+
+func (s settled) compare() {
+	defer close(s.done)
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			_ = s.Compare() // if it fails, Redis is away, and every call says so
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+func (s settled) Close() error {
+	close(s.stop)
+	<-s.done
+	return s.Registry.Close()
+}
+
+// Remote implements registrytest.Remote.
+func (s settled) Remote() {}
+
+// do does what is then settled.
+func (s settled) do(call func()) {
+	s.calls.Add(1)
+	defer s.calls.Add(-1)
+	call()
+	if s.calls.Load() == 1 {
+		s.Settle()
+	}
+}
+
+func (s settled) Admit(
+	ctx context.Context, phase registry.Phase, consent registry.Consent, asks []registry.Ask, leaving []registry.StreamID,
+) (as []registry.Admission, err error) {
+	s.do(func() { as, err = s.Registry.Admit(ctx, phase, consent, asks, leaving) })
+	for i := range as {
+		if as[i].Place != nil {
+			as[i].Place = settledPlace{as[i].Place, s}
+		}
+	}
+	return as, err
+}
+
+func (s settled) End(ctx context.Context, sel registry.Selector, e registry.Ending) (ended registry.Ended, err error) {
+	s.do(func() { ended, err = s.Registry.End(ctx, sel, e) })
+	return ended, err
+}
+
+func (s settled) Wait(ctx context.Context, ask registry.Ask) (w registry.Waiter, err error) {
+	s.do(func() { w, err = s.Registry.Wait(ctx, ask) })
+	if err != nil {
+		return nil, err
+	}
+	return settledWaiter{w, s}, nil
+}
+
+type settledPlace struct {
+	registry.Place
+	s settled
+}
+
+func (p settledPlace) Commit(ctx context.Context) (victims []registry.Victim, err error) {
+	p.s.do(func() { victims, err = p.Place.Commit(ctx) })
+	return victims, err
+}
+
+func (p settledPlace) Leave(keep registry.Keep) { p.s.do(func() { p.Place.Leave(keep) }) }
+
+func (p settledPlace) Departed() { p.s.do(p.Place.Departed) }
+
+type settledWaiter struct {
+	registry.Waiter
+	s settled
+}
+
+func (w settledWaiter) Stop() { w.s.do(w.Waiter.Stop) }

@@ -1,0 +1,3 @@
+-- Does nothing but what is queued.
+
+return { lost, save(), {} }
