@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"caddymodule"},
 	{"caddymodule/guard", "caddymodule/steer"},
 	{"caddymodule/zone"},
-	{"caddymodule/stream", "caddymodule/conflict"},
+	{"caddymodule/stream", "caddymodule/conflict", "caddymodule/webhook"},
 	{"caddymodule/registry/redis"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
 	{"caddymodule/registry", "caddymodule/check", "caddymodule/console"},

@@ -109,10 +109,14 @@ const importSeparator = ", import "
 //	    drain          <window> [<rate>]
 //	    shared_account <addresses> <window>|off
 //	    label          <name> <placeholder>  # repeatable
+//	    webhook        <url> {  # repeatable
+//	        secret <placeholder>
+//	        events <event...>
+//	    }
 //	    registry       <module> { ... }
 //	}
 //
-// The options token, client, event, message, logout, label, hmac_secret, public_key and
+// The options token, client, event, message, logout, label, webhook, hmac_secret, public_key and
 // jwks may be repeated.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name

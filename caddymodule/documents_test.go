@@ -39,6 +39,10 @@ var documents = map[string]struct {
 		"../README.md", "<!-- options of jwt -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(jwtOptions) },
 	},
+	"README, options of webhook": {
+		"../README.md", "<!-- options of webhook -->\n\n", "\n<!-- end -->\n",
+		func() string { return optionRows(webhookOptions) },
+	},
 	"README, options of registry redis": {
 		"../README.md", "<!-- options of registry redis -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(redisOptions) },
@@ -131,6 +135,10 @@ func syntaxLines[T any](options []option[T], indent string) string {
 			fmt.Fprintf(&b, "%sjwt {\n%s%s}\n", indent, syntaxLines(jwtOptions, indent+"    "), indent)
 			continue
 		}
+		if o.name == "webhook" {
+			fmt.Fprintf(&b, "%s%-*s <url> {  # repeatable\n%s%s}\n", indent, width, o.name, syntaxLines(webhookOptions, indent+"    "), indent)
+			continue
+		}
 		line := fmt.Sprintf("%s%-*s %s", indent, width, o.name, o.syntax)
 		if o.repeats {
 			line += "  # repeatable"
@@ -192,6 +200,9 @@ func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
 	delete(fields, "defined_at") // the adapter sets it
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(options))
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "jwt.go", "JWT"))), allFields(jwtOptions))
+	fields = fieldComments(t, "hooks.go", "Webhook")
+	delete(fields, "url") // the option's argument
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(webhookOptions))
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "redis.go", "Redis"))), allFields(redisOptions))
 }
 
@@ -199,6 +210,7 @@ func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
 func TestDocuments_FieldCommentsNameTheDefault(t *testing.T) {
 	requireDefaults(t, options, fieldComments(t, "module.go", "Handler"))
 	requireDefaults(t, jwtOptions, fieldComments(t, "jwt.go", "JWT"))
+	requireDefaults(t, webhookOptions, fieldComments(t, "hooks.go", "Webhook"))
 	requireDefaults(t, redisOptions, fieldComments(t, "redis.go", "Redis"))
 }
 
@@ -336,6 +348,8 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 			switch line.owner {
 			case "jwt":
 				requireShape(t, jwtOptions, line, new(JWT))
+			case "webhook":
+				requireShape(t, webhookOptions, line, new(Webhook))
 			case "registry":
 				requireShape(t, redisOptions, line, new(Redis))
 			default:
@@ -345,6 +359,9 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 	}
 	for _, o := range options {
 		require.True(t, shown["sse_guard "+o.name], "Caddyfile.example does not show: %s", o.usage())
+	}
+	for _, o := range webhookOptions {
+		require.True(t, shown["webhook "+o.name], "Caddyfile.example does not show, in the block of webhook: %s", o.usage())
 	}
 	for _, o := range jwtOptions {
 		require.True(t, shown["jwt "+o.name], "Caddyfile.example does not show, in the block of jwt: %s", o.usage())
@@ -375,6 +392,7 @@ func TestDocuments_CaddyfilesStart(t *testing.T) {
 	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
 	t.Setenv("REDIS_USERNAME", "sse_guard")
 	t.Setenv("REDIS_PASSWORD", "a password")
+	t.Setenv("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	example, err := os.ReadFile("../Caddyfile.example")
@@ -396,6 +414,17 @@ func TestDocuments_CaddyfilesStart(t *testing.T) {
 		require.Empty(t, logs.All(), "%s", file)
 		require.NoError(t, checkZones(found), "%s", file)
 	}
+}
+
+// README's receiver of a webhook is the one that end-to-end tests post to.
+func TestDocuments_TheReceiverIsTheTestedOne(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	tested, err := os.ReadFile("../testdata/fastapi/hooks.py")
+	require.NoError(t, err)
+	_, code, found := strings.Cut(string(tested), "\n\n") // behind its docstring
+	require.True(t, found)
+	require.Contains(t, string(readme), "```python\n"+code+"```\n")
 }
 
 // Where the example first shows an option, it shows the default.

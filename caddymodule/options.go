@@ -188,7 +188,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) **caddy.Duration { return &h.Probe }),
 	durationOrOff(option[*Handler]{
 		name: "reserve", def: "3s",
-		doc: "Under `policy reject`: how long a place is kept for a client that went away.",
+		doc: "Under `policy reject`: how long a place is kept for a client that went away. With a `webhook`, under either policy: how long such a client may take to come back before it is told of.",
 	}, func(h *Handler) **caddy.Duration { return &h.Reserve }),
 	{
 		name: "flap", syntax: "<count> [<half-life>]|off", def: "4 1m",
@@ -216,6 +216,11 @@ var options = []option[*Handler]{
 		name: "label", fields: []string{"labels"}, syntax: "<name> <placeholder>", repeats: true, defDoc: "none",
 		doc:   "Names something of a stream, such as the room it shows, so that streams can be listed, counted and ended by it; see [below](#operate-admin-api). Placeholders are replaced when the stream opens. At most 8.",
 		parse: parseLabel, validate: (*Handler).validateLabels,
+	},
+	{
+		name: "webhook", fields: []string{"webhooks"}, syntax: "<url> { ... }", repeats: true, defDoc: "none",
+		doc:   "Who is told, by signed JSON, what becomes of streams; see [the recipe](#tell-the-backend-why-a-stream-ended).",
+		block: (*Handler).unmarshalWebhook, validate: (*Handler).validateWebhooks,
 	},
 	{
 		name: "registry", syntax: "<module> { ... }", defDoc: "`memory`", // set by openZone

@@ -146,6 +146,21 @@ type Probed struct {
 	Proof  Proof
 }
 
+// Over is that a stream is over that was Admitted, whoever ended it. Its guard tells it, once
+// for each, behind Ended where that is told too, and with what only the guard knows: whom the
+// stream was for, and why the response has ended behind several guards.
+type Over struct {
+	Stream Who
+	// Reason is why the guard ended the stream, or else Left, Finished or reason.Dead.
+	Reason reason.Reason
+	Age    time.Duration
+	// Events and Bytes count what was relayed.
+	Events uint64
+	Bytes  int64
+	// LastEventID is the last id that the application sent in a whole event.
+	LastEventID string
+}
+
 // Untracked is that a stream passes without holding a key of this guard.
 type Untracked struct {
 	Stream *registry.Holder
@@ -188,6 +203,7 @@ func (Admitted) isEvent()   {}
 func (Superseded) isEvent() {}
 func (Refused) isEvent()    {}
 func (Closed) isEvent()     {}
+func (Over) isEvent()       {}
 func (Probed) isEvent()     {}
 func (Lost) isEvent()       {}
 func (Rejected) isEvent()   {}

@@ -91,6 +91,9 @@ type Config struct {
 	// Sharing says when takeovers of one key look like a shared account.
 	Sharing Sharing
 
+	// Observers are told what happens, besides the guard's own.
+	Observers event.Observers
+
 	// Signer signs and verifies tombstones.
 	Signer func(context.Context) (*tombstone.Signer, error)
 	// Logger gets a line per ended stream, Security one per contested key.
@@ -122,6 +125,7 @@ func New(c Config) *Guard {
 		c.Zone.Feed,
 		c.Zone.Metrics,
 	}
+	g.observers = append(g.observers, c.Observers...)
 	return g
 }
 
@@ -237,6 +241,7 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 		q.chain.leaveConnection(q)
 		q.leaveArrivals()
 		q.noteHeld()
+		q.tellOver()
 		q.ahead.stop()
 	}()
 	if f := q.enter(w); f != nil {

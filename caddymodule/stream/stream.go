@@ -24,7 +24,9 @@ type Stream struct {
 	ending atomic.Pointer[registry.Ending]
 	// left says that the client went away by itself before the end was told, and fate
 	// that and more to who wants to know later; nil: nobody does.
-	left   atomic.Bool
+	left atomic.Bool
+	// lost says that the client did not go away: the kernel has given it up.
+	lost   atomic.Bool
 	fate   atomic.Pointer[Fate]
 	tenure tenure
 	timer  endTimer
@@ -157,6 +159,15 @@ func (s *Stream) ClientLeft() bool { return s.left.Load() }
 // About is what a list shows of the stream besides its holder.
 func (s *Stream) About() *registry.About { return &s.terms.About }
 
+// ClientLost reports whether a client that seems to have left is dead: the kernel has
+// given up its connection.
+func (s *Stream) ClientLost() bool { return s.lost.Load() }
+
+// LastEventID is the last id that the application sent in a whole event. It waits for
+// what is being written to the client.
+func (s *Stream) LastEventID() string { return s.relay.lastEventID() }
+
+
 // Row is the stream as a list shows it.
 func (s *Stream) Row() registry.Row {
 	row := registry.Row{Holder: s.terms.Holder, About: s.terms.About, State: s.State(), LastEvent: s.care.lastEvent()}
@@ -236,6 +247,7 @@ func (s *Stream) run(e effect) {
 func (s *Stream) keep() registry.Keep {
 	info, ok := s.terms.Connection.TCP.Info()
 	if ok && info.Gone && s.cfg.DeadAfter > 0 && info.SinceAck >= s.cfg.DeadAfter {
+		s.lost.Store(true)
 		return registry.Keep{}
 	}
 	return registry.Keep{For: s.terms.Keep}
