@@ -95,6 +95,28 @@ type Ended struct {
 	Bytes  int64
 }
 
+// Closed is that a stream is over that was Admitted, whoever ended it: it is told once
+// of each, behind Ended where that is told too.
+type Closed struct {
+	Stream Who
+	// Reason is why the guard ended the stream, or else Left, Finished or reason.Dead.
+	Reason reason.Reason
+	Age    time.Duration
+	// Events and Bytes count what was relayed.
+	Events uint64
+	Bytes  int64
+	// LastEventID is the last id that the application sent in a whole event.
+	LastEventID string
+}
+
+const (
+	// Left is the Reason of a stream that no guard has ended: its client went away by
+	// itself.
+	Left reason.Reason = "left"
+	// Finished is the Reason of one whose backend has ended it, or failed.
+	Finished reason.Reason = "finished"
+)
+
 // Untracked is that a stream passes without holding a key of this guard.
 type Untracked struct {
 	Cause UntrackedCause
@@ -135,5 +157,6 @@ func (Damped) isEvent()     {}
 func (Shown) isEvent()      {}
 func (Entombed) isEvent()   {}
 func (Ended) isEvent()      {}
+func (Closed) isEvent()     {}
 func (Untracked) isEvent()  {}
 func (LoggedOut) isEvent()  {}

@@ -89,6 +89,9 @@ type Config struct {
 	// Sharing says when takeovers of one key look like a shared account.
 	Sharing Sharing
 
+	// Observers are told what happens, besides the guard's own.
+	Observers event.Observers
+
 	// Signer signs and verifies tombstones.
 	Signer func(context.Context) (*tombstone.Signer, error)
 	// Logger gets a line per ended stream, Security one per contested key.
@@ -117,6 +120,7 @@ func New(c Config) *Guard {
 		&untrackedLog{guard: &g.Config},
 		c.Zone.Damper(),
 	}
+	g.observers = append(g.observers, c.Observers...)
 	return g
 }
 
@@ -232,6 +236,7 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 		q.chain.leaveConnection(q)
 		q.leaveArrivals()
 		q.noteHeld()
+		q.tellClosed()
 		q.ahead.stop()
 	}()
 	if f := q.enter(w); f != nil {

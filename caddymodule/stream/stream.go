@@ -24,7 +24,9 @@ type Stream struct {
 	ending atomic.Pointer[registry.Ending]
 	// left says that the client went away by itself before the end was told, and fate
 	// that and more to who wants to know later; nil: nobody does.
-	left   atomic.Bool
+	left atomic.Bool
+	// lost says that the client did not go away: the kernel has given it up.
+	lost   atomic.Bool
 	fate   atomic.Pointer[Fate]
 	tenure tenure
 	timer  endTimer
@@ -152,6 +154,19 @@ func (s *Stream) Renew(until time.Time) { s.care.expireAt(until) }
 // end. It is final once the handlers behind the guard have returned.
 func (s *Stream) ClientLeft() bool { return s.left.Load() }
 
+// ClientLost reports whether a client that seems to have left is dead: the kernel has
+// given up its connection.
+func (s *Stream) ClientLost() bool { return s.lost.Load() }
+
+// LastEventID is the last id that the application sent in a whole event. It waits for
+// what is being written to the client.
+func (s *Stream) LastEventID() string { return s.relay.lastEventID() }
+
+// Relayed is how much was relayed until now.
+func (s *Stream) Relayed() (events uint64, bytes int64) {
+	return s.relay.counts.events.Load(), s.relay.counts.bytes.Load()
+}
+
 // Row is the stream as a list shows it.
 func (s *Stream) Row() registry.Row {
 	row := registry.Row{
@@ -226,6 +241,7 @@ func (s *Stream) run(e effect) {
 func (s *Stream) keep() registry.Keep {
 	info, ok := s.terms.Connection.TCP.Info()
 	if ok && info.Gone && s.cfg.DeadAfter > 0 && info.SinceAck >= s.cfg.DeadAfter {
+		s.lost.Store(true)
 		return registry.Keep{}
 	}
 	return registry.Keep{For: s.terms.Keep}
