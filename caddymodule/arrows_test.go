@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"caddymodule"},
 	{"caddymodule/guard"},
 	{"caddymodule/zone"},
-	{"caddymodule/stream", "caddymodule/conflict"},
+	{"caddymodule/stream", "caddymodule/conflict", "caddymodule/webhook"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
 	{"caddymodule/registry"},
 	{"caddymodule/reason", "caddymodule/identity/verify", "caddymodule/demo", "caddymodule/tcp"},

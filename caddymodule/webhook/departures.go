@@ -1,0 +1,290 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
+)
+
+// departures are streams that are over, and of which the receiver is not yet told. A
+// goroutine finds out who holds their keys by then; for clients that have left by
+// themselves, once they had time to come back.
+type departures struct {
+	sender *Sender
+	// wake tells the goroutine that an earlier departure has come.
+	wake chan struct{}
+	// silent is until when the registries are not asked, since one of them did not
+	// answer the last time; zero: it did. It belongs to the goroutine.
+	silent time.Time
+
+	// mu guards the fields below. Nothing is called with it held.
+	mu    sync.Mutex
+	queue due.Queue[place, *departure]
+	// waiting are those of a key whose clients may come back.
+	waiting map[place][]*departureEntry
+	// working is closed when the goroutine ends; nil: there is none.
+	working chan struct{}
+}
+
+// place is a key, within its zone.
+type place struct {
+	zone string
+	key  registry.ID
+}
+
+// departure is a stream that is over. It is not changed.
+type departure struct {
+	observer *Observer
+	holder   *registry.Holder
+	record   *Record
+	// grace is how long its client has to come back; 0: it did not leave by itself.
+	grace time.Duration
+}
+
+type departureEntry = due.Entry[place, *departure]
+
+func (ds *departures) init(s *Sender) {
+	ds.sender = s
+	ds.wake = make(chan struct{}, 1)
+	ds.waiting = make(map[place][]*departureEntry)
+}
+
+// add has d told of in due time. If there is no room, one that would be due soon is
+// dropped. Whoever left before d did, and is d's client, was still there as d.
+func (ds *departures) add(d *departure) {
+	e := &departureEntry{Key: place{d.observer.source.Zone, d.holder.Key}, Value: d}
+	ds.mu.Lock()
+	back := ds.takeClient(e.Key, d.holder)
+	full := ds.queue.Len() >= ds.sender.limits.departures
+	if full {
+		ds.remove(ds.queue.First())
+	}
+	ds.queue.Put(e, time.Now().Add(d.grace))
+	if d.grace > 0 {
+		ds.waiting[e.Key] = append(ds.waiting[e.Key], e)
+	}
+	if ds.working == nil {
+		ds.working = make(chan struct{})
+		go ds.work()
+	}
+	ds.mu.Unlock()
+	if full {
+		ds.sender.drops.add(causeFull, 1)
+	}
+	for _, earlier := range back {
+		earlier.returned(d.holder.ID)
+	}
+	select {
+	case ds.wake <- struct{}{}:
+	default:
+	}
+}
+
+// remove takes e out; mu is held.
+func (ds *departures) remove(e *departureEntry) {
+	ds.queue.Remove(e)
+	waiting := slices.DeleteFunc(ds.waiting[e.Key], func(w *departureEntry) bool { return w == e })
+	if len(waiting) == 0 {
+		delete(ds.waiting, e.Key)
+		return
+	}
+	ds.waiting[e.Key] = waiting
+}
+
+// back notes that a client has a stream of the key. If it had left, it is back.
+func (ds *departures) back(zone string, newcomer *registry.Holder) {
+	ds.mu.Lock()
+	back := ds.takeClient(place{zone, newcomer.Key}, newcomer)
+	ds.mu.Unlock()
+	for _, d := range back {
+		d.returned(newcomer.ID)
+	}
+}
+
+// takeClient takes out those that wait for the client of h; mu is held.
+func (ds *departures) takeClient(at place, h *registry.Holder) (taken []*departure) {
+	for _, e := range slices.Clone(ds.waiting[at]) {
+		if e.Value.holder.SameClient(h) {
+			taken = append(taken, e.Value)
+			ds.remove(e)
+		}
+	}
+	return taken
+}
+
+// returned tells, in place of d's end, as which stream its client is back.
+func (d *departure) returned(as registry.StreamID) {
+	r := *d.record
+	r.Event, r.Reason, r.As = Returned, "", as.String()
+	d.observer.tell(&r)
+}
+
+// ended tells of d's end; holders is who holds the key by now, nil if that is not
+// known.
+func (d *departure) ended(why reason.Reason, holders *int) {
+	r := *d.record
+	r.Reason, r.Holders = why, holders
+	d.observer.tell(&r)
+}
+
+// work tells of departures until there are none left.
+func (ds *departures) work() {
+	for {
+		d, early, left := ds.next()
+		switch {
+		case d != nil:
+			ds.settle(d, early)
+		case left == 0:
+			return
+		default:
+			ds.sleep(left)
+		}
+	}
+}
+
+// next takes out the departure that is due; early: before its time, since the process
+// is about to end. If there is none, it returns when the next one will be; 0: there is
+// none left, and the goroutine is over.
+func (ds *departures) next() (d *departure, early bool, left time.Duration) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	e := ds.queue.First()
+	if e == nil {
+		close(ds.working)
+		ds.working = nil
+		return nil, false, 0
+	}
+	left = time.Until(e.At())
+	early = left > 0
+	if early && !ds.sender.isHurried() && ds.sender.open.Err() == nil {
+		return nil, false, left
+	}
+	ds.remove(e)
+	return e.Value, early, 0
+}
+
+func (ds *departures) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ds.wake:
+	case <-ds.sender.hurried:
+	case <-ds.sender.open.Done():
+	}
+}
+
+// settle tells of d, by what the registry knows now.
+func (ds *departures) settle(d *departure, early bool) {
+	f, err := ds.find(d)
+	switch {
+	case d.grace > 0 && err == nil && !f.as.IsZero():
+		d.returned(f.as)
+	case early && d.grace > 0:
+		d.ended(reason.Shutdown, f.count())
+	case err != nil:
+		d.ended(d.record.Reason, nil)
+	default:
+		d.ended(d.record.Reason, f.count())
+	}
+}
+
+// manyHolders is how many of a key's holders are counted.
+const manyHolders = 100
+
+// silentFor is how long registries are not asked once one has not answered: there may
+// be many departures.
+const silentFor = 5 * time.Second
+
+var errSilent = errors.New("the registry did not answer a moment ago")
+
+// found is who holds a key.
+type found struct {
+	n  int
+	as registry.StreamID // of the same client; zero: none
+}
+
+func (f *found) count() *int {
+	if f == nil {
+		return nil
+	}
+	return &f.n
+}
+
+// find finds who holds d's key.
+func (ds *departures) find(d *departure) (*found, error) {
+	if time.Now().Before(ds.silent) {
+		return nil, errSilent
+	}
+	ctx, cancel := context.WithTimeout(ds.sender.open, ds.sender.lookup)
+	defer cancel()
+	f := new(found)
+	more, err := f.look(ctx, d, registry.Selector{Key: d.holder.Key})
+	if err == nil && more && f.as.IsZero() && d.grace > 0 {
+		among := new(found)
+		_, err = among.look(ctx, d, narrow(d.holder))
+		f.as = among.as
+	}
+	if err != nil {
+		ds.tellSilent(d, err)
+		return nil, err
+	}
+	ds.silent = time.Time{}
+	return f, nil
+}
+
+// tellSilent says that a registry does not answer, when that begins.
+func (ds *departures) tellSilent(d *departure, err error) {
+	if ds.silent.IsZero() && ds.sender.open.Err() == nil {
+		ds.sender.logger.Warn("webhook: the registry does not say who holds a key; streams are posted as ended without that, and clients that are back as gone",
+			zap.String("zone", d.observer.source.Zone), zap.Error(err))
+	}
+	ds.silent = time.Now().Add(silentFor)
+}
+
+// narrow selects what the streams of h's client have in common.
+func narrow(h *registry.Holder) registry.Selector {
+	sel := registry.Selector{Key: h.Key}
+	switch {
+	case !h.Client.IsZero():
+		sel.Client = h.Client
+	case !h.Subject.IsZero():
+		sel.Subject = h.Subject
+	default:
+		sel.Token = h.Token
+	}
+	return sel
+}
+
+// look counts the holders that sel names, and reports whether there are more.
+func (f *found) look(ctx context.Context, d *departure, sel registry.Selector) (more bool, err error) {
+	holders, next, err := d.observer.source.Holders.Find(ctx, sel, "", manyHolders)
+	if err != nil {
+		return false, err
+	}
+	for _, h := range holders {
+		if h.ID == d.holder.ID || h.Yields { // its own place may be kept
+			continue
+		}
+		f.n++
+		if h.SameClient(d.holder) {
+			f.as = h.ID
+		}
+	}
+	return next != "", nil
+}
+
+// busy is closed when the goroutine ends; nil: there is none.
+func (ds *departures) busy() <-chan struct{} {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return ds.working
+}
