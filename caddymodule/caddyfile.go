@@ -108,11 +108,15 @@ const importSeparator = ", import "
 //	    max_age        <duration>
 //	    drain          <window> [<rate>]
 //	    shared_account <addresses> <window>|off
+//	    webhook        <url> {  # repeatable
+//	        secret <placeholder>
+//	        events <event...>
+//	    }
 //	    registry       <module> { ... }
 //	}
 //
-// The options token, client, event, message, logout, hmac_secret, public_key and jwks may
-// be repeated.
+// The options token, client, event, message, logout, webhook, hmac_secret, public_key and
+// jwks may be repeated.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	if d.NextArg() {

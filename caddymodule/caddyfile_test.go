@@ -90,6 +90,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"probe":                 {"probe 500ms\npolicy reject", `{"policy":"reject","probe":500000000}`},
 	"probe off":             {`probe off`, `{"probe":0}`},
 	"reserve":               {"reserve 10s\npolicy reject", `{"policy":"reject","reserve":10000000000}`},
+	"reserve, webhook":      {"reserve 10s\nwebhook https://app.example/hook {\n\tsecret {env.S}\n}", `{"reserve":10000000000,"webhooks":[{"url":"https://app.example/hook","secret":"{env.S}"}]}`},
+	"webhook":               {"webhook {env.HOOK} {\n\tevents ended returned\n\tsecret {env.S}\n}\nwebhook http://b.example {\n\tsecret s\n}", `{"webhooks":[{"url":"{env.HOOK}","secret":"{env.S}","events":["ended","returned"]},{"url":"http://b.example","secret":"s"}]}`},
 	"reserve off":           {`reserve off`, `{"reserve":0}`},
 	"flap":                  {`flap 3 2m`, `{"flap":{"count":3,"half_life":120000000000}}`},
 	"flap, a count alone":   {`flap 3`, `{"flap":{"count":3,"half_life":60000000000}}`},
@@ -311,7 +313,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, zone"
+	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, webhook, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -374,6 +376,17 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"park, supersede":            {"on_reject park\nlimit 2", []string{"Caddyfile:", "on_reject park", "policy supersede", "policy reject"}},
 		"probe, supersede":           {"policy supersede\nprobe 2s", []string{"Caddyfile:", "probe 2s", "policy supersede", "policy reject"}},
 		"reserve, supersede":         {`reserve 2s`, []string{"Caddyfile:", "reserve 2s", "policy reject"}},
+		"webhook, no URL":            {"webhook {\nsecret s\n}", []string{"Caddyfile:3", "webhook", "0 arguments", "webhook <url> {"}},
+		"webhook, two URLs":          {"webhook http://a http://b {\nsecret s\n}", []string{"Caddyfile:3", "webhook", "2 arguments", "webhook <url> {"}},
+		"webhook, no secret":         {"limit 2\nwebhook https://a.example", []string{"Caddyfile:4", "webhook", "secret is missing", "secret {env."}},
+		"webhook, unknown":           {"webhook https://a.example {\nkey s\n}", []string{"Caddyfile:4", `"key"`, "of webhook", "events, secret"}},
+		"webhook, unknown event":     {"webhook https://a.example {\nsecret s\nevents closed\n}", []string{"Caddyfile:5", "events", `"closed"`, "admitted, ended, rejected, returned"}},
+		"webhook, an event twice":    {"webhook https://a.example {\nsecret s\nevents ended ended\n}", []string{"Caddyfile:5", "events", `"ended"`, "twice"}},
+		"webhook, another scheme":    {"webhook ftp://user:hunter2@a.example/hunter2?hunter2 {\nsecret s\n}", []string{"Caddyfile:5", "webhook", `"ftp://a.example"`, "https:// or http://"}},
+		"webhook, a path":            {"webhook /hooks {\nsecret s\n}", []string{"Caddyfile:5", "webhook", "https:// or http://"}},
+		"webhook, no URL at all":     {"webhook http://a:hunter2@b:c/ {\nsecret s\n}", []string{"Caddyfile:5", "webhook", "no URL", "https:// or http://"}},
+		"webhook, a fragment":        {"webhook http://a.example/#hunter2 {\nsecret s\n}", []string{"Caddyfile:5", "webhook", "fragment", "http://a.example"}},
+		"webhook, one URL twice":     {"webhook http://a.example {\nsecret s\n}\nwebhook http://a.example {\nsecret t\n}", []string{"Caddyfile:8", "webhook", "twice"}},
 		"leeway, short":              {"jwt {\npublic_key a.pem\nleeway 5us\n}", []string{"Caddyfile:5", "leeway", `"5us"`, "at least 1ms"}},
 		"negative limit":             {`limit -1`, []string{"Caddyfile:3", "limit", `"-1"`, "0 (track only) or more"}},
 		"allow_origin: any and one":  {`allow_origin any https://a.example`, []string{"Caddyfile:3", "allow_origin", `"any"`, "stands alone"}},

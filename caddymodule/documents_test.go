@@ -39,6 +39,10 @@ var documents = map[string]struct {
 		"../README.md", "<!-- options of jwt -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(jwtOptions) },
 	},
+	"README, options of webhook": {
+		"../README.md", "<!-- options of webhook -->\n\n", "\n<!-- end -->\n",
+		func() string { return optionRows(webhookOptions) },
+	},
 	"README, placeholders": {
 		"../README.md", "<!-- placeholders -->\n\n", "\n<!-- end -->\n",
 		func() string {
@@ -119,6 +123,10 @@ func syntaxLines[T any](options []option[T], indent string) string {
 			fmt.Fprintf(&b, "%sjwt {\n%s%s}\n", indent, syntaxLines(jwtOptions, indent+"    "), indent)
 			continue
 		}
+		if o.name == "webhook" {
+			fmt.Fprintf(&b, "%s%-*s <url> {  # repeatable\n%s%s}\n", indent, width, o.name, syntaxLines(webhookOptions, indent+"    "), indent)
+			continue
+		}
 		line := fmt.Sprintf("%s%-*s %s", indent, width, o.name, o.syntax)
 		if o.repeats {
 			line += "  # repeatable"
@@ -166,12 +174,16 @@ func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
 	delete(fields, "defined_at") // the adapter sets it
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(options))
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "jwt.go", "JWT"))), allFields(jwtOptions))
+	fields = fieldComments(t, "hooks.go", "Webhook")
+	delete(fields, "url") // the option's argument
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(webhookOptions))
 }
 
 // The fields' comments become the documentation on Caddy's website.
 func TestDocuments_FieldCommentsNameTheDefault(t *testing.T) {
 	requireDefaults(t, options, fieldComments(t, "module.go", "Handler"))
 	requireDefaults(t, jwtOptions, fieldComments(t, "jwt.go", "JWT"))
+	requireDefaults(t, webhookOptions, fieldComments(t, "hooks.go", "Webhook"))
 }
 
 func requireDefaults[T any](t *testing.T, options []option[T], comments map[string]string) {
@@ -305,15 +317,21 @@ func TestExample_ShowsEveryOptionAsItIsWritten(t *testing.T) {
 	for _, block := range exampleLines(t) {
 		for _, line := range block {
 			shown[line.owner+" "+line.name] = true
-			if line.owner == "jwt" {
+			switch line.owner {
+			case "jwt":
 				requireShape(t, jwtOptions, line, new(JWT))
-			} else {
+			case "webhook":
+				requireShape(t, webhookOptions, line, new(Webhook))
+			default:
 				requireShape(t, options, line, new(Handler))
 			}
 		}
 	}
 	for _, o := range options {
 		require.True(t, shown["sse_guard "+o.name], "Caddyfile.example does not show: %s", o.usage())
+	}
+	for _, o := range webhookOptions {
+		require.True(t, shown["webhook "+o.name], "Caddyfile.example does not show, in the block of webhook: %s", o.usage())
 	}
 	for _, o := range jwtOptions {
 		require.True(t, shown["jwt "+o.name], "Caddyfile.example does not show, in the block of jwt: %s", o.usage())
@@ -339,6 +357,7 @@ func requireShape[T any](t *testing.T, options []option[T], line exampleLine, ta
 // What the documents show starts, and gives no cause for a warning.
 func TestDocuments_CaddyfilesStart(t *testing.T) {
 	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
+	t.Setenv("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	example, err := os.ReadFile("../Caddyfile.example")

@@ -184,7 +184,8 @@ type Handler struct {
 	// How long a place is kept for a client that went away, under the policy
 	// `reject`: the same client id, or else the same token, address and
 	// User-Agent, gets it back, so that whoever asks most often does not win
-	// against a page that reloads. 0 turns it off. Default: `3s`.
+	// against a page that reloads. A webhook is told that a client has left once it had
+	// that time to come back, under either policy. 0 turns it off. Default: `3s`.
 	Reserve *caddy.Duration `json:"reserve,omitempty"`
 
 	// When pages that take the key from each other again and again come to rest
@@ -253,6 +254,9 @@ type Handler struct {
 	// use and kept in Caddy's storage.
 	Secret string `json:"secret,omitempty"`
 
+	// Who is told what becomes of streams. Default: none.
+	Webhooks []Webhook `json:"webhooks,omitempty"`
+
 	// Who keeps the holders. Default: `memory`.
 	RegistryRaw json.RawMessage `json:"registry,omitempty" caddy:"namespace=sse_guard.registries inline_key=module"`
 
@@ -262,6 +266,7 @@ type Handler struct {
 
 	guard *guard.Guard
 	zone  openedZone
+	hooks []openedHook
 	// zoneNamed says that the configuration names the zone.
 	zoneNamed bool
 }
@@ -398,6 +403,9 @@ func (h *Handler) config(ctx caddy.Context, app *App, secret *secret) (guard.Con
 		logger.Warn("the key has no placeholder of the request: all streams of this guard share it, whoever asks; if that is not meant, write one in braces, such as {sse_guard.token}",
 			zap.String("zone", h.Zone), zap.Strings("key", h.Key))
 	}
+	if config.Observers, err = h.openWebhooks(time.Duration(*h.Reserve)); err != nil {
+		return guard.Config{}, err
+	}
 	if h.Policy == registry.Reject {
 		config.Reserve = time.Duration(*h.Reserve)
 	}
@@ -427,7 +435,10 @@ func (h *Handler) verifyTokens(config *guard.Config, app *App) error {
 }
 
 // Cleanup gives the zone back. Streams that still run keep what they use.
-func (h *Handler) Cleanup() error { return h.closeZone() }
+func (h *Handler) Cleanup() error {
+	h.closeWebhooks() // they ask the zone who holds its keys
+	return h.closeZone()
+}
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {

@@ -188,7 +188,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) **caddy.Duration { return &h.Probe }),
 	durationOrOff(option[*Handler]{
 		name: "reserve", def: "3s",
-		doc: "Under `policy reject`: how long a place is kept for a client that went away.",
+		doc: "Under `policy reject`: how long a place is kept for a client that went away. With a `webhook`, under either policy: how long such a client may take to come back before it is told of.",
 	}, func(h *Handler) **caddy.Duration { return &h.Reserve }),
 	{
 		name: "flap", syntax: "<count> [<half-life>]|off", def: "4 1m",
@@ -211,6 +211,11 @@ var options = []option[*Handler]{
 		doc:   "When takeovers of one key look like a shared account: one line in the security log.",
 		parse: parseSharedAccount, validate: func(h *Handler) error { return h.SharedAccount.validate() },
 		fill: fillZero(func(h *Handler) **SharedAccount { return &h.SharedAccount }),
+	},
+	{
+		name: "webhook", fields: []string{"webhooks"}, syntax: "<url> { ... }", repeats: true, defDoc: "none",
+		doc:   "Who is told, by signed JSON, what becomes of streams; see [the recipe](#tell-the-backend-why-a-stream-ended).",
+		block: (*Handler).unmarshalWebhook, validate: (*Handler).validateWebhooks,
 	},
 	{
 		name: "registry", syntax: "<module> { ... }", defDoc: "`memory`", // set by openZone

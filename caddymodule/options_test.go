@@ -16,6 +16,7 @@ import (
 func TestOptions_RowsAreComplete(t *testing.T) {
 	requireRows(t, options)
 	requireRows(t, jwtOptions)
+	requireRows(t, webhookOptions)
 }
 
 func requireRows[T any](t *testing.T, options []option[T]) {
@@ -116,6 +117,9 @@ func TestOptions_ErrorsShowTheSyntax(t *testing.T) {
 	}
 	for _, o := range jwtOptions {
 		requireUsage(t, o, "jwt {\n%s\n}")
+	}
+	for _, o := range webhookOptions {
+		requireUsage(t, o, "webhook https://a.example {\n%s\n}")
 	}
 }
 

@@ -228,8 +228,8 @@ func (h *Handler) validateGiven() error {
 		return fmt.Errorf("on_reject park means nothing "+remedy, "on_reject")
 	case h.Probe != nil && *h.Probe > 0:
 		return fmt.Errorf("probe %s means nothing "+remedy, time.Duration(*h.Probe), "probe")
-	case h.Reserve != nil && *h.Reserve > 0:
-		return fmt.Errorf("reserve %s means nothing "+remedy, time.Duration(*h.Reserve), "reserve")
+	case h.Reserve != nil && *h.Reserve > 0 && len(h.Webhooks) == 0:
+		return fmt.Errorf("reserve %s means nothing without a webhook "+remedy, time.Duration(*h.Reserve), "reserve")
 	default:
 		return nil
 	}

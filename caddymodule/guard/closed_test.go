@@ -50,8 +50,8 @@ func TestClosed_TellsOnceWhyAStreamIsOver(t *testing.T) {
 		end       func(*site)
 		want      []reason.Reason // in the order of the ends
 	}{
-		"the client leaves":     {tended, func(s *site) { s.open(token("ann")).leave() }, []reason.Reason{event.Left}},
-		"also under reject":     {rejecting, func(s *site) { s.open(token("ann")).leave() }, []reason.Reason{event.Left}},
+		"the client leaves": {tended, func(s *site) { s.open(token("ann")).leave() }, []reason.Reason{event.Left}},
+		"also under reject": {rejecting, func(s *site) { s.open(token("ann")).leave() }, []reason.Reason{event.Left}},
 		"the backend finishes": {tended, func(s *site) {
 			s.backend.answer = func(w http.ResponseWriter, _ *http.Request) error {
 				w.Header().Set("Content-Type", "text/event-stream")
