@@ -381,6 +381,17 @@ func TestDocuments_CaddyfilesStart(t *testing.T) {
 	}
 }
 
+// README's receiver of a webhook is the one that end-to-end tests post to.
+func TestDocuments_TheReceiverIsTheTestedOne(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	tested, err := os.ReadFile("../testdata/fastapi/hooks.py")
+	require.NoError(t, err)
+	_, code, found := strings.Cut(string(tested), "\n\n") // behind its docstring
+	require.True(t, found)
+	require.Contains(t, string(readme), "```python\n"+code+"```\n")
+}
+
 // Where the example first shows an option, it shows the default.
 func TestExample_ShowsTheDefaults(t *testing.T) {
 	blocks := exampleLines(t)

@@ -206,17 +206,18 @@ const silentFor = 5 * time.Second
 
 var errSilent = errors.New("the registry did not answer a moment ago")
 
-// found is who holds a key.
+// found is who holds a key, besides the stream that somebody asks for.
 type found struct {
-	n  int
-	as registry.StreamID // of the same client; zero: none
+	streams []registry.StreamID
+	as      registry.StreamID // of the same client; zero: none
 }
 
 func (f *found) count() *int {
 	if f == nil {
 		return nil
 	}
-	return &f.n
+	n := min(len(f.streams), manyHolders)
+	return &n
 }
 
 // find finds who holds d's key.
@@ -238,6 +239,13 @@ func (ds *departures) find(d *departure) (*found, error) {
 		return nil, err
 	}
 	ds.silent = time.Time{}
+	ds.mu.Lock()
+	for _, e := range ds.waiting[place{d.observer.source.Zone, d.holder.Key}] {
+		if id := e.Value.holder.ID; !slices.Contains(f.streams, id) && len(f.streams) < manyHolders {
+			f.streams = append(f.streams, id) // its client may be back yet
+		}
+	}
+	ds.mu.Unlock()
 	return f, nil
 }
 
@@ -274,7 +282,7 @@ func (f *found) look(ctx context.Context, d *departure, sel registry.Selector) (
 		if h.ID == d.holder.ID || h.Yields { // its own place may be kept
 			continue
 		}
-		f.n++
+		f.streams = append(f.streams, h.ID)
 		if h.SameClient(d.holder) {
 			f.as = h.ID
 		}

@@ -171,6 +171,26 @@ func TestLeft_IsToldThoughAnotherClientHasTheKey(t *testing.T) {
 	})
 }
 
+// A receiver that has whoever leaves last leave the room does so once.
+func TestLeft_OfManyTheLastIsTheOneThatLeavesNobody(t *testing.T) {
+	inRoom(t, func(t *testing.T, rm *room) {
+		ann, bob, cid := rm.come(holder('k', 'a')), rm.come(holder('k', 'b')), rm.come(holder('k', 'c'))
+		rm.leave(ann, event.Left)
+		rm.observer.Observe(closed(bob, event.Left)) // policy reject keeps its place
+		rm.leave(cid, reason.Dead)
+		pass(time.Second)
+		rm.keys.leave(bob)
+		pass(time.Minute)
+		var holders []int
+		for _, r := range rm.told() {
+			if r.Event == Ended {
+				holders = append(holders, *r.Holders)
+			}
+		}
+		require.Equal(t, []int{2, 1, 0}, holders)
+	})
+}
+
 // The registry knows of streams on other nodes, of which nobody tells this one.
 func TestLeft_IsNotToldOfWhoIsBackOnAnotherNode(t *testing.T) {
 	inRoom(t, func(t *testing.T, rm *room) {

@@ -31,8 +31,8 @@ type Record struct {
 
 	*Life // of a stream that is over
 
-	// Holders is how many streams hold the key now, manyHolders at most; nil: that is
-	// not known.
+	// Holders is how many streams hold the key now, or are over and their clients may
+	// yet come back; manyHolders at most. Nil: that is not known.
 	Holders *int `json:"holders,omitempty"`
 	// As names, where Returned, the stream with which the client is back.
 	As string `json:"as,omitempty"`

@@ -5,7 +5,9 @@ Nothing in it knows of a proxy. Start it with:
     python -m uvicorn app:app --host 127.0.0.1 --port 8000 --timeout-graceful-shutdown 1
 
 `GET /stats` and `GET /requests` tell what reached it, `POST /reset` forgets that.
-`POST /jwt/key` gives it the key that it verifies JWTs with.
+`POST /jwt/key` gives it the key that it verifies JWTs with. What a webhook posts to
+`/hooks/streams`, signed with the secret in the environment's WEBHOOK_SECRET, `GET /rooms`
+tells.
 """
 
 import asyncio
@@ -33,7 +35,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from hooks import router
 from journal import Journal, JournalMiddleware
+from rooms import rooms
 
 
 class Shutdown:
@@ -192,12 +196,13 @@ class CORSOn:
 
 
 app = FastAPI(lifespan=lifespan)
+app.include_router(router)
 app.add_middleware(CORSOn, path="/cors")
 app.add_middleware(
     JournalMiddleware,
     journal=journal,
     user_of=token_of,
-    quiet=frozenset({"/stats", "/requests", "/reset", "/emit", "/jwt/key"}),
+    quiet=frozenset({"/stats", "/requests", "/reset", "/emit", "/jwt/key", "/rooms", "/hooks/streams"}),
 )
 
 
@@ -455,9 +460,15 @@ async def requests() -> list[dict[str, Any]]:
     return journal.requests()
 
 
+@app.get("/rooms")
+async def in_rooms() -> dict[str, Any]:
+    return rooms.as_dict()
+
+
 @app.post("/reset")
 async def reset() -> dict[str, Any]:
     keys.forget()
+    rooms.reset()
     journal.reset()
     return journal.stats()
 

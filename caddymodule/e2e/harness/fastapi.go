@@ -154,3 +154,20 @@ func (f *FastAPI) ask(t testing.TB, method, path string, question, answer any) {
 	require.Equal(t, http.StatusOK, response.StatusCode, "%s %s: %s", method, path, body)
 	require.NoError(t, json.Unmarshal(body, answer))
 }
+
+// Rooms is what the application makes of a webhook.
+type Rooms struct{ Present, Log []string }
+
+// Rooms returns who is in the application's rooms.
+func (f *FastAPI) Rooms(t testing.TB) (r Rooms) {
+	t.Helper()
+	f.ask(t, http.MethodGet, "/rooms", nil, &r)
+	return r
+}
+
+// WaitRooms waits until the rooms are as the test wants them, and returns that.
+func (f *FastAPI) WaitRooms(t testing.TB, want func(Rooms) bool) (r Rooms) {
+	t.Helper()
+	require.Eventually(t, func() bool { r = f.Rooms(t); return want(r) }, 2*Patience, 10*time.Millisecond)
+	return r
+}

@@ -39,6 +39,7 @@ func launchUvicorn() (*uvicorn, error) {
 	cmd := exec.Command(python, "-B", "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "0",
 		"--no-access-log", "--no-use-colors", "--timeout-graceful-shutdown", "1")
 	cmd.Dir = filepath.Join(root, "testdata", "fastapi")
+	cmd.Env = append(os.Environ(), "WEBHOOK_SECRET="+WebhookSecret)
 	cmd.Stdout, cmd.Stderr = log, log
 	dieWithParent(cmd)
 	if err := cmd.Start(); err != nil {
