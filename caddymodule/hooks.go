@@ -140,18 +140,21 @@ type hookKey struct {
 // pooledHook is a sender in the pool.
 type pooledHook struct {
 	*webhook.Sender
-	exit sync.Once
-	// until is when the process ends, whatever is not posted. It is set by exit.
+	stop sync.Once
+	// until is when Caddy stops, whatever is not posted. It is set by stop.
 	until time.Time
 }
 
-// hookFlush is how long a process that ends waits for its last posts.
+// hookFlush is how long Caddy waits for its last posts when it stops.
 const hookFlush = 5 * time.Second
 
-// flush posts what waits, before the process ends. All calls together wait for
-// hookFlush at most.
+// stops reports whether Caddy stops, rather than runs another configuration.
+func stops() bool { return caddy.Exiting() || caddy.ActiveContext().Context == nil }
+
+// flush posts what waits, before Caddy stops. All calls together wait for hookFlush at
+// most.
 func (p *pooledHook) flush() {
-	p.exit.Do(func() { p.until = time.Now().Add(hookFlush) })
+	p.stop.Do(func() { p.until = time.Now().Add(hookFlush) })
 	ctx, cancel := context.WithDeadline(context.Background(), p.until)
 	defer cancel()
 	p.Flush(ctx)
@@ -159,7 +162,7 @@ func (p *pooledHook) flush() {
 
 // Destruct implements caddy.Destructor. No guard uses the sender any more, and no stream.
 func (p *pooledHook) Destruct() error {
-	if !caddy.Exiting() {
+	if !stops() {
 		p.Retire()
 		return nil
 	}
@@ -228,11 +231,11 @@ func (s streamHook) Observe(e event.Event) {
 	}
 }
 
-// closeWebhooks gives the senders back. If the process is about to end, all streams
-// have, and what they told is posted first.
+// closeWebhooks gives the senders back. If Caddy stops, all streams have ended, and what
+// they told is posted first.
 func (h *Handler) closeWebhooks() {
 	for _, hook := range h.hooks {
-		if caddy.Exiting() {
+		if stops() {
 			hook.flush()
 		}
 		_, _ = hooks.Delete(hook.key) // Destruct has no error

@@ -73,7 +73,7 @@ func TestWebhook_APageThatReloadsHasNotLeft(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(backend.Close)
-	server := harness.StartCaddy(t, "sse_guard {\nreserve 10s\n"+hook(receiver.URL, "events ended returned")+"\n}\nreverse_proxy "+backend.URL)
+	server := harness.StartCaddy(t, "sse_guard {\nreserve 15s\n"+hook(receiver.URL, "events ended returned")+"\n}\nreverse_proxy "+backend.URL)
 	tab := harness.StartBrowser(t).NewTab(t, server.URL+"/")
 	tab.WaitState(t, "live")
 	for n := range 2 {
@@ -180,7 +180,8 @@ func TestWebhook_AReceiverThatHangsHoldsUpNoStream(t *testing.T) {
 		harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 		newer.Close()
 	}
-	assert.Equal(t, 1, receiver.Posts(), "it hangs")
+	assert.Positive(t, receiver.Posts())
+	assert.Empty(t, receiver.Events(), "none was answered")
 	app.WaitOpen(t, 0)
 	assert.Less(t, p.Stop(t), harness.Patience)
 }

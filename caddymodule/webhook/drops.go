@@ -45,7 +45,7 @@ func (d *drops) add(why cause, n int) {
 		return
 	}
 	d.mu.Lock()
-	d.total += uint64(n) //nolint:gosec // not negative
+	d.total += uint64(n)
 	if d.untold == nil {
 		d.untold = make(map[cause]int)
 	}
