@@ -147,11 +147,18 @@ func TestWebhook_AReloadOfTheConfigurationLosesNothing(t *testing.T) {
 	}
 }
 
-// TestWebhook_IsToldBeforeCaddyStops of all streams that end with it; of a receiver that
-// hangs, Caddy waits for some seconds.
+// TestWebhook_IsToldBeforeCaddyStops of all streams that end with it, though it is slow.
 func TestWebhook_IsToldBeforeCaddyStops(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	receiver := harness.NewHookReceiver(t)
+	receiver.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-time.After(1500 * time.Millisecond):
+			return true
+		case <-r.Context().Done():
+			return false // Caddy did not wait
+		}
+	})
 	p, url := startDrainSite(t, "", "sse_guard {\ndrain 1s\n"+hook(receiver.URL, "events ended")+"\n}\nreverse_proxy "+app.URL)
 	for n := range 50 {
 		harness.NewClient(t, harness.HTTP1).Open(t, url+"/raw", harness.WithBearer(fmt.Sprint("user", n))).Next(t)
