@@ -102,8 +102,21 @@ func (p *CaddyProcess) Kill() {
 	<-p.exited
 }
 
+// Pause stops the process in the middle of whatever it does, until Resume.
+func (p *CaddyProcess) Pause(t testing.TB) {
+	t.Helper()
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGSTOP))
+}
+
+// Resume lets a paused process go on.
+func (p *CaddyProcess) Resume(t testing.TB) {
+	t.Helper()
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGCONT))
+}
+
 // end stops the process in whatever state it is, with the test.
 func (p *CaddyProcess) end(t testing.TB) {
+	_ = p.cmd.Process.Signal(syscall.SIGCONT) // it may be paused
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.exited:
