@@ -25,6 +25,7 @@ type campaign struct {
 	trouble *trouble
 	watch   sync.WaitGroup
 	done    chan struct{} // closed to end watch
+	mended  func()        // notes that what cutOff did is over
 }
 
 func newCampaign(w *world, seed uint64) *campaign {
@@ -61,11 +62,10 @@ func (c *campaign) play(steps []step) {
 // wait waits for a time that is the test's own to choose.
 func wait(d time.Duration) { <-time.After(d) }
 
-// end closes all streams, and returns the history.
-func (c *campaign) end() *checker.History {
+// end closes all streams.
+func (c *campaign) end() {
 	close(c.done)
 	c.watch.Wait()
-	h := c.r.end()
 	for _, w := range c.workers {
 		w.closeAll()
 	}
@@ -73,16 +73,11 @@ func (c *campaign) end() *checker.History {
 	c.crowd.transport.CloseIdleConnections()
 	require.Eventually(c.w.t, func() bool { return c.w.open.Load() == 0 }, harness.Patience, 10*time.Millisecond,
 		"streams of the backend are left")
-	return h
 }
 
 // TestCampaign is the campaign itself.
 func TestCampaign(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d", seed)
+	seed := seed(t)
 	c := newCampaign(newWorld(t, zones, lease), seed)
 	began := time.Now()
 	for round := 1; round == 1 || time.Since(began) < *lastFlag; round++ {
@@ -90,18 +85,23 @@ func TestCampaign(t *testing.T) {
 		t.Logf("round %d", round)
 		c.play(steps)
 	}
-	h := c.end()
+	h := c.r.soFar()
+	c.end()
 	t.Log(summary(h))
-	violations := checker.Check(h, promise)
+	report(t, h, checker.Check(h, promise))
+	if t.Failed() {
+		t.Logf("to play this again: go test ./caddymodule/e2e/campaign -run TestCampaign -v -args -seed %d -for %s", seed, *lastFlag)
+	}
+}
+
+// report fails the test for violations, and shows what was around the first.
+func report(t *testing.T, h *checker.History, violations []checker.Violation) {
 	for i, v := range violations {
 		if i < 5 {
 			t.Errorf("%s\n%s", v, around(h, v))
 		} else {
 			t.Errorf("%s", v)
 		}
-	}
-	if len(violations) > 0 {
-		t.Logf("to play this again: go test ./caddymodule/e2e/campaign -run TestCampaign -v -args -seed %d -for %s", seed, *lastFlag)
 	}
 }
 

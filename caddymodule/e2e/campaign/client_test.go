@@ -78,7 +78,7 @@ func (c *crowd) open(s checker.Stream, url, tombstone string, giveUp time.Durati
 		st := &stream{c: c, index: i, zone: s.Zone, user: s.Key, leave: leave, over: make(chan struct{})}
 		c.wg.Go(func() { st.read(ctx, response.Body) })
 		return st
-	case errors.Is(context.Cause(ctx), errGivenUp):
+	case !inTime:
 		c.r.answered(i, checker.GivenUp, 0)
 	case err != nil:
 		c.r.answered(i, checker.Failed, 0)

@@ -87,8 +87,8 @@ func (r *recorder) quiet() {
 	r.history.Quiet = append(r.history.Quiet, r.now())
 }
 
-// end returns the history up to now.
-func (r *recorder) end() *checker.History {
+// soFar returns the history up to now.
+func (r *recorder) soFar() *checker.History {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.history

@@ -14,23 +14,32 @@ type worker struct {
 	c      *crowd
 	rand   *rand.Rand
 	client string // its client id; empty: it has none
-	open   []*stream
+	// pause is the longest time between two things that it does, and keeps says that it
+	// closes no stream for another.
+	pause time.Duration
+	keeps bool
+	open  []*stream
 	// tombstones has the last that it got, by zone and user.
 	tombstones map[string]string
 }
 
 const (
 	workers = 12
+	// quick and calm are how clients are: the streams of those that are calm live long.
+	quick, calm = 300 * time.Millisecond, 3 * time.Second
 	// mostOpen is how many streams a worker has at once.
-	mostOpen = 4
+	mostOpen = 6
 	// fewUsers share most streams, manyUsers the others.
-	fewUsers, manyUsers = 3, 300
+	fewUsers, manyUsers = 5, 60
 )
 
 func newWorker(c *crowd, seed uint64, number int) *worker {
-	w := &worker{c: c, rand: rand.New(rand.NewPCG(seed, uint64(number))), tombstones: make(map[string]string)}
-	if number%2 == 0 {
+	w := &worker{c: c, rand: rand.New(rand.NewPCG(seed, uint64(number))), pause: quick, tombstones: make(map[string]string)}
+	if number%4 < 2 {
 		w.client = fmt.Sprint("client", number)
+	}
+	if number%2 == 0 {
+		w.pause, w.keeps = calm, true
 	}
 	return w
 }
@@ -39,7 +48,7 @@ func newWorker(c *crowd, seed uint64, number int) *worker {
 func (w *worker) work(done <-chan struct{}) {
 	for {
 		w.act()
-		timer := time.NewTimer(time.Duration(w.rand.IntN(300)) * time.Millisecond)
+		timer := time.NewTimer(time.Duration(w.rand.Int64N(int64(w.pause))))
 		select {
 		case <-timer.C:
 		case <-done:
@@ -57,7 +66,7 @@ type choice struct {
 
 func (w *worker) choose() choice {
 	user := fmt.Sprint("few", w.rand.IntN(fewUsers))
-	if w.rand.IntN(10) < 3 {
+	if w.rand.IntN(5) == 0 {
 		user = fmt.Sprint("many", w.rand.IntN(manyUsers))
 	}
 	world := w.c.w
@@ -94,7 +103,16 @@ func token(to choice, login int) string { return fmt.Sprintf("%s-%s-%d", to.zone
 
 // ask opens a stream with the token of so many logouts ago.
 func (w *worker) ask(to choice, ago int, tombstone string, giveUp time.Duration) {
-	if len(w.open) == mostOpen {
+	for i := len(w.open) - 1; i >= 0; i-- {
+		if w.open[i].isOver() {
+			w.close(i)
+		}
+	}
+	switch {
+	case len(w.open) < mostOpen:
+	case w.keeps:
+		return
+	default:
 		w.closeOne()
 	}
 	login := max(0, w.c.login(to.zone, to.user)-ago)
@@ -106,7 +124,6 @@ func (w *worker) ask(to choice, ago int, tombstone string, giveUp time.Duration)
 	}
 }
 
-// closeOne closes a stream, or notes that it has ended.
 func (w *worker) closeOne() {
 	if len(w.open) > 0 {
 		w.close(w.rand.IntN(len(w.open)))

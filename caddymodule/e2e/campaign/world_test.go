@@ -72,8 +72,9 @@ type node struct {
 	cable      *toxiproxy.Proxy
 }
 
-// newWorld starts all, until the test ends. The nodes have the given lease.
-func newWorld(t testing.TB, zones []zone, lease time.Duration) *world {
+// newWorld starts all, until the test ends. The nodes have the given lease. Each is given
+// to prepare, if there is one, before it starts.
+func newWorld(t testing.TB, zones []zone, lease time.Duration, prepare ...func(*node)) *world {
 	w := &world{t: t, zones: zones, lease: lease}
 	w.backend = httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(func() {
@@ -88,6 +89,9 @@ func newWorld(t testing.TB, zones []zone, lease time.Duration) *world {
 		n.cable = toxiproxy.NewProxy(api, n.name, fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t)), w.master.Addr)
 		require.NoError(t, n.cable.Start())
 		t.Cleanup(n.cable.Stop)
+		for _, f := range prepare {
+			f(n)
+		}
 		w.configure(n)
 		n.start(t)
 		w.nodes = append(w.nodes, n)
@@ -145,6 +149,7 @@ func (w *world) configure(n *node) {
 		log default {
 			output file %q
 			level WARN
+			exclude http.handlers.sse_guard.security
 		}
 	}
 	%s {

@@ -36,6 +36,7 @@ var rules = []struct {
 }{
 	{RuleQuiet, (*check).quiet},
 	{RuleSurplus, (*check).surplus},
+	{RuleTaken, (*check).taken},
 	{RuleSuperseded, (*check).superseded},
 	{RuleCut, (*check).cut},
 	{RuleLogout, (*check).loggedOut},
@@ -47,6 +48,7 @@ var rules = []struct {
 const (
 	RuleQuiet      = "after quiet a key has no more streams than its limit"
 	RuleSurplus    = "no stream beyond the limit lives longer than its bound"
+	RuleTaken      = "a stream whose place was taken ends within its bound"
 	RuleSuperseded = "a stream is superseded only by who asked later"
 	RuleCut        = "a stream breaks off only with its node, or its fence"
 	RuleLogout     = "a stream is logged out only by a logout"
@@ -195,6 +197,75 @@ func (c *check) surplus() {
 	}
 }
 
+// taken looks for streams whose place newcomers took, and that lived on, whether or not
+// those newcomers did. Where the registry may have forgotten meanwhile who took the
+// place, that is no fault.
+func (c *check) taken() {
+	for k, all := range c.byKey {
+		zone := c.h.Zones[k.zone]
+		if zone.Rejects {
+			continue
+		}
+		for _, i := range all {
+			s := &c.h.Streams[i]
+			if s.Outcome != Admitted {
+				continue
+			}
+			for _, j := range all {
+				o := &c.h.Streams[j]
+				if j == i || o.Outcome != Admitted || !c.isLater(j, i) || o.Answered.after(c.p.Lease/2) >= c.lived(s) || !c.full(all, i, j, zone.Limit) {
+					continue
+				}
+				if d := c.takenBy(s, o); c.lived(s) > d {
+					c.report([]int{i, j}, "its place was taken at %s; it lived until %s, later than %s", o.Answered, c.lived(s), d)
+					break
+				}
+			}
+		}
+	}
+}
+
+// isLater reports whether o has certainly asked later than s.
+func (c *check) isLater(o, s int) bool {
+	return c.h.Streams[o].Asked > c.latest[s].after(c.skew[o]+c.skew[s])
+}
+
+// full reports whether, with the newcomer, as many streams that asked later than s had the
+// key as may, while it asked and when it was admitted.
+func (c *check) full(all []int, s, newcomer, limit int) bool {
+	n, o := 1, &c.h.Streams[newcomer]
+	for _, j := range all {
+		other := &c.h.Streams[j]
+		if j == s || j == newcomer || !other.livesAt(o.Asked) || !other.livesAt(o.Answered) || !c.isLater(j, s) {
+			continue
+		}
+		if other.Client == "" || other.Client != o.Client { // else the newcomer replaces it
+			n++
+		}
+	}
+	return n >= limit
+}
+
+// takenBy is until when s may live whose place o took.
+func (c *check) takenBy(s, o *Stream) Time {
+	d, fences := c.deadline(o.Answered, s.Node, o.Node), c.zone(s).OnError == Fence
+	if fences {
+		d = c.fencedBy(o.Answered, s.Node, o.Node)
+	}
+	for i := range c.faults {
+		f := &c.faults[i]
+		if !f.affects(s.Node, o.Node) || f.From > d || f.To.after(c.p.Lease+c.p.Slack) < o.Asked {
+			continue
+		}
+		// Under fence a node that is cut off throughout ends its streams all the same.
+		cutOff := fences && f.Kind == RedisCut && f.Node == s.Node && o.Node != s.Node && f.From <= o.Asked && f.To >= d
+		if f.Kind != Stalled && !cutOff {
+			return Never
+		}
+	}
+	return d
+}
+
 // lived is until when the stream is known to have lived.
 func (c *check) lived(s *Stream) Time { return min(s.Ended, c.h.Until) }
 
@@ -268,10 +339,9 @@ func (c *check) superseded() {
 				if j == i || o.Asked > s.Ended || !c.mayBeLater(j, i) || s.Ending == Replaced && o.Client != s.Client {
 					continue
 				}
-				if o.Outcome == Denied || o.Outcome == Rejected || o.Outcome == Entombed {
-					continue // they end nobody
+				if !c.endsNobody(o) {
+					later++
 				}
-				later++
 			}
 			need := zone.Limit
 			if s.Ending == Replaced {
@@ -285,6 +355,21 @@ func (c *check) superseded() {
 				c.report([]int{i}, "it was %s at %s: holders of zone %s are protected, and there was no trouble", s.Ending, s.Ended, k.zone)
 			}
 		}
+	}
+}
+
+// endsNobody reports whether the answer to o says that it has ended nobody. A denied one
+// may have, if its token was logged out while it was asked.
+func (c *check) endsNobody(o *Stream) bool {
+	switch o.Outcome {
+	case Rejected, Entombed:
+		return true
+	case Denied:
+		return slices.ContainsFunc(c.h.Logouts, func(l Logout) bool {
+			return l.Zone == o.Zone && l.Token == o.Token && l.Done && c.deadline(l.Answered, l.Node, o.Node) < o.Asked
+		})
+	default:
+		return false
 	}
 }
 

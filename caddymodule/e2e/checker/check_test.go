@@ -133,6 +133,23 @@ func TestCheck(t *testing.T) {
 		good("a frozen node cannot be fenced", stream(1, in("fence"), ended(61, Cut)), stream(2, in("fence"), on("b"))).
 			with(fault(NodeFrozen, "a", 1.5, 60)),
 
+		// Taken.
+		bad(RuleTaken, "who took the place has left", stream(1), stream(2, on("b"), ended(3, Left))),
+		good("it ended in time", stream(1, ended(4.9, Superseded)), stream(2, on("b"), ended(3, Left))),
+		bad(RuleTaken, "one after the other took the place", stream(1),
+			stream(2, on("b"), ended(4.01, Superseded)), stream(4, on("b"), ended(6.01, Superseded)), stream(6, on("b"), ended(8, Left))),
+		good("nobody took it for sure", stream(1, answered(2.5, Admitted)), stream(2, on("b"), ended(3, Left))),
+		good("Redis has forgotten it", stream(1), stream(2, on("b"), ended(3, Left))).with(fault(RedisFlushed, "", 2.5, 2.6)),
+		good("its node's lease had run out", stream(1), stream(8, on("b"), ended(9, Left))).with(fault(RedisCut, "a", 2, 10)),
+		good("the client's own made room", stream(1, in("two")),
+			stream(2, in("two"), by("c"), ended(3.01, Replaced)), stream(3, in("two"), by("c"), ended(3.5, Left))),
+		bad(RuleTaken, "of two, the oldest makes room", stream(1, in("two")),
+			stream(2, in("two"), by("c"), ended(3.5, Left)), stream(3, in("two"), by("d"), ended(3.5, Left))),
+		bad(RuleTaken, "a node is not fenced, and who took the place has left",
+			stream(1, in("fence"), ended(8, Left)), stream(2, in("fence"), on("b"), ended(3, Left))).with(fault(RedisCut, "a", 1.5, 60)),
+		good("it is fenced in time", stream(1, in("fence"), ended(6.9, Cut)), stream(2, in("fence"), on("b"), ended(3, Left))).
+			with(fault(RedisCut, "a", 1.5, 60)),
+
 		// Superseded.
 		bad(RuleSuperseded, "the older one wins", stream(2, ended(3, Superseded)), stream(1)),
 		bad(RuleSuperseded, "nobody else is there", stream(1, ended(3, Superseded))),
@@ -140,8 +157,10 @@ func TestCheck(t *testing.T) {
 		bad(RuleSuperseded, "one newer stream is not enough with a limit of two",
 			stream(1, in("two"), ended(2.01, Superseded)), stream(2, in("two"))),
 		bad(RuleSuperseded, "another client replaces it", stream(1, by("c"), ended(2.01, Replaced)), stream(2, by("d"))),
-		bad(RuleSuperseded, "who was denied ends nobody", stream(1, ended(2.01, Superseded)), stream(2, answered(2.1, Denied))).
-			after(logout("a", 50)),
+		bad(RuleSuperseded, "who was denied ends nobody",
+			stream(1, having("u"), ended(12.01, Superseded)), stream(12, answered(12.1, Denied))).after(logout("a", 5)),
+		good("who is denied while it asks may have ended others",
+			stream(1, having("u"), ended(12.01, Superseded)), stream(12, answered(12.1, Denied))).after(logout("a", 12.05)),
 		good("who gave up may have asked", stream(1, ended(2.5, Superseded)), stream(2, answered(2.02, GivenUp))),
 		good("a frozen node asks for who gave up before", stream(5, ended(9.1, Superseded)), stream(1, on("b"), answered(4, GivenUp))).
 			with(fault(NodeFrozen, "b", 0.5, 9)),
