@@ -8,7 +8,7 @@ ARGS          ?=
 
 .PHONY: help
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: ## install what the tests need, then gofmt, vet, lint and every test under the race detector
@@ -17,6 +17,10 @@ test: ## install what the tests need, then gofmt, vet, lint and every test under
 .PHONY: compat
 compat: ## real clients, held to README's table of them; ARGS=-update writes it
 	@.ci/compat.sh $(ARGS)
+
+.PHONY: campaign
+campaign: ## nodes and their Redis in trouble, by chance, and a checker; ARGS="-seed 7 -for 10m"
+	@.ci/campaign.sh $(ARGS)
 
 .PHONY: deps
 deps: ## install what the tests need and is missing
