@@ -99,7 +99,7 @@ func (tr *trouble) fits(k kind) bool {
 	if k.node && k.redis {
 		return len(tr.nodes) == nodeCount && !tr.redis
 	}
-	return !(k.node && len(tr.nodes) == 0) && !(k.redis && tr.redis)
+	return (!k.node || len(tr.nodes) > 0) && (!k.redis || !tr.redis)
 }
 
 func (tr *trouble) between(least, most float64) time.Duration {

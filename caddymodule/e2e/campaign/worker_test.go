@@ -3,6 +3,7 @@ package campaign
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/checker"
@@ -103,8 +104,8 @@ func token(to choice, login int) string { return fmt.Sprintf("%s-%s-%d", to.zone
 
 // ask opens a stream with the token of so many logouts ago.
 func (w *worker) ask(to choice, ago int, tombstone string, giveUp time.Duration) {
-	for i := len(w.open) - 1; i >= 0; i-- {
-		if w.open[i].isOver() {
+	for i, s := range slices.Backward(w.open) {
+		if s.isOver() {
 			w.close(i)
 		}
 	}

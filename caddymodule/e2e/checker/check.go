@@ -113,16 +113,8 @@ func (c *check) fencedBy(from Time, nodes ...string) Time {
 		changed = false
 		for i := range c.faults {
 			f := &c.faults[i]
-			end := Time(0)
-			switch f.Kind {
-			case NodeFrozen:
-				end = f.To.after(c.p.Lease / 2)
-			case Stalled:
-				end = f.To.after(c.p.Lease)
-			default:
-				continue
-			}
-			if f.affects(nodes...) && f.From <= d && end > d {
+			stuck := f.Kind == NodeFrozen || f.Kind == Stalled
+			if end := f.To.after(c.repairs(f)); stuck && f.affects(nodes...) && f.From <= d && end > d {
 				d, changed = end, true
 			}
 		}

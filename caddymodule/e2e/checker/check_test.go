@@ -1,12 +1,10 @@
-package checker_test
+package checker
 
 import (
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	. "github.com/sse-guard/sse-guard/caddymodule/e2e/checker"
 )
 
 // promise has a lease of 4 s: what is lost is found within 2 s, and slack is 1 s.
