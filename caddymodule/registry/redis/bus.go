@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,11 +27,19 @@ type bus struct {
 	// denial is the number of the last denial that was heard, and given has those that
 	// this node has given, by how they are spelled.
 	denial int64
-	given  map[string]registry.Denial
+	given  map[string]*given
 	swept  time.Time
 }
 
 type message struct{ kind, body string }
+
+// given is a denial that this node has given.
+type given struct {
+	registry.Denial
+	since time.Time
+	// told says that Redis has it, as far as this node knows.
+	told bool
+}
 
 const (
 	// What begins a message says what it is.
@@ -52,6 +59,7 @@ const (
 func (bu *bus) listen(r *Registry, client rueidis.Client) {
 	ctx := rueidis.WithOnSubscriptionHook(r.ctx, func(s rueidis.PubSubSubscription) {
 		if s.Kind == "subscribe" {
+			bu.doubt(time.Now().Add(-2 * r.options.Lease))
 			r.link.compareAllSoon()
 		}
 	})
@@ -146,6 +154,7 @@ func (bu *bus) heard(r *Registry, since, last int64, denials []string) (more boo
 	switch {
 	case last < since: // Redis has lost them, or they are over
 		bu.denial = 0
+		bu.doubtSince(time.Time{})
 		return last > 0
 	case len(denials) == 2000:
 		bu.denial = parseScore(denials[len(denials)-1])
@@ -181,16 +190,14 @@ func (r *Registry) Deny(ctx context.Context, denials ...registry.Denial) error {
 	now := time.Now()
 	r.bus.mu.Lock()
 	r.bus.forget(now)
-	fresh := make([]registry.Denial, 0, len(denials))
 	for _, d := range denials {
 		if d.Until.After(now) && len(r.bus.given) < mostDenials {
-			fresh = append(fresh, d)
-			r.bus.given[encodeDenial(d)] = d
+			r.bus.given[encodeDenial(d)] = &given{Denial: d, since: now}
 		}
 	}
 	r.bus.mu.Unlock()
-	if len(fresh) > 0 && r.link.isUp() {
-		if tellErr := r.denyEverywhere(ctx, fresh); tellErr != nil {
+	if r.link.isUp() {
+		if tellErr := r.denyEverywhere(ctx); tellErr != nil {
 			r.link.failed(r.link.client(), tellErr)
 		}
 	}
@@ -212,41 +219,76 @@ func (bu *bus) forget(now time.Time) {
 		return
 	}
 	bu.swept = now
-	maps.DeleteFunc(bu.given, func(_ string, d registry.Denial) bool { return !d.Until.After(now) })
+	maps.DeleteFunc(bu.given, func(_ string, d *given) bool { return !d.Until.After(now) })
 }
 
 // Denied implements registry.Denials.
 func (r *Registry) Denied(h *registry.Holder) bool { return r.local.Denied(h) }
 
-// denyEverywhere has other nodes hear of denials.
-func (r *Registry) denyEverywhere(ctx context.Context, denials []registry.Denial) error {
+// doubt has Redis told again, soon, of the denials that were given since then: it may
+// have lost them.
+func (bu *bus) doubt(since time.Time) {
+	bu.mu.Lock()
+	defer bu.mu.Unlock()
+	bu.doubtSince(since)
+}
+
+// doubtSince is doubt. mu is held.
+func (bu *bus) doubtSince(since time.Time) {
+	for _, d := range bu.given {
+		if d.since.After(since) {
+			d.told = false
+		}
+	}
+}
+
+// untold lists how denials are spelled that Redis is yet to be told, and they themselves,
+// so many at most.
+func (bu *bus) untold(most int) (spelled []string, denials []*given) {
+	bu.mu.Lock()
+	defer bu.mu.Unlock()
+	now := time.Now()
+	bu.forget(now)
+	for s, d := range bu.given {
+		if !d.told && d.Until.After(now) && len(spelled) < most {
+			d.told = true // until it turns out to be otherwise
+			spelled, denials = append(spelled, s), append(denials, d)
+		}
+	}
+	return spelled, denials
+}
+
+// denyEverywhere has other nodes hear of the denials that they may not know. What is known
+// already may be told again.
+func (r *Registry) denyEverywhere(ctx context.Context) error {
+	for {
+		spelled, denials := r.bus.untold(1000)
+		if len(spelled) == 0 {
+			return nil
+		}
+		if err := r.sendDenials(ctx, spelled, denials); err != nil {
+			r.bus.mu.Lock()
+			for _, d := range denials {
+				d.told = false
+			}
+			r.bus.mu.Unlock()
+			return err
+		}
+	}
+}
+
+func (r *Registry) sendDenials(ctx context.Context, spelled []string, denials []*given) error {
 	keys := []string{r.key("zone", "q"), r.key("zone", "d"), r.key("zone", "u")}
 	var a args
 	a.add(r.channel() + everybody)
 	a.num(mostDenials)
-	for _, d := range denials {
+	for i, d := range denials {
 		a.num(d.Until.UnixMilli())
-		a.add(encodeDenial(d))
+		a.add(spelled[i])
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Timeout)
 	defer cancel()
-	return r.scripts.deny.Exec(ctx, r.link.client(), keys, a).Error()
-}
-
-// denyAgain has Redis know the denials again that this node has given.
-func (bu *bus) denyAgain(r *Registry) {
-	bu.mu.Lock()
-	bu.forget(time.Now())
-	given := slices.Collect(maps.Values(bu.given))
-	bu.mu.Unlock()
-	for len(given) > 0 {
-		n := min(len(given), 1000)
-		if err := r.denyEverywhere(r.ctx, given[:n]); err != nil {
-			r.options.Logger.Warn("denying tokens again", zap.String("zone", r.zone), zap.Error(err))
-			return
-		}
-		given = given[n:]
-	}
+	return explain(r.scripts.deny.Exec(ctx, r.link.client(), keys, a).Error())
 }
 
 // Secret returns the secret that all nodes of the zone's prefix share: the given one,

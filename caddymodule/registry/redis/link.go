@@ -199,6 +199,10 @@ func (l *link) reach() error {
 	if err := l.hello(); err != nil {
 		return err
 	}
+	l.r.bus.doubt(time.Now().Add(-2 * l.r.options.Lease)) // a replica may lack the last writes
+	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
+		return err
+	}
 	if err := l.r.each(func(b *bucket) error { return b.compare() }); err != nil {
 		return err
 	}
@@ -251,6 +255,10 @@ func (l *link) connect() error {
 func (l *link) renew(all bool, suspect map[*bucket]bool) {
 	began := time.Now()
 	if err := l.hello(); err != nil {
+		l.failed(l.client(), err)
+		return
+	}
+	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
 		l.failed(l.client(), err)
 		return
 	}
@@ -490,7 +498,7 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",
 			zap.String("zone", r.zone))
-		r.bus.denyAgain(r)
+		r.bus.doubt(time.Time{})
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)

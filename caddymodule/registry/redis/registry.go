@@ -112,7 +112,7 @@ func Open(zone string, node registry.Node, options Options) (*Registry, error) {
 		scripts: newScripts(),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.bus.given = make(map[string]registry.Denial)
+	r.bus.given = make(map[string]*given)
 	r.bus.messages = make(chan message, mostMessages)
 	for i := range r.buckets {
 		r.buckets[i].init(r, i)

@@ -1,4 +1,5 @@
--- Has all nodes of the zone hear of denials; see hello.lua for the keys.
+-- Has all nodes of the zone hear of denials; see hello.lua for the keys. A denial that is
+-- there already stays as it is.
 
 local q, d, u = KEYS[1], KEYS[2], KEYS[3]
 local channel, most = ARGV[1], tonumber(ARGV[2])
@@ -11,9 +12,14 @@ if #over > 0 then
 	redis.call('ZREM', d, unpack(over))
 	redis.call('ZREM', u, unpack(over))
 end
+-- Numbers go on from the time: what a replica that takes over gives is above all that was
+-- given before, although it may lack the last.
+local number = math.max(tonumber(redis.call('GET', q) or '0'), now)
 for i = 3, #ARGV, 2 do
 	if not redis.call('ZSCORE', u, ARGV[i + 1]) then
-		redis.call('ZADD', d, redis.call('INCR', q), ARGV[i + 1])
+		number = number + 1
+		redis.call('SET', q, string.format('%.0f', number))
+		redis.call('ZADD', d, string.format('%.0f', number), ARGV[i + 1])
 		redis.call('ZADD', u, ARGV[i], ARGV[i + 1])
 	end
 end
