@@ -74,7 +74,7 @@ func enqueue(q *request) (waiter registry.Waiter, left bool) {
 	waiter, err := g.Zone.Registry.Wait(q.r.Context(), registry.Ask{Holder: q.holder, Rule: q.rule()})
 	if err != nil {
 		if !errors.Is(err, registry.ErrManyWaiters) {
-			g.Logger.Error("a newcomer cannot wait: asking the registry", g.zoneField(), zap.Error(err))
+			g.Logger.Log(registryFailed(err), "a newcomer cannot wait: asking the registry", g.zoneField(), zap.Error(err))
 		}
 		left = !holdUp(q, nil)
 		g.Zone.Returns.Left(q.holder, g.Retry) // whatever its client is told

@@ -1,8 +1,10 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -298,6 +300,8 @@ type failing struct {
 	// early and header are the phases in which it fails, takeover an early one in
 	// which somebody holds the key.
 	early, header, takeover bool
+	// with is the error; nil: errNoRegistry.
+	with error
 }
 
 // breaking has a guard use broken in front of its registry.
@@ -315,7 +319,7 @@ func (f *failing) Admit(ctx context.Context, phase registry.Phase, consent regis
 	case f.early && phase == registry.Early,
 		f.header && phase != registry.Early,
 		f.takeover && len(held) > 0:
-		return nil, errNoRegistry
+		return nil, cmp.Or(f.with, errNoRegistry)
 	}
 	return f.Registry.Admit(ctx, phase, consent, asks, leaving)
 }
@@ -357,6 +361,18 @@ func TestRegistryError_IsATemporaryRefusal(t *testing.T) {
 			}, all(test.configure, breaking(broken)))
 		})
 	}
+}
+
+// A registry that is away says so itself: its log has no line for each newcomer.
+func TestRegistryError_OfOneThatIsAwayIsNoLineOfTheNewcomers(t *testing.T) {
+	away := &failing{early: true, header: true, with: fmt.Errorf("admitting a stream: %w", registry.ErrAway)}
+	atSite(t, func(t *testing.T, s *site) {
+		for _, edit := range []func(*client){func(*client) {}, notAsking} {
+			require.True(t, s.open(token("ann"), edit).ends())
+		}
+		require.Empty(t, s.logs.FilterLevelExact(zap.ErrorLevel).All())
+		require.NotEmpty(t, s.logs.FilterMessage("asking the registry").All(), "it can be looked for")
+	}, breaking(away))
 }
 
 func TestRegistryError_IsAStatusForOthers(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
@@ -226,6 +227,15 @@ func question(q *request) registry.Ask {
 
 // unreachable is the answer where the registry gives none.
 func (g *Guard) unreachable(err error) *refusal {
-	g.Logger.Error("asking the registry", g.zoneField(), zap.Error(err))
+	g.Logger.Log(registryFailed(err), "asking the registry", g.zoneField(), zap.Error(err))
 	return unavailable()
+}
+
+// registryFailed is how loud a newcomer's line is about a registry that gives no answer.
+// One that is away has told so itself, once for all newcomers.
+func registryFailed(err error) zapcore.Level {
+	if errors.Is(err, registry.ErrAway) {
+		return zapcore.DebugLevel
+	}
+	return zapcore.ErrorLevel
 }

@@ -366,6 +366,9 @@ var (
 	// ErrManyWaiters is returned by Wait when MostWaiters wait for the key, and to a
 	// newcomer that yields: it takes nobody's turn.
 	ErrManyWaiters = errors.New("too many newcomers wait for this key")
+	// ErrAway is returned by a registry that cannot tell for the time being, and that has
+	// said so in its own log line: it is not one of the newcomer's.
+	ErrAway = errors.New("the registry cannot be reached")
 	// ErrNoKey is returned for a newcomer whose Key is zero. Were it admitted, all
 	// streams without a key would end each other.
 	ErrNoKey = errors.New("the stream has no key to hold; let it pass untracked")

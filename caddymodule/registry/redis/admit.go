@@ -74,7 +74,7 @@ func (c *admission) ask(ctx context.Context) ([]registry.Admission, error) {
 		if r.options.OnError == Allow && !r.link.isUp() {
 			return c.away(ctx)
 		}
-		return nil, fmt.Errorf("admitting a stream: %w", err)
+		return nil, fmt.Errorf("admitting a stream: %w", r.link.since(err))
 	}
 	admissions, err := c.read(re)
 	if err != nil {

@@ -358,7 +358,15 @@ func (l *link) refuseFor(d time.Duration) {
 }
 
 // errLoss is returned for newcomers under Reject after Redis has lost its data.
-var errLoss = errors.New("redis has lost who holds what; holders are being registered again")
+var errLoss = fmt.Errorf("redis has lost who holds what, and holders are being registered again: %w", registry.ErrAway)
+
+// since says of an error of a call that Redis counts as away by now.
+func (l *link) since(err error) error {
+	if l.isUp() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrAway, err)
+}
 
 func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
 	until := r.link.refusing.Load()

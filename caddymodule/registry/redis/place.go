@@ -308,7 +308,7 @@ func (p *place) commitInRedis(ctx context.Context) ([]registry.Victim, error) {
 	re, err := p.askCommit(ctx)
 	if err != nil {
 		if p.r.options.OnError != Allow {
-			return nil, fmt.Errorf("committing a place: %w", err)
+			return nil, fmt.Errorf("committing a place: %w", p.r.link.since(err))
 		}
 		return p.commitAway(ctx)
 	}

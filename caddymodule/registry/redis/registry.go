@@ -95,7 +95,7 @@ const bucketCount = 64
 
 // ErrAway is returned while Redis cannot be reached and the options do not let nodes
 // go on without it.
-var ErrAway = errors.New("redis cannot be reached")
+var ErrAway = fmt.Errorf("redis: %w", registry.ErrAway)
 
 // Open returns the registry of a zone, of whose streams this node has those that node
 // has. It fails only if Redis has data of a newer version: where it cannot be reached,

@@ -49,7 +49,7 @@ func (r *Registry) Wait(ctx context.Context, ask registry.Ask) (registry.Waiter,
 		if r.options.OnError == Allow && !r.link.isUp() {
 			return r.waitAway(ctx, ask)
 		}
-		return nil, fmt.Errorf("waiting for a place: %w", err)
+		return nil, fmt.Errorf("waiting for a place: %w", r.link.since(err))
 	}
 	ns, err := numbers(re.out, 1)
 	if err != nil {
