@@ -50,6 +50,15 @@ func (c *cable) slow(t testing.TB, by time.Duration) {
 	require.NoError(t, err)
 }
 
+// swallow has all that is sent vanish, and nobody told.
+func (c *cable) swallow(t testing.TB) {
+	for _, direction := range []string{"upstream", "downstream"} {
+		_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
+			fmt.Sprintf(`{"name": %q, "type": "timeout", "stream": %[1]q, "attributes": {"timeout": 0}}`, direction)))
+		require.NoError(t, err)
+	}
+}
+
 func (c *cable) fast(t testing.TB) {
 	require.NoError(t, c.proxy.Toxics.RemoveToxic(context.Background(), "slow"))
 }
@@ -236,6 +245,23 @@ func TestAway_FenceEndsWhatTheLeaseNoLongerCovers(t *testing.T) {
 	require.Eventually(t, func() bool { return a.Away() == nil && a.Places() == 0 }, soon, aWhile)
 	require.Equal(t, []string{"n"}, a.holders(t))
 	require.Empty(t, b.node.Ended())
+}
+
+// The node's lease runs out in Redis whatever the node waits for: its streams have ended
+// by then.
+func TestAway_FenceDoesNotWaitForRedis(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Fence)
+	o.Lease, o.Timeout = 8*time.Second, 1700*time.Millisecond // its attempts end before and after the end of the lease
+	c := newCable(t, server)
+	a, b := openSite(t, by(o, c)), openSite(t, o)
+	h := anon("a")
+	a.hold(t, h, rejectOne)
+	c.swallow(t)
+	require.Eventually(t, func() bool {
+		return b.ask(t, registry.Header, anon("n"), rejectOne).Outcome == registry.Admitted
+	}, soon, 20*time.Millisecond)
+	require.NotEmpty(t, a.node.Endings(h.ID), "another node has its place, and it lives")
 }
 
 // Redis may be so slow that an admission is given up which is made all the same.

@@ -49,13 +49,16 @@ type link struct {
 	there int64
 	// within is how far off that may be.
 	within time.Duration
+	// leased is when the last renewal began that reached Redis as a whole.
+	leased time.Time
+	// fence goes off before the lease runs out; nil: nobody is fenced. hung says that it
+	// went off while Redis did not count as away, and waits for one more renewal.
+	fence *time.Timer
+	hung  bool
 
 	// These belong to the goroutine.
 
 	announced bool
-	// leased is when the last renewal began that reached Redis as a whole.
-	leased time.Time
-	fenced bool
 	// next is when the next renewal is due.
 	next time.Time
 }
@@ -73,6 +76,23 @@ const (
 
 func newLink(r *Registry) *link {
 	return &link{r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now()}
+}
+
+// holds notes that the lease has been renewed by what began then, and returns when it was
+// renewed before.
+func (l *link) holds(began time.Time) (before time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, l.leased, l.hung = l.leased, began, false
+	if l.r.options.OnError == Fence && l.r.ctx.Err() == nil {
+		due := time.Until(began.Add(l.r.options.Lease * 9 / 10))
+		if l.fence == nil {
+			l.fence = time.AfterFunc(due, l.runsOut)
+		} else {
+			l.fence.Reset(due)
+		}
+	}
+	return before
 }
 
 func (l *link) isUp() bool { return l.up.Load() }
@@ -122,7 +142,6 @@ func (l *link) run(first chan<- error) {
 			continue
 		}
 		l.tellAway(err)
-		l.fence()
 		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
 		wait = min(2*wait, mostWait)
 	}
@@ -206,10 +225,9 @@ func (l *link) reach() error {
 	if err := l.r.each(func(b *bucket) error { return b.compare() }); err != nil {
 		return err
 	}
-	if !l.leased.IsZero() && began.Sub(l.leased) > l.r.options.Lease {
+	if before := l.holds(began); began.Sub(before) > l.r.options.Lease {
 		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
 	}
-	l.leased, l.fenced = began, false
 	l.mu.Lock()
 	was := l.cause
 	l.cause, l.logged = nil, time.Time{}
@@ -269,7 +287,7 @@ func (l *link) renew(all bool, suspect map[*bucket]bool) {
 		return nil
 	})
 	if err == nil && all {
-		l.leased = began
+		l.holds(began)
 	}
 }
 
@@ -337,13 +355,27 @@ func (r *Registry) Away() error {
 	return errors.Join(ErrAway, r.link.cause)
 }
 
-// fence ends all streams of this node once its lease has run out, if the options say
-// so: newcomers on other nodes get their places then.
-func (l *link) fence() {
-	if l.r.options.OnError != Fence || l.fenced || time.Since(l.leased) < l.r.options.Lease*9/10 {
+// runsOut ends all streams of this node, whose lease is about to run out: newcomers on
+// other nodes get their places then. It does not wait for what the link's goroutine does.
+func (l *link) runsOut() {
+	l.mu.Lock()
+	due := l.r.options.Lease*9/10 - time.Since(l.leased)
+	switch {
+	case l.r.ctx.Err() != nil:
+		l.mu.Unlock()
+		return
+	case due > 0: // it was renewed just now
+		l.fence.Reset(due)
+		l.mu.Unlock()
+		return
+	case l.isUp() && !l.hung: // it is this node that hung: Redis is asked what came of its streams
+		l.hung = true
+		l.fence.Reset(l.r.options.Timeout)
+		l.mu.Unlock()
+		l.wakeUp()
 		return
 	}
-	l.fenced = true
+	l.mu.Unlock()
 	for i := range l.r.buckets {
 		for _, p := range l.r.buckets[i].all() {
 			p.end(registry.Ending{Reason: reason.Fenced}, false)
@@ -526,6 +558,11 @@ func (l *link) sayGoodbye() {
 }
 
 func (l *link) close() {
+	l.mu.Lock()
+	if l.fence != nil {
+		l.fence.Stop()
+	}
+	l.mu.Unlock()
 	if c := l.client(); c != nil {
 		c.Close()
 	}
