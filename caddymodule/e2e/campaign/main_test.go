@@ -44,5 +44,6 @@ func fromEnvironment[T any](name string, otherwise T, parse func(string) (T, err
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	harness.Main(m)
+	// A toxic whose connection is cut may wait for ever for who takes what it has.
+	harness.Main(m, "github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run")
 }

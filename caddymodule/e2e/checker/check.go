@@ -90,45 +90,51 @@ func (c *check) repairs(f *Fault) time.Duration {
 	return c.p.Lease
 }
 
-// deadline is until when a surplus may live that began then, on those nodes.
+// extend is until when what began then, and may last so long, lasts at the latest, since
+// faults of those kinds were done to those nodes. Empty: all kinds.
+func (c *check) extend(from Time, most time.Duration, kinds []Kind, nodes ...string) Time {
+	d := from.after(most)
+	for changed := true; changed; {
+		changed = false
+		for i := range c.faults {
+			f := &c.faults[i]
+			if len(kinds) > 0 && !slices.Contains(kinds, f.Kind) || !f.affects(nodes...) || f.From > d {
+				continue
+			}
+			if end := f.To.after(c.repairs(f)); end > d {
+				d, changed = end, true
+			}
+		}
+	}
+	return d.after(c.p.Slack)
+}
+
+// deadline is until when the nodes may not know of each other what happened then.
 func (c *check) deadline(from Time, nodes ...string) Time {
-	d := from.after(c.p.Lease / 2)
-	for changed := true; changed; {
-		changed = false
-		for i := range c.faults {
-			f := &c.faults[i]
-			if end := f.To.after(c.repairs(f)); f.affects(nodes...) && f.From <= d && end > d {
-				d, changed = end, true
-			}
-		}
-	}
-	return d.after(c.p.Slack)
+	return c.extend(from, c.p.Lease/2, nil, nodes...)
 }
 
-// fencedBy is the same under fence: whatever happens to Redis, a node ends its streams
-// when its lease runs out, unless it cannot run.
+// fencedBy is until when a stream may live under fence whose place was taken then. Whatever
+// happens to Redis, a node ends its streams when its lease runs out, unless it cannot run.
 func (c *check) fencedBy(from Time, nodes ...string) Time {
-	d := from.after(c.p.Lease)
-	for changed := true; changed; {
-		changed = false
-		for i := range c.faults {
-			f := &c.faults[i]
-			stuck := f.Kind == NodeFrozen || f.Kind == Stalled
-			if end := f.To.after(c.repairs(f)); stuck && f.affects(nodes...) && f.From <= d && end > d {
-				d, changed = end, true
-			}
-		}
-	}
-	return d.after(c.p.Slack)
+	return c.extend(from, c.p.Lease, []Kind{NodeFrozen, Stalled}, nodes...)
 }
 
-// bound is until when streams on those nodes may live together.
+// bound is until when streams of a zone that are too many may live together on those
+// nodes from then on.
 func (c *check) bound(zone string, from Time, nodes []string) Time {
-	d := c.deadline(from, nodes...)
-	if c.h.Zones[zone].OnError == Fence {
-		d = min(d, c.fencedBy(from, nodes...))
+	z := c.h.Zones[zone]
+	switch {
+	case z.Rejects && z.OnError == Fence:
+		// Nobody is let in while a holder lives, unless Redis has lost it, or its node hung.
+		return c.extend(from, 0, []Kind{NodeFrozen, Stalled, RedisFailedOver}, nodes...)
+	case z.Rejects:
+		return c.extend(from, 0, nil, nodes...) // the same, unless a node is on its own
+	case z.OnError == Fence:
+		return min(c.deadline(from, nodes...), c.fencedBy(from, nodes...))
+	default:
+		return c.deadline(from, nodes...)
 	}
-	return d
 }
 
 func (s *Stream) livesAt(t Time) bool { return s.Outcome == Admitted && s.Answered <= t && s.Ended > t }
@@ -159,7 +165,7 @@ func (c *check) surplus() {
 				continue
 			}
 			from := s.Answered
-			least := from.after(c.p.Lease / 2)
+			least := from.after(c.p.Slack) // no bound is less
 			var others []int
 			for _, j := range all {
 				o := &c.h.Streams[j]

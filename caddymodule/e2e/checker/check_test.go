@@ -45,7 +45,7 @@ func logout(node string, when float64) Logout {
 	return Logout{Zone: "one", Token: "t", Node: node, Asked: at(when), Answered: at(when + 0.01), Done: true}
 }
 
-// history has zones one, two, reject, fence and deny, and ends after 100 s.
+// history has zones one, two, reject, fence, deny and strict, and ends after 100 s.
 func history(streams ...Stream) History {
 	return History{
 		Zones: map[string]Zone{
@@ -54,6 +54,7 @@ func history(streams ...Stream) History {
 			"reject": {Limit: 1, Rejects: true, OnError: Allow, Reserve: time.Second},
 			"fence":  {Limit: 1, OnError: Fence},
 			"deny":   {Limit: 1, OnError: Deny},
+			"strict": {Limit: 1, Rejects: true, OnError: Fence},
 		},
 		Streams: streams,
 		Until:   at(100),
@@ -130,6 +131,16 @@ func TestCheck(t *testing.T) {
 			with(fault(RedisCut, "a", 1.5, 60)),
 		good("a frozen node cannot be fenced", stream(1, in("fence"), ended(61, Cut)), stream(2, in("fence"), on("b"))).
 			with(fault(NodeFrozen, "a", 1.5, 60)),
+
+		// Under reject nobody is let in while a holder lives.
+		bad(RuleSurplus, "two are let in", stream(2, in("reject"), ended(3.1, Left)), stream(1, in("reject"), ended(9, Left))),
+		good("the client hears late of the end", stream(2, in("reject")), stream(1, in("reject"), ended(2.9, Left))),
+		good("two are let in where nodes are on their own", stream(2, in("reject"), on("b")), stream(1, in("reject"), ended(12, Superseded))).
+			with(fault(RedisCut, "a", 0, 10)),
+		bad(RuleSurplus, "a node lives on whose lease has run out", stream(2, in("strict"), on("b")), stream(1, in("strict"), ended(3.1, Cut))).
+			with(fault(RedisCut, "a", 0, 10)),
+		good("it hung", stream(2, in("strict"), on("b")), stream(1, in("strict"), ended(12.9, Superseded))).
+			with(fault(NodeFrozen, "a", 0, 10)),
 
 		// Taken.
 		bad(RuleTaken, "who took the place has left", stream(1), stream(2, on("b"), ended(3, Left))),

@@ -10,16 +10,22 @@ import (
 
 // Main runs the tests of a package that uses this one, for its TestMain. It stops
 // what the tests have shared, fails if a goroutine is left, and ends the process
-// with the exit code.
-func Main(m *testing.M) {
-	goleak.VerifyTestMain(suite{m},
+// with the exit code. Goroutines that a library leaves do not count, by functions that
+// they are in.
+func Main(m *testing.M, leaking ...string) {
+	leaking = append(leaking,
 		// Caddy's file storage refreshes a lock's file once more after it was
 		// released, five seconds later.
-		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
+		"github.com/caddyserver/certmagic.keepLockfileFresh",
 		// A client of a Redis Cluster asks for its servers once more, a second after it was
 		// closed.
-		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
+		"github.com/redis/rueidis.(*call).DelayDo.func1",
 	)
+	var options []goleak.Option
+	for _, function := range leaking {
+		options = append(options, goleak.IgnoreAnyFunction(function))
+	}
+	goleak.VerifyTestMain(suite{m}, options...)
 }
 
 // suite runs the tests, then stops what they shared.
