@@ -229,7 +229,7 @@ func (c *check) isLater(o, s int) bool {
 }
 
 // full reports whether, with the newcomer, as many streams that asked later than s had the
-// key as may, while it asked and when it was admitted.
+// key as may, while it asked and when it was admitted, and Redis knew.
 func (c *check) full(all []int, s, newcomer, limit int) bool {
 	n, o := 1, &c.h.Streams[newcomer]
 	for _, j := range all {
@@ -237,7 +237,8 @@ func (c *check) full(all []int, s, newcomer, limit int) bool {
 		if j == s || j == newcomer || !other.livesAt(o.Asked) || !other.livesAt(o.Answered) || !c.isLater(j, s) {
 			continue
 		}
-		if other.Client == "" || other.Client != o.Client { // else the newcomer replaces it
+		replaces := other.Client != "" && other.Client == o.Client
+		if !replaces && !c.troubled(other.Asked.after(-c.p.Lease), o.Answered, other.Node) {
 			n++
 		}
 	}
@@ -480,6 +481,9 @@ func (c *check) refused() {
 				c.report([]int{i}, "it was %s at %s, and %d others can have held its key, not %d", s.Outcome, s.Answered, n, zone.Limit)
 			}
 		case Unavailable:
+			if c.wentDown(s.Node, s.Asked, s.Answered) {
+				continue // it was about to
+			}
 			if zone.OnError == Allow && !zone.Rejects {
 				c.report([]int{i}, "it was refused at %s: on_error allow lets all newcomers in", s.Answered)
 			} else if !c.troubled(s.Asked.after(-2*c.p.Lease-c.p.Slack), s.Answered, s.Node) {

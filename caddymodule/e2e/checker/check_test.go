@@ -152,6 +152,8 @@ func TestCheck(t *testing.T) {
 		good("its node's lease had run out", stream(1), stream(8, on("b"), ended(9, Left))).with(fault(RedisCut, "a", 2, 10)),
 		good("the client's own made room", stream(1, in("two")),
 			stream(2, in("two"), by("c"), ended(3.01, Replaced)), stream(3, in("two"), by("c"), ended(3.5, Left))),
+		good("nobody knows of one of them", stream(1, in("two")),
+			stream(2, in("two"), on("c"), ended(3.5, Left)), stream(3, in("two"), ended(3.5, Left))).with(fault(RedisCut, "c", 1.5, 9)),
 		bad(RuleTaken, "of two, the oldest makes room", stream(1, in("two")),
 			stream(2, in("two"), by("c"), ended(3.5, Left)), stream(3, in("two"), by("d"), ended(3.5, Left))),
 		bad(RuleTaken, "a node is not fenced, and who took the place has left",
@@ -224,6 +226,7 @@ func TestCheck(t *testing.T) {
 		bad(RuleRefused, "refused without a cause", stream(20, in("deny"), answered(20.1, Unavailable))),
 		good("Redis is away", stream(20, in("deny"), answered(20.1, Unavailable))).with(fault(RedisCut, "a", 19, 21)),
 		bad(RuleRefused, "allow lets all in", stream(20, answered(20.1, Unavailable))).with(fault(RedisCut, "a", 19, 21)),
+		good("its node is about to stop", stream(20, answered(20.1, Unavailable))).with(fault(NodeStopped, "a", 20.05, 21)),
 		good("under reject, after Redis has lost its data", stream(20, in("reject"), answered(20.1, Unavailable))).
 			with(fault(RedisFlushed, "", 17, 17.1)),
 		bad(RuleRefused, "no answer, and the node is up", stream(1, answered(1.1, Failed))),
