@@ -36,6 +36,9 @@ func newCampaign(w *world, seed uint64) *campaign {
 	}
 	c.trouble = &trouble{w: w, r: r, rand: rand.New(rand.NewPCG(seed, workers))}
 	c.watch.Go(func() { r.watch(c.done) })
+	for _, n := range w.nodes {
+		c.watch.Go(func() { r.watchNode(n, c.crowd.transport, c.done) })
+	}
 	return c
 }
 

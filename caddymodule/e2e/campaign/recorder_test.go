@@ -1,6 +1,8 @@
 package campaign
 
 import (
+	"context"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -75,10 +77,11 @@ func (r *recorder) fault(f checker.Fault) (over func()) {
 	}
 }
 
-func (r *recorder) stalled(from, to checker.Time) {
+// stalled notes that the machine did not let a node run. Empty: this process itself.
+func (r *recorder) stalled(node string, from, to checker.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.Faults = append(r.history.Faults, checker.Fault{Kind: checker.Stalled, From: from, To: to})
+	r.history.Faults = append(r.history.Faults, checker.Fault{Kind: checker.Stalled, Node: node, From: from, To: to})
 }
 
 func (r *recorder) quiet() {
@@ -119,8 +122,35 @@ func (r *recorder) watch(done <-chan struct{}) {
 		}
 		now := r.now()
 		if time.Duration(now-last) > stall {
-			r.stalled(last, now)
+			r.stalled("", last, now)
 		}
 		last = now
+	}
+}
+
+// watchNode notes, until done is closed, when the node is late to answer what asks for
+// nothing.
+func (r *recorder) watchNode(n *node, transport http.RoundTripper, done <-chan struct{}) {
+	ticker := time.NewTicker(5 * tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-done:
+			return
+		}
+		from := r.now()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url+"/ready", nil)
+		if err != nil {
+			panic(err) // the URL is ours
+		}
+		if response, err := transport.RoundTrip(request); err == nil {
+			response.Body.Close()
+			if to := r.now(); time.Duration(to-from) > stall {
+				r.stalled(n.name, from, to)
+			}
+		}
+		cancel()
 	}
 }

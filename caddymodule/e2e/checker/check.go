@@ -410,17 +410,22 @@ func (c *check) mayBeFenced(s *Stream) bool {
 		return false
 	}
 	began := s.Ended.after(-c.p.Lease - c.p.Slack)
-	without := time.Duration(0)
+	var without, stalled time.Duration
 	for i := range c.faults {
 		f := &c.faults[i]
+		if !f.affects(s.Node) {
+			continue
+		}
+		lasted := max(0, time.Duration(min(f.To, s.Ended)-max(f.From, began)))
 		switch f.Kind {
-		case RedisCut, RedisSlow, RedisRestarted, RedisFailedOver, NodeFrozen, Stalled:
-			if f.affects(s.Node) {
-				without += max(0, time.Duration(min(f.To, s.Ended)-max(f.From, began)))
-			}
+		case RedisCut, RedisSlow, RedisRestarted, RedisFailedOver, NodeFrozen:
+			without += lasted
+		case Stalled:
+			stalled += lasted
 		}
 	}
-	return without >= c.p.Lease/2
+	// A machine that was seen not to run did not at other times either.
+	return without+stalled >= c.p.Lease/2 || stalled >= c.p.Lease/8
 }
 
 func (c *check) loggedOut() {

@@ -195,6 +195,10 @@ func TestCheck(t *testing.T) {
 		good("it was fenced", stream(1, in("fence"), ended(9, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
 		bad(RuleCut, "it was fenced too early", stream(1, in("fence"), ended(7, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
 		bad(RuleCut, "it was fenced long after", stream(1, in("fence"), ended(30, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
+		good("the machine did not let its node run", stream(1, in("fence"), ended(7, Cut))).
+			with(fault(Stalled, "a", 3, 3.3), fault(Stalled, "", 4, 4.3)),
+		bad(RuleCut, "the machine ran well enough", stream(1, in("fence"), ended(7, Cut))).
+			with(fault(Stalled, "a", 3, 3.3), fault(Stalled, "b", 4, 4.3)),
 		bad(RuleCut, "nobody is fenced under allow", stream(1, ended(9, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
 
 		// Logged out.
