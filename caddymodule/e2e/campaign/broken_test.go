@@ -40,7 +40,7 @@ func TestBroken_IsFound(t *testing.T) {
 			c := newCampaign(test.world(t), seed(t))
 			defer c.end()
 			// Chance may have it that nobody takes a key that matters.
-			for range 5 {
+			for range 8 {
 				if test.cut {
 					c.play([]step{c.cutOff()})
 					c.mend()
