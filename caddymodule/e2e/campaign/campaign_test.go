@@ -145,7 +145,7 @@ func around(h *checker.History, v checker.Violation) string {
 		from = min(from, h.Streams[i].Asked)
 		to = max(to, h.Streams[i].Answered, min(h.Streams[i].Ended, h.Until))
 	}
-	from -= checker.Time(3 * lease)
+	from -= checker.Time(8 * lease) // what is found late may have begun long before
 	var out strings.Builder
 	for _, f := range h.Faults {
 		if f.To >= from && f.From <= to {
