@@ -247,6 +247,19 @@ func TestAway_FenceEndsWhatTheLeaseNoLongerCovers(t *testing.T) {
 	require.Empty(t, b.node.Ended())
 }
 
+// A client may leave when its place was compared, and before Redis counts as back.
+func TestAway_WhoLeavesAsRedisComesBackIsNoGhost(t *testing.T) {
+	for _, keep := range []registry.Keep{{}, {For: 100 * time.Millisecond}} {
+		a := openSite(t, options(t, harness.StartRedis(t).Addr))
+		p := a.hold(t, anon("a"), rejectOne)
+		a.BackAfter(func() { p.Leave(keep) })
+		p.Departed()
+		require.Eventually(t, func() bool {
+			return a.ask(t, registry.Header, anon("n"), rejectOne).Outcome == registry.Admitted
+		}, soon, 20*time.Millisecond, "its place is held for ever")
+	}
+}
+
 // The node's lease runs out in Redis whatever the node waits for: its streams have ended
 // by then.
 func TestAway_FenceDoesNotWaitForRedis(t *testing.T) {

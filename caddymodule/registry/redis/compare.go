@@ -178,15 +178,23 @@ func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 	}
 }
 
-// registerAll has Redis hear of all places that it does not know, since they were made
-// while it was away.
+// registerAll has Redis hear of all places that it does not know as they are, since they
+// were made, or given back, while it was away and too late for the comparison.
 func (b *bucket) registerAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range slices.Sorted(maps.Keys(b.places)) {
 		p := b.places[t]
-		if _, underWay := b.pending[t]; !underWay && p.known == none && p.state != left {
+		_, underWay := b.pending[t]
+		switch {
+		case underWay || p.known == p.state:
+		case p.state != left:
 			b.enqueue(op{kind: opRegister, place: p})
+		case p.known != none:
+			b.enqueue(op{kind: opLeave, place: p})
+			if p.departed {
+				b.enqueue(op{kind: opDeparted, place: p})
+			}
 		}
 	}
 	b.kick()

@@ -16,6 +16,17 @@ func (r *Registry) Abandon() {
 	_ = r.local.Close() // never fails
 }
 
+// BackAfter has f done while Redis counts as away, when all has been compared and only
+// that it is back is still to be noted.
+func (r *Registry) BackAfter(f func()) {
+	r.link.up.Store(false)
+	f()
+	r.link.up.Store(true)
+	for i := range r.buckets {
+		r.buckets[i].registerAll()
+	}
+}
+
 // Known returns how many entries of this node Redis should have, and whether the two
 // agree, as far as the node knows.
 func (r *Registry) Known() (n int64) {

@@ -378,7 +378,7 @@ func (l *link) runsOut() {
 	l.mu.Unlock()
 	for i := range l.r.buckets {
 		for _, p := range l.r.buckets[i].all() {
-			p.end(registry.Ending{Reason: reason.Fenced}, false)
+			p.end(registry.Ending{Reason: reason.Fenced}, true) // it may be back by now
 		}
 	}
 }
