@@ -167,7 +167,6 @@ func (s *Stream) ClientLost() bool { return s.lost.Load() }
 // what is being written to the client.
 func (s *Stream) LastEventID() string { return s.relay.lastEventID() }
 
-
 // Row is the stream as a list shows it.
 func (s *Stream) Row() registry.Row {
 	row := registry.Row{Holder: s.terms.Holder, About: s.terms.About, State: s.State(), LastEvent: s.care.lastEvent()}

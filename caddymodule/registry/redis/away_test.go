@@ -45,13 +45,6 @@ func (c *cable) cut() { c.proxy.Stop() }
 // mend lets connections be made again.
 func (c *cable) mend(t testing.TB) { require.NoError(t, c.proxy.Start()) }
 
-// hang has nothing get through, and closes no connection.
-func (c *cable) hang(t testing.TB) {
-	_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
-		`{"name": "hang", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`))
-	require.NoError(t, err)
-}
-
 // slow delays all answers.
 func (c *cable) slow(t testing.TB, by time.Duration) {
 	_, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(
