@@ -81,6 +81,11 @@ func TestCheck_Recipes(t *testing.T) {
 	t.Setenv("JWT_SECRET", string(content))
 	keycloak := harness.NewIssuer(t, "ES256")
 	keys := harness.NewJWKSServer(t, keycloak)
+	const password = "0123456789abcdef0123456789abcdef"
+	t.Setenv("WEBHOOK_SECRET", password)
+	t.Setenv("REDIS_PASSWORD", password)
+	redis := harness.StartRedis(t)
+	redis.Do(t, "CONFIG", "SET", "requirepass", password)
 	const bearer, superseded = "--token", "superseded"
 	alice := []string{bearer, "alice"}
 	recipes := []recipe{
@@ -100,6 +105,9 @@ func TestCheck_Recipes(t *testing.T) {
 		{heading: "An MCP server", flags: append([]string{"--header", "Mcp-Session-Id: 7"}, alice...), code: superseded},
 		{heading: "A backend that hangs", flags: alice, code: superseded},
 		{heading: "A backend with a timeout of its own", flags: alice, code: superseded},
+		{heading: "Tell the backend why a stream ended", flags: alice, code: superseded},
+		{heading: "Several nodes", flags: alice, code: superseded},
+		{heading: "Access log and traces", flags: alice, code: superseded},
 		{heading: "Three devices per store, one stream per user", path: "/raw?store=1", flags: alice, code: superseded},
 		{heading: "A page with two streams", path: "/raw?topic=news", flags: alice, code: superseded},
 		{heading: "A key that only the backend knows", path: "/user-header", flags: alice, code: superseded},
@@ -114,6 +122,7 @@ func TestCheck_Recipes(t *testing.T) {
 			url := fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
 			site := strings.NewReplacer(
 				"http://localhost:8080", url,
+				"redis.internal:6379", redis.Addr,
 				"https://login.example.com/realms/shop/protocol/openid-connect/certs", keys.URL,
 			).Replace(block)
 			site = regexp.MustCompile(`localhost:80\d\d\b`).ReplaceAllString(site, strings.TrimPrefix(app.URL, "http://"))

@@ -258,7 +258,9 @@ func TestREADME_Curl(t *testing.T) {
 
 // TestREADME_Caddyfile runs the site that fits on a screen.
 func TestREADME_Caddyfile(t *testing.T) {
-	t.Setenv("JWT_SECRET", "0123456789abcdef0123456789abcdef")
+	for _, name := range []string{"JWT_SECRET", "WEBHOOK_SECRET", "REDIS_PASSWORD"} {
+		t.Setenv(name, "0123456789abcdef0123456789abcdef")
+	}
 	readme, err := os.ReadFile(filepath.Join(harness.Root(t), "README.md"))
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1)
