@@ -231,24 +231,6 @@ func TestAway_Allow(t *testing.T) {
 	}
 }
 
-// A logout while Redis is away reaches the other nodes when it is back.
-func TestAway_ADenialIsToldLater(t *testing.T) {
-	server := harness.StartRedis(t)
-	o := shortly(t, server, redis.Allow)
-	c := newCable(t, server)
-	a, b := openSite(t, by(o, c)), openSite(t, o)
-	elsewhere := anon("elsewhere")
-	elsewhere.Token = registrytest.ID("token")
-	b.hold(t, elsewhere, one)
-	c.cut()
-	require.Eventually(t, func() bool { return a.Away() != nil }, soon, aWhile)
-	require.NoError(t, a.Deny(t.Context(), registry.Denial{Token: elsewhere.Token, Until: time.Now().Add(time.Hour)}))
-	require.True(t, a.Denied(elsewhere))
-	c.mend(t)
-	require.Equal(t, reason.Logout, b.requireEnded(t, elsewhere, soon).Reason)
-	require.True(t, b.Denied(elsewhere))
-}
-
 // A Redis that comes and goes is one line a minute, too.
 func TestAway_IsToldOnceAMinute(t *testing.T) {
 	server := harness.StartRedis(t)
