@@ -245,7 +245,11 @@ func (r *Registry) holder(key registry.ID, ref reference) (*registry.Holder, err
 	if ref.node != r.id {
 		return decodeHolder(key, ref.holder)
 	}
-	if p := r.place(ref.ticket); p != nil {
+	b := ref.ticket.bucket(r)
+	b.mu.Lock()
+	p := b.find(ref.ticket)
+	b.mu.Unlock()
+	if p != nil {
 		return p.holder, nil
 	}
 	// Redis has what this node has given back: the comparison takes it out.

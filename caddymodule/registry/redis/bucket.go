@@ -33,15 +33,25 @@ type bucket struct {
 	queue []op
 	// flushing says that a goroutine tells it.
 	flushing bool
-	// calls counts the calls of scripts under way, and version those that are over: a
-	// comparison counts only if neither has changed meanwhile.
-	calls   int
+	// calls has the numbers of the calls of scripts under way, and version counts those
+	// that are over: a comparison counts only if neither has changed meanwhile.
+	calls   map[uint64]bool
 	version uint64
+	// lastCall is the number of the last call, and gone has the places that nobody needs
+	// any more but, maybe, the answers to calls under way: the oldest first.
+	lastCall uint64
+	gone     []gonePlace
 	// unsure counts the comparisons, one after the other, that did not count.
 	unsure int
 	// idle is closed when nothing is queued or under way; nil: nobody asks.
 	idle   chan struct{}
 	closed bool
+}
+
+// gonePlace is a place, and the number of the last call that may know of it.
+type gonePlace struct {
+	*place
+	lastCall uint64
 }
 
 // op is one thing that Redis is yet to be told. To tell it twice does no harm.
@@ -77,6 +87,7 @@ func (b *bucket) init(r *Registry, index int) {
 	b.places = make(map[ticket]*place)
 	b.waiters = make(map[ticket]*waiter)
 	b.pending = make(map[ticket]*registry.Ending)
+	b.calls = make(map[uint64]bool)
 }
 
 // enqueue has Redis told ops soon. mu is held.
@@ -113,7 +124,7 @@ func (b *bucket) flush() {
 
 // settled tells those who wait for it that nothing is queued. mu is held.
 func (b *bucket) settled() {
-	if b.idle != nil && len(b.queue) == 0 && b.calls == 0 && !b.flushing {
+	if b.idle != nil && len(b.queue) == 0 && len(b.calls) == 0 && !b.flushing {
 		close(b.idle)
 		b.idle = nil
 	}
@@ -128,19 +139,43 @@ func (b *bucket) close() {
 	}
 }
 
-// take takes what is queued out, to be told by the caller. mu is held.
-func (b *bucket) take() []op {
-	ops := b.queue
+// take begins a call, and takes what is queued out, to be told by it. mu is held.
+func (b *bucket) take() (ops []op, call uint64) {
+	ops = b.queue
 	b.queue = nil
-	b.calls++
-	return ops
+	b.lastCall++
+	b.calls[b.lastCall] = true
+	return ops, b.lastCall
 }
 
-// over notes that a call is over.
-func (b *bucket) over() {
-	b.calls--
+// over notes that a call is over. mu is held.
+func (b *bucket) over(call uint64) {
+	delete(b.calls, call)
 	b.version++
+	oldest := b.lastCall + 1
+	for n := range b.calls {
+		oldest = min(oldest, n)
+	}
+	needed := slices.IndexFunc(b.gone, func(g gonePlace) bool { return g.lastCall >= oldest })
+	if needed < 0 {
+		needed = len(b.gone)
+	}
+	b.gone = slices.Delete(b.gone, 0, needed)
 	b.settled()
+}
+
+// find returns the place of that ticket, also one that only answers may know of; nil:
+// there is none. mu is held.
+func (b *bucket) find(t ticket) *place {
+	if p := b.places[t]; p != nil {
+		return p
+	}
+	for _, g := range b.gone {
+		if g.ticket == t {
+			return g.place
+		}
+	}
+	return nil
 }
 
 // append adds the op to a script's arguments, and reports whether there was anything to
@@ -263,6 +298,8 @@ type reply struct {
 	r       *Registry
 	buckets []*bucket
 	ops     [][]op
+	// numbers has the number of the call in each bucket.
+	numbers []uint64
 	// known tells, of each bucket, whether Redis should have known of something in it.
 	known []bool
 }
@@ -284,7 +321,7 @@ func (re *reply) finish() {
 			re.r.link.compareSoon(b)
 		}
 		b.mu.Lock()
-		b.over()
+		b.over(re.numbers[i])
 		b.mu.Unlock()
 	}
 }
@@ -326,7 +363,8 @@ func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args)
 	keys = make([]string, 0, 5*len(buckets))
 	for _, b := range buckets {
 		b.mu.Lock()
-		ops := b.take()
+		ops, call := b.take()
+		re.numbers = append(re.numbers, call)
 		re.known = append(re.known, b.isKnown())
 		var said args
 		told := ops[:0]
@@ -353,7 +391,7 @@ func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis
 		for i, b := range re.buckets {
 			b.mu.Lock()
 			b.untold(re.ops[i])
-			b.over()
+			b.over(re.numbers[i])
 			b.mu.Unlock()
 		}
 	}
@@ -389,7 +427,7 @@ func (r *Registry) Settle() {
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		b.mu.Lock()
-		if !r.link.isUp() || len(b.queue) == 0 && b.calls == 0 && !b.flushing {
+		if !r.link.isUp() || len(b.queue) == 0 && len(b.calls) == 0 && !b.flushing {
 			b.mu.Unlock()
 			continue
 		}

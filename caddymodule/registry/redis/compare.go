@@ -42,7 +42,7 @@ const mostUnsure = renewals / 2
 func (b *bucket) renew(suspect bool) error {
 	for {
 		b.mu.Lock()
-		quiet, version := b.calls == 0 && len(b.queue) == 0, b.version
+		quiet, version := len(b.calls) == 0 && len(b.queue) == 0, b.version
 		count, digest := b.sum()
 		b.mu.Unlock()
 		re, err := b.r.call(context.Background(), b.r.scripts.renew, nil, b)
@@ -58,7 +58,7 @@ func (b *bucket) renew(suspect bool) error {
 		more, _ := re.out[2].AsInt64()
 		same := theirs == count && spelled == strconv.FormatUint(digest, 10)
 		b.mu.Lock()
-		quiet = quiet && b.calls == 1 && b.version == version && len(b.queue) == 0
+		quiet = quiet && len(b.calls) == 1 && b.version == version && len(b.queue) == 0
 		switch {
 		case same:
 			b.unsure = 0

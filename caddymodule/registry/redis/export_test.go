@@ -94,6 +94,30 @@ func (r *Registry) CommitComparedMeanwhile(ctx context.Context, of registry.Plac
 	return p.hearCommit(ctx, re)
 }
 
+// AskComparedMeanwhile admits a stream. What the node has is compared with what Redis has
+// before the node reads the answer.
+func (r *Registry) AskComparedMeanwhile(ctx context.Context, ask registry.Ask) (registry.Admission, error) {
+	b := r.bucketOf(ask.Holder.Key)
+	c := &admission{r: r, phase: registry.Header, asks: []registry.Ask{ask}, buckets: []*bucket{b}}
+	c.enterPending()
+	re, err := r.call(ctx, r.scripts.admit, c.args(), b)
+	if err != nil {
+		return registry.Admission{}, err
+	}
+	if err := b.compare(); err != nil {
+		return registry.Admission{}, err
+	}
+	b.awaitTold()
+	as, err := c.read(re)
+	if err != nil {
+		return registry.Admission{}, err
+	}
+	c.mirror(ctx, as, c.places(as))
+	re.finish()
+	c.leavePending(false)
+	return as[0], nil
+}
+
 // RegisterLate has a held place registered by a call that gets to Redis after what is done
 // meanwhile was told.
 func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhile func()) error {
@@ -123,7 +147,7 @@ func (b *bucket) awaitTold() {
 	defer ticker.Stop()
 	for range ticker.C {
 		b.mu.Lock()
-		told := len(b.queue) == 0 && b.calls == 1
+		told := len(b.queue) == 0 && len(b.calls) == 1
 		b.mu.Unlock()
 		if told {
 			return
@@ -138,11 +162,12 @@ func (r *Registry) IsCluster() bool { return r.link.isCluster() }
 func (r *Registry) RenewBusy(of registry.Place) error {
 	b := of.(*place).b
 	b.mu.Lock()
-	b.calls++
+	ops, call := b.take()
+	b.queue = ops
 	b.mu.Unlock()
 	defer func() {
 		b.mu.Lock()
-		b.over()
+		b.over(call)
 		b.mu.Unlock()
 	}()
 	return b.renew(false)

@@ -36,6 +36,21 @@ func TestCommit_IsNotUndoneByAComparison(t *testing.T) {
 	}
 }
 
+// It may also find who was ended, and tell Redis that the stream's upstream is gone, before
+// the node has read whom its newcomer has ended.
+func TestAdmit_KnowsWhoWasEndedAfterAComparison(t *testing.T) {
+	s := openSite(t, options(t, harness.StartRedis(t).Addr))
+	older := anon("older")
+	s.hold(t, older, one).Departed()
+	s.Settle()
+	a, err := s.AskComparedMeanwhile(t.Context(), registry.Ask{Holder: anon("newer"), Rule: one})
+	require.NoError(t, err)
+	require.Len(t, a.Ends, 1)
+	require.Same(t, older, a.Ends[0].Holder)
+	require.Len(t, s.node.Endings(older.ID), 1)
+	require.Equal(t, []string{"newer"}, s.holders(t))
+}
+
 // Nor may it end a stream that Redis has just refused: it never held the key.
 func TestCommit_ThatIsOutaskedIsNotEndedByAComparison(t *testing.T) {
 	s := openSite(t, options(t, harness.StartRedis(t).Addr))

@@ -223,8 +223,13 @@ func (p *place) forgetRedis() {
 
 // tidy forgets the place once nobody needs it. The bucket is locked.
 func (p *place) tidy() {
-	if p.state == left && p.departed && p.known == none {
-		delete(p.b.places, p.ticket)
+	b := p.b
+	if p.state != left || !p.departed || p.known != none || b.places[p.ticket] != p {
+		return
+	}
+	delete(b.places, p.ticket)
+	if len(b.calls) > 0 {
+		b.gone = append(b.gone, gonePlace{p, b.lastCall})
 	}
 }
 
