@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -280,18 +281,22 @@ func TestREADME_AdminAPI(t *testing.T) {
 		_ = feed.Process.Kill()
 		_ = feed.Wait()
 	})
-	told := make(chan string, 1)
+	told := make(chan bool, 1)
 	go func() {
-		b := make([]byte, 1<<10)
-		n, _ := out.Read(b)
-		told <- string(b[:n])
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if lines.Text() == "event: admitted" && lines.Scan() && strings.HasPrefix(lines.Text(), "data: {") {
+				told <- true
+				return
+			}
+		}
+		told <- false
 	}()
 	require.Eventually(t, func() bool {
 		s := client.Open(t, server.URL+"/events", harness.WithBearer(issuer.Token(t, harness.WithSub("bob"))))
 		defer s.Close()
 		select {
-		case text := <-told:
-			require.Contains(t, text, "event: admitted\ndata: {")
+		case seen := <-told:
+			require.True(t, seen, "the feed has ended")
 			return true
 		case <-time.After(100 * time.Millisecond): // curl may have yet to connect
 			return false
