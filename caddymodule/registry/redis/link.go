@@ -474,6 +474,24 @@ func (l *link) age(asked time.Time) int64 {
 	return l.there + asked.Sub(l.here).Microseconds()
 }
 
+// moment is the inverse of age.
+func (l *link) moment(age int64) time.Time {
+	if age == 0 {
+		return time.Time{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.here.Add(time.Duration(age-l.there) * time.Microsecond)
+}
+
+// ahead is by how much Redis' clock is ahead of that of this node.
+func (l *link) ahead() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	return time.Duration(l.there+now.Sub(l.here).Microseconds()-now.UnixMicro()) * time.Microsecond
+}
+
 // mostDrift is how far the node's idea of Redis' time may be off before it is set anew.
 const mostDrift = 2 * time.Millisecond
 
