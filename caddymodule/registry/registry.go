@@ -619,6 +619,8 @@ const MostValues = 1000
 type Node interface {
 	// End asks a stream to end and returns without waiting for it.
 	End(id StreamID, e Ending)
+	// EndAll is End for many streams, for whoever must know whether the node was asked.
+	EndAll(ctx context.Context, ids []StreamID, e Ending) error
 	// Probe asks a stream's client to prove within the given time that it lives, and
 	// ends the stream if it does not. It reports whether the stream lives on: true
 	// where that cannot be told, false where the node does not have it.

@@ -354,6 +354,12 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			e := registry.Ending{Reason: reason.Revoked, By: "admin", Message: "We close at six."}
 			nodes[1].End(row.Holder.ID, e)
 			require.Equal(t, e, a.requireEnded(t, row.Holder, soon))
+			many := make([]registry.StreamID, 500)
+			for i := range many {
+				many[i] = registry.NewStreamID()
+			}
+			require.NoError(t, nodes[1].EndAll(t.Context(), many, e))
+			require.Equal(t, many, a.node.Ended()[1:], "it was told when the answer is there")
 		}},
 		{"WhoTakesAKeyThatCameFreeLatelyIsHeardOfEverywhere", func(t *testing.T, a, b site) {
 			leaveAndDepart(a.hold(t, anon("a"), one))

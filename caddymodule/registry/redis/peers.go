@@ -41,15 +41,16 @@ type question struct {
 	// Ahead says what clock the times are by: see link.ahead.
 	Ahead    time.Duration
 	What     string
-	Selector registry.Selector `json:",omitzero"`
-	Filter   registry.Filter   `json:",omitzero"`
-	Ending   registry.Ending   `json:",omitzero"`
-	ID       registry.StreamID `json:",omitzero"`
-	Within   time.Duration     `json:",omitempty"`
-	Cursor   string            `json:",omitempty"`
-	Limit    int               `json:",omitempty"`
-	Name     string            `json:",omitempty"`
-	Data     string            `json:",omitempty"`
+	Selector registry.Selector   `json:",omitzero"`
+	Filter   registry.Filter     `json:",omitzero"`
+	Ending   registry.Ending     `json:",omitzero"`
+	ID       registry.StreamID   `json:",omitzero"`
+	IDs      []registry.StreamID `json:",omitempty"`
+	Within   time.Duration       `json:",omitempty"`
+	Cursor   string              `json:",omitempty"`
+	Limit    int                 `json:",omitempty"`
+	Name     string              `json:",omitempty"`
+	Data     string              `json:",omitempty"`
 }
 
 // reaction is the answer.
@@ -71,13 +72,14 @@ type reaction struct {
 const (
 	askEnd    = "end"
 	askOne    = "end one"
+	askMany   = "end many"
 	askFind   = "find"
 	askProbe  = "probe"
 	askList   = "list"
 	askCount  = "count"
 	askNotify = "notify"
 
-	// mostRows is how many rows, or holders, one answer has at most.
+	// mostRows is how many rows, holders or IDs one message has at most.
 	mostRows = 200
 )
 
@@ -274,6 +276,8 @@ func (r *Registry) react(q *question) (a reaction) {
 		r.Settle()
 	case askOne:
 		r.node.End(q.ID, q.Ending)
+	case askMany:
+		a.fail(r.node.EndAll(ctx, q.IDs, q.Ending))
 	case askFind:
 		holders, next, err := r.findOwn(ctx, q.Selector, q.Cursor, min(q.Limit, mostRows))
 		a.Holders, a.Cursor = holders, next
@@ -394,6 +398,16 @@ func (p *peer) End(id registry.StreamID, e registry.Ending) {
 			p.r.options.Logger.Warn("ending a stream of another node", zap.String("zone", p.r.zone), zap.Error(err))
 		}
 	})
+}
+
+// EndAll implements registry.Node.
+func (p *peer) EndAll(ctx context.Context, ids []registry.StreamID, e registry.Ending) error {
+	for part := range slices.Chunk(ids, mostRows) {
+		if _, err := p.inquire(ctx, question{What: askMany, IDs: part, Ending: e}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Probe implements registry.Node. Where the node does not answer, the stream is taken to

@@ -33,6 +33,14 @@ func (n *FakeNode) End(id registry.StreamID, e registry.Ending) {
 	}
 }
 
+// EndAll is End for each.
+func (n *FakeNode) EndAll(_ context.Context, ids []registry.StreamID, e registry.Ending) error {
+	for _, id := range ids {
+		n.End(id, e)
+	}
+	return nil
+}
+
 func (n *FakeNode) remember(id registry.StreamID, e registry.Ending) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
