@@ -171,3 +171,43 @@ func TestAdmin_SaysWhichNodesDoNotAnswer(t *testing.T) {
 		return admin.stats(t).Zones[0].Incomplete == ""
 	}, harness.Patience, 20*time.Millisecond)
 }
+
+// TestAdmin_TheFeedCoversAllNodes reads what happens on one node at the other.
+func TestAdmin_TheFeedCoversAllNodes(t *testing.T) {
+	servers := adminNodes(t, 2)
+	admin := administrator{servers[0].Admin}
+	other := admin.stats(t).Zones[0].Nodes[1].Node
+	feed := harness.NewClient(t, harness.HTTP1).Open(t, servers[0].Admin+"/sse_guard/events")
+	require.Equal(t, http.StatusOK, feed.Status)
+	var seen []harness.Event
+	told := func(parts ...string) bool {
+		for range len(feed.Events()) {
+			seen = append(seen, feed.Next(t))
+		}
+		return slices.ContainsFunc(seen, func(e harness.Event) bool {
+			return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(e.Data, part) })
+		})
+	}
+	open := func(user string) *harness.Stream {
+		s := harness.NewClient(t, harness.HTTP1).Open(t, servers[1].URL+"/events?room="+user+"&user="+user)
+		harness.RequireLive(t, s)
+		return s
+	}
+	require.Eventually(t, func() bool {
+		open("somebody").Close()
+		return told(`"event":"admitted"`, other)
+	}, harness.Patience, 50*time.Millisecond, "the other node hears soon that somebody listens")
+
+	ann := open("ann")
+	id := admin.streams(t, "label.room=ann")[0].ID
+	newer := open("ann")
+	require.Equal(t, 1, admin.end(t, `{"select":{},"all":true}`))
+	harness.RequireEnded(t, newer, revokedEvent, "revoked")
+	ann.Wait(t)
+	for _, want := range [][]string{
+		{`"event":"admitted"`, id, other}, {`"event":"superseded"`, id, other}, {`"event":"ended"`, id, `"reason":"superseded"`, other},
+		{`"event":"ended"`, `"reason":"revoked"`, other},
+	} {
+		require.Eventually(t, func() bool { return told(want...) }, harness.Patience, 20*time.Millisecond, "%s", want)
+	}
+}

@@ -65,7 +65,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 		Audit:   conflict.NewAudit(),
 		Metrics: metrics,
 		Held:    due.NewSet[registry.ID](maxHeld),
-		Feed:    event.NewFeed(name),
+		Feed:    event.NewFeed(name, nodeName()),
 		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}
@@ -76,6 +76,9 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 		return nil, err
 	}
 	z.Registry = opened
+	if shared, ok := registry.As[registry.Sharing](opened); ok {
+		z.Feed.Share(shared)
+	}
 	if metrics != (event.NoMetrics{}) {
 		z.Registry = &measured{opened, metrics}
 	}

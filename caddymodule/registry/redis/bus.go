@@ -49,6 +49,8 @@ const (
 	denialsMessage  = "d" // there are new denials, or nodes
 	questionMessage = "q"
 	answerMessage   = "a"
+	sharedMessage   = "s" // what happened, for who listens
+	listenMessage   = "l" // a node listens, or does so no more
 
 	mostMessages = 1 << 13
 	mostDenials  = memory.MaxDenials

@@ -281,6 +281,8 @@ func (l *link) connect() error {
 	}
 	l.r.wg.Go(func() { l.r.listen(client) })
 	l.r.wg.Go(func() { l.r.bus.work(l.r) })
+	l.r.wg.Go(l.r.shared.tell)
+	l.r.wg.Go(l.r.shared.work)
 	return nil
 }
 
