@@ -111,3 +111,36 @@ func TestNodes_WithoutRedisEachGoesOn(t *testing.T) {
 	newest.Next(t)
 	app.WaitOpen(t, 1)
 }
+
+// TestNodes_PagesThatFightThroughTwoNodes is TestFight with a load balancer in front that
+// has each page stay with its node. A node sees only what its own page loses.
+func TestNodes_PagesThatFightThroughTwoNodes(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	_, urls, logs := nodesBy(t, 2, app, "address "+harness.StartRedis(t).Addr, "")
+	browser := harness.StartBrowser(t)
+	pages := []*harness.Tab{browser.NewTab(t, urls[0]+"/login"), browser.NewTab(t, urls[1]+"/login")}
+	for _, p := range pages {
+		p.Eval(t, fighting)
+	}
+	lines := func(msg string) (n int) {
+		for _, log := range logs {
+			for _, line := range log.HandlerLogs(t) {
+				if line.Msg == msg {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	require.Eventually(t, func() bool {
+		return lines("newcomer parked: it takes the key back again and again") > 0
+	}, 2*harness.Patience, 50*time.Millisecond, "they fight on")
+	fought := lines("stream superseded")
+	restUntil := time.Now().Add(4 * time.Second)
+	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
+	require.Equal(t, fought, lines("stream superseded"), "they are at rest")
+	holder, waiting := whoHears(t, pages[0], pages[1])
+	holder.Close()
+	require.Eventually(t, func() bool { return hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
+	t.Logf("%d takeovers", fought)
+}

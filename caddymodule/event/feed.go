@@ -1,6 +1,7 @@
 package event
 
 import (
+	"encoding/json"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,10 +11,11 @@ import (
 )
 
 // Feed is an Observer that hands what happens in a zone on to whoever listens, as it
-// happens. Nobody waits for a listener: one that is too slow is dropped. All methods
-// may be called concurrently.
+// happens; on other nodes too, if it is shared. Nobody waits for a listener: one that is
+// too slow is dropped. All methods may be called concurrently.
 type Feed struct {
-	zone string // not changed
+	zone, node string           // not changed
+	others     registry.Sharing // nil: there are none; not changed once the zone is in use
 	// listening is how many listeners there are, for who need not look while there is
 	// none.
 	listening atomic.Int32
@@ -23,9 +25,16 @@ type Feed struct {
 	listeners map[*Listener]struct{}
 }
 
-// NewFeed returns the feed of a zone.
-func NewFeed(zone string) *Feed {
-	return &Feed{zone: zone, listeners: make(map[*Listener]struct{})}
+// NewFeed returns the feed of a zone on the node of that name.
+func NewFeed(zone, node string) *Feed {
+	return &Feed{zone: zone, node: node, listeners: make(map[*Listener]struct{})}
+}
+
+// Share has those who listen hear what happens on other nodes, and those of other nodes
+// what happens here. It is called before all other methods, once at most.
+func (f *Feed) Share(others registry.Sharing) {
+	f.others = others
+	others.Hear(f.hear)
 }
 
 // Listener gets the entries of the feeds that it joins.
@@ -50,16 +59,29 @@ func (l *Listener) Slow() <-chan struct{} { return l.slow }
 // Join adds l to those who listen.
 func (f *Feed) Join(l *Listener) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	before := len(f.listeners)
 	f.listeners[l] = struct{}{}
+	joined := len(f.listeners) - before
 	f.listening.Store(int32(len(f.listeners)))
+	f.mu.Unlock()
+	f.changed(joined)
+}
+
+// changed has other nodes know of it.
+func (f *Feed) changed(more int) {
+	if more != 0 && f.others != nil {
+		f.others.Listen(more)
+	}
 }
 
 // Leave takes l out. It may be called any number of times.
 func (f *Feed) Leave(l *Listener) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	before := len(f.listeners)
 	f.drop(l)
+	left := len(f.listeners) - before
+	f.mu.Unlock()
+	f.changed(left)
 }
 
 // drop takes l out. mu is held.
@@ -70,16 +92,27 @@ func (f *Feed) drop(l *Listener) {
 
 // Observe implements Observer.
 func (f *Feed) Observe(e Event) {
-	if f.listening.Load() == 0 {
+	heard := f.others != nil && f.others.Heard()
+	if f.listening.Load() == 0 && !heard {
 		return
 	}
 	entry, ok := entryOf(e)
 	if !ok {
 		return
 	}
-	entry.Time, entry.Zone = time.Now(), f.zone
+	entry.Time, entry.Zone, entry.Node = time.Now(), f.zone, f.node
+	f.hand(entry)
+	if heard {
+		if b, err := json.Marshal(entry); err == nil { // there is nothing in it that cannot be spelled
+			f.others.Tell(entry.Time, b)
+		}
+	}
+}
+
+// hand hands the entry to all who listen here.
+func (f *Feed) hand(entry Entry) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	before := len(f.listeners)
 	for l := range f.listeners {
 		select {
 		case l.entries <- entry:
@@ -88,12 +121,35 @@ func (f *Feed) Observe(e Event) {
 			f.drop(l)
 		}
 	}
+	left := len(f.listeners) - before
+	f.mu.Unlock()
+	f.changed(left)
+}
+
+// hear hands on what another node has told.
+func (f *Feed) hear(at time.Time, b []byte, missed int) {
+	if f.listening.Load() == 0 {
+		return
+	}
+	var entry Entry
+	if b != nil && json.Unmarshal(b, &entry) != nil {
+		entry, missed = Entry{}, missed+1
+	}
+	if missed > 0 {
+		f.hand(Entry{Time: time.Now(), Zone: f.zone, What: WhatMissed, Missed: missed})
+	}
+	if entry.What != "" {
+		entry.Time, entry.Zone = at, f.zone
+		f.hand(entry)
+	}
 }
 
 // Entry is something that happened, as it is shown.
 type Entry struct {
 	Time time.Time
 	Zone string
+	// Node names the process that it happened in.
+	Node string
 	What What
 	// Stream is whom it happened to; nil: it is about nobody.
 	Stream *registry.Holder
@@ -112,6 +168,8 @@ type Entry struct {
 	Bytes  int64
 	// Streams is how many a logout has ended.
 	Streams int
+	// Missed is how many entries of other nodes were lost.
+	Missed int
 }
 
 // What is what happened.
@@ -125,6 +183,7 @@ const (
 	WhatRefused    What = "refused"
 	WhatEnded      What = "ended"
 	WhatLogout     What = "logout"
+	WhatMissed     What = "missed"
 )
 
 // entryOf is how e is shown; false: it is not.

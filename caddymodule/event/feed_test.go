@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,7 +16,7 @@ func admitted(addr string) event.Event {
 }
 
 func TestFeed_TellsAllWhoListen(t *testing.T) {
-	f, other := event.NewFeed("zone"), event.NewFeed("other")
+	f, other := event.NewFeed("zone", "node"), event.NewFeed("other", "node")
 	one, both := event.NewListener(9), event.NewListener(9)
 	f.Observe(admitted("before"))
 	f.Join(one)
@@ -44,7 +45,7 @@ func TestFeed_TellsAllWhoListen(t *testing.T) {
 }
 
 func TestFeed_DropsWhoIsSlow(t *testing.T) {
-	f := event.NewFeed("zone")
+	f := event.NewFeed("zone", "node")
 	slow, quick := event.NewListener(2), event.NewListener(9)
 	f.Join(slow)
 	f.Join(quick)
@@ -65,9 +66,59 @@ func TestFeed_DropsWhoIsSlow(t *testing.T) {
 }
 
 func TestFeed_CostsNothingWhileNobodyListens(t *testing.T) {
-	f, e := event.NewFeed("zone"), admitted("a")
+	f, e := event.NewFeed("zone", "node"), admitted("a")
 	l := event.NewListener(1)
 	f.Join(l)
 	f.Leave(l)
 	require.Zero(t, testing.AllocsPerRun(100, func() { f.Observe(e) }))
+}
+
+// others are the other nodes of a zone.
+type others struct {
+	heard     bool
+	listening int
+	told      []string
+	hear      func(at time.Time, b []byte, missed int)
+}
+
+func (o *others) Hear(hear func(at time.Time, b []byte, missed int)) { o.hear = hear }
+func (o *others) Listen(more int)                                    { o.listening += more }
+func (o *others) Heard() bool                                        { return o.heard }
+func (o *others) Tell(_ time.Time, b []byte)                         { o.told = append(o.told, string(b)) }
+
+func TestFeed_IsSharedWithOtherNodesThatListen(t *testing.T) {
+	f, o := event.NewFeed("zone", "here"), new(others)
+	f.Share(o)
+	f.Observe(admitted("nobody listens"))
+	require.Empty(t, o.told)
+	o.heard = true
+	f.Observe(admitted("a"))
+	require.Len(t, o.told, 1)
+
+	there, at := event.NewFeed("zone", "there"), time.Now().Add(-time.Hour)
+	all := new(others)
+	there.Share(all)
+	l, slow := event.NewListener(9), event.NewListener(1)
+	there.Join(l)
+	there.Join(l)
+	there.Join(slow)
+	require.Equal(t, 2, all.listening)
+	all.hear(at, []byte(o.told[0]), 0)
+	all.hear(at, []byte(`{"What":`), 2)
+	require.Equal(t, 1, all.listening, "one was too slow")
+	there.Leave(l)
+	there.Leave(slow)
+	require.Zero(t, all.listening)
+	all.hear(at, []byte(o.told[0]), 0)
+	require.Empty(t, all.told, "what was heard is not told again")
+
+	require.Len(t, l.Entries(), 2)
+	e := <-l.Entries()
+	require.Equal(t, "a", e.Stream.Addr)
+	require.Equal(t, "ann", e.Sub)
+	require.Equal(t, "here", e.Node)
+	require.Equal(t, at, e.Time)
+	e = <-l.Entries()
+	require.Equal(t, event.WhatMissed, e.What)
+	require.Equal(t, 3, e.Missed, "with the one that cannot be read")
 }

@@ -216,7 +216,7 @@ func damped(q *request) *refusal {
 		return nil
 	}
 	if q.verdict.judged || q.decidesEarly() {
-		q.back.flaps = g.Zone.Damping.Flaps(q.holder, q.takes(), g.Zone.Streams.Holds, g.Flap)
+		q.back.flaps = g.Zone.Damping.Flaps(q.holder, q.takes(), g.Zone.HolderOf(q.r.Context(), q.holder.Key), g.Flap)
 	}
 	return nil
 }

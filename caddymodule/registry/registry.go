@@ -436,6 +436,21 @@ type Reachable interface {
 	Away() error
 }
 
+// Sharing is a Registry by which the nodes of a zone tell each other what happens, while
+// somebody listens. What is told may be lost; nobody waits for it.
+type Sharing interface {
+	// Hear has hear called, one call at a time, with what other nodes have told and when it
+	// happened, and with how many were missed before that, as far as that is known: b is
+	// nil where there is no more than that to say. It is called once, before all others.
+	Hear(hear func(at time.Time, b []byte, missed int))
+	// Listen adds to how many listen on this node. It is told while there are any.
+	Listen(more int)
+	// Heard reports whether other nodes listen.
+	Heard() bool
+	// Tell tells them what happened here.
+	Tell(at time.Time, b []byte)
+}
+
 // As returns r as a T, or the registry that r wraps, if that is one. A wrapper has a
 // method Unwrap that returns what it wraps.
 func As[T any](r Registry) (t T, ok bool) {
@@ -619,6 +634,8 @@ const MostValues = 1000
 type Node interface {
 	// End asks a stream to end and returns without waiting for it.
 	End(id StreamID, e Ending)
+	// EndAll is End for many streams, for whoever must know whether the node was asked.
+	EndAll(ctx context.Context, ids []StreamID, e Ending) error
 	// Probe asks a stream's client to prove within the given time that it lives, and
 	// ends the stream if it does not. It reports whether the stream lives on: true
 	// where that cannot be told, false where the node does not have it.

@@ -204,9 +204,16 @@ func (r *endingRun) endPage(p place, page []registry.Row) error {
 			return err
 		}
 	}
+	ids := make([]registry.StreamID, len(page))
 	for i := range page {
-		id := page[i].Holder.ID
-		p.node.End(id, r.Ending)
+		ids[i] = page[i].Holder.ID
+	}
+	if len(ids) > 0 {
+		if err := p.node.EndAll(r.ctx, ids, r.Ending); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
 		r.ended[id] = true
 	}
 	return nil

@@ -15,7 +15,9 @@ import (
 type Happened struct {
 	Time time.Time `json:"time"`
 	Zone string    `json:"zone"`
-	// Event is admitted, untracked, superseded, refused, ended or logout.
+	// Node is the process that it happened in, in the terms of Stream.
+	Node string `json:"node,omitempty"`
+	// Event is admitted, untracked, superseded, refused, ended, logout or missed.
 	Event event.What `json:"event"`
 	Party
 	// Subject is the name of the verified user; left out: not known.
@@ -36,6 +38,9 @@ type Happened struct {
 	Bytes      *int64   `json:"bytes,omitempty"`
 	// Streams is how many a logout has ended.
 	Streams *int `json:"streams,omitempty"`
+	// Missed is how many events of other nodes were lost, since there were too many, or
+	// the nodes did not reach each other.
+	Missed int `json:"missed,omitempty"`
 }
 
 // Party is a stream, or a request for one, in the terms of Stream.
@@ -60,7 +65,7 @@ func partyOf(h *registry.Holder) Party {
 
 func happened(e event.Entry) Happened {
 	h := Happened{
-		Time: e.Time.UTC(), Zone: e.Zone, Event: e.What, Party: partyOf(e.Stream),
+		Time: e.Time.UTC(), Zone: e.Zone, Node: e.Node, Missed: e.Missed, Event: e.What, Party: partyOf(e.Stream),
 		Subject: e.Sub, Reason: e.Reason, Cause: e.Cause, Outcome: e.Outcome,
 	}
 	if e.By != nil {

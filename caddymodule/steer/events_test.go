@@ -86,7 +86,8 @@ func TestEvents_TellWhatHappens(t *testing.T) {
 		name, got := all.next(t)
 		require.Equal(t, string(test.want.Event), name)
 		require.WithinDuration(t, time.Now(), got.Time, time.Minute)
-		test.want.Time, test.want.Zone = got.Time, "default"
+		require.NotEmpty(t, got.Node)
+		test.want.Time, test.want.Zone, test.want.Node = got.Time, "default", got.Node
 		require.Equal(t, test.want, got)
 	}
 	s.zones[1].Feed.Observe(event.Admitted{Stream: ann})

@@ -297,6 +297,7 @@ type mute struct{ registry.Node }
 
 var errMute = errors.New("node n: it has not answered in time")
 
+func (mute) EndAll(context.Context, []registry.StreamID, registry.Ending) error { return errMute }
 func (mute) List(context.Context, registry.Filter, string, int) ([]registry.Row, string, error) {
 	return nil, "", errMute
 }
@@ -304,3 +305,8 @@ func (mute) Count(context.Context) (registry.Counts, error) { return registry.Co
 func (mute) Notify(context.Context, registry.Filter, string, string) (int, error) {
 	return 0, errMute
 }
+
+// lame is a node that lists its streams, and does not answer whoever ends them.
+type lame struct{ registry.Node }
+
+func (lame) EndAll(context.Context, []registry.StreamID, registry.Ending) error { return errMute }

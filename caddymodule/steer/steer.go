@@ -140,11 +140,14 @@ type place struct {
 	node registry.Node
 }
 
-// places lists the nodes of the zones. Its error says which zones could not be asked;
+// places lists the nodes of the zones. Its error says of which zones nodes may be missing;
 // the others are listed all the same.
 func places(ctx context.Context, zones []*zone.Zone) (all []place, err error) {
 	for _, z := range zones {
 		errOne := z.Registry.Each(ctx, func(n registry.Node) { all = append(all, place{z, n}) })
+		if errOne == nil {
+			errOne = z.RegistryAway() // then it does not know what other nodes there are
+		}
 		if errOne != nil {
 			err = errors.Join(err, fmt.Errorf("asking for the nodes of zone %q: %w", z.Name, errOne))
 		}

@@ -194,6 +194,34 @@ func TestNodes_ThatDoNotAnswerAreNamed(t *testing.T) {
 	g.ends(t)
 }
 
+// A node may stop to answer between two questions.
+func TestNodes_ThatDoNotEndStreamsAreNamed(t *testing.T) {
+	s := newSite(t, "default")
+	other := s.newZone("default", func(n registry.Node) registry.Registry { return memory.New(n) })
+	s.elsewhere(lame{other.Streams})
+	here, there := s.open(s.zones[0], "a"), s.open(other, "b")
+	p := s.problem(http.StatusBadGateway, http.MethodPost, "end", `{"select":{},"all":true}`)
+	require.Equal(t, 1, *p.Ended)
+	require.Contains(t, p.Detail, "node n")
+	here.ends(t)
+	require.NotContains(t, there.text(), "revoked")
+}
+
+// While the registry is away nobody knows what other nodes there are.
+func TestNodes_ThatCannotBeKnownAreMissed(t *testing.T) {
+	s := newSite(t, "default")
+	s.zones[0] = s.newZone("default", func(n registry.Node) registry.Registry {
+		return &nodes{Registry: memory.New(n), away: registry.ErrAway}
+	})
+	g := s.open(s.zones[0], "a")
+	page := s.list("")
+	require.Equal(t, idsOf(g), ids(page))
+	require.Contains(t, page.Incomplete, registry.ErrAway.Error())
+	p := s.problem(http.StatusBadGateway, http.MethodPost, "end", `{"select":{},"all":true}`)
+	require.Equal(t, 1, *p.Ended)
+	g.ends(t)
+}
+
 func TestEnd_EndsWhoIsSelected(t *testing.T) {
 	for name, test := range map[string]struct {
 		body string

@@ -129,6 +129,14 @@ func (d *Directory) End(id registry.StreamID, e registry.Ending) {
 	s.End(e)
 }
 
+// EndAll implements registry.Node.
+func (d *Directory) EndAll(_ context.Context, ids []registry.StreamID, e registry.Ending) error {
+	for _, id := range ids {
+		d.End(id, e)
+	}
+	return nil
+}
+
 // Probe implements registry.Node.
 func (d *Directory) Probe(ctx context.Context, id registry.StreamID, within time.Duration) (lives bool) {
 	s := d.find(id)

@@ -6,7 +6,10 @@
 package zone
 
 import (
+	"context"
 	"io"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +54,7 @@ type Zone struct {
 	// Wheel looks after the streams.
 	Wheel *wheel.Wheel
 
+	shared   bool // other nodes have streams too; not changed
 	draining draining
 	drain    atomic.Pointer[Drain] // by the guard that went last
 }
@@ -65,7 +69,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 		Audit:   conflict.NewAudit(),
 		Metrics: metrics,
 		Held:    due.NewSet[registry.ID](maxHeld),
-		Feed:    event.NewFeed(name),
+		Feed:    event.NewFeed(name, nodeName()),
 		Nesting: newNesting(),
 		Wheel:   wheel.New(),
 	}
@@ -76,11 +80,40 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 		return nil, err
 	}
 	z.Registry = opened
+	if shared, ok := registry.As[registry.Sharing](opened); ok {
+		z.shared = true
+		z.Feed.Share(shared)
+	}
 	if metrics != (event.NoMetrics{}) {
 		z.Registry = &measured{opened, metrics}
 	}
 	return z, nil
 }
+
+// HolderOf returns a function that tells whether a stream, of whatever node, holds the key
+// now. It asks the registry once at most, about streams that are not of this process; of
+// those it says no where the registry does not answer.
+func (z *Zone) HolderOf(ctx context.Context, key registry.ID) func(registry.StreamID) bool {
+	foreign := sync.OnceValue(func() []*registry.Holder {
+		if !z.shared {
+			return nil
+		}
+		holders, _, err := z.Registry.Find(ctx, registry.Selector{Key: key}, "", mostHolders)
+		if err != nil {
+			return nil
+		}
+		return holders
+	})
+	return func(id registry.StreamID) bool {
+		if s := z.Streams.find(id); s != nil {
+			return s.Holds()
+		}
+		return slices.ContainsFunc(foreign(), func(h *registry.Holder) bool { return h.ID == id })
+	}
+}
+
+// mostHolders is of how many holders of a key it is looked whether one is among them.
+const mostHolders = 1000
 
 // Enter lists s, which is about to be admitted, or parked.
 func (z *Zone) Enter(s *stream.Stream) { z.Streams.enter(s) }

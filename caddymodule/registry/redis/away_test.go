@@ -162,6 +162,7 @@ func TestMessages_ThatAreLostAreFound(t *testing.T) {
 	b.hold(t, newer, one)
 	began := time.Now()
 	require.Equal(t, registry.Ending{Reason: reason.Superseded, By: "newer", For: newer.ID}, a.requireEnded(t, older, soon))
+	a.requireTold(t, older, newer)
 	require.Less(t, time.Since(began), o.Lease/2+time.Second) // the machine may be busy
 	require.Equal(t, []string{"newer"}, b.holders(t))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,8 @@ const (
 	denialsMessage  = "d" // there are new denials, or nodes
 	questionMessage = "q"
 	answerMessage   = "a"
+	sharedMessage   = "s" // what happened, for who listens
+	listenMessage   = "l" // a node listens, or does so no more
 
 	mostMessages = 1 << 13
 	mostDenials  = memory.MaxDenials
@@ -102,8 +105,8 @@ func (bu *bus) lastDenial() int64 {
 	return bu.denial
 }
 
-// heard puts denials in force that other nodes have given, with their numbers, and ends
-// this node's streams that they name. It reports whether there are more.
+// heard puts denials in force that other nodes have given, with their numbers, and has
+// this node's streams end that they name. It reports whether there are more.
 func (bu *bus) heard(r *Registry, since, last int64, denials []string) (more bool) {
 	for i := 0; i+1 < len(denials); i += 2 {
 		if bu.isOwn(denials[i]) {
@@ -134,7 +137,9 @@ func (bu *bus) heard(r *Registry, since, last int64, denials []string) (more boo
 
 func parseScore(s string) int64 { return int64(parseTicket(s)) }
 
-// denyHere puts another node's denial in force.
+// denyHere puts another node's denial in force. Whoever denies ends the streams then, says
+// why, and counts them: they are left for that, but only for a moment, since what says so
+// may be lost.
 func (r *Registry) denyHere(d registry.Denial) {
 	if err := r.local.Deny(r.ctx, d); err != nil {
 		r.options.Logger.Warn("another node denies a token", zap.String("zone", r.zone), zap.Error(err))
@@ -143,11 +148,19 @@ func (r *Registry) denyHere(d registry.Denial) {
 	if d.Token.IsZero() {
 		sel = registry.Selector{Subject: d.Subject}
 	}
-	for _, p := range r.own(r.ctx, sel) {
-		if r.local.Denied(p.holder) {
-			p.end(registry.Ending{Reason: reason.Logout}, true)
-		}
+	denied := slices.DeleteFunc(r.own(r.ctx, sel), func(p *place) bool { return !r.local.Denied(p.holder) })
+	if len(denied) == 0 {
+		return
 	}
+	r.wg.Go(func() {
+		// Half of the lease bounds it all, and it may take a quarter to hear of a denial.
+		r.link.pauseFor(min(r.options.Timeout, r.options.Lease/8))
+		for _, p := range denied {
+			if r.ctx.Err() == nil {
+				p.end(registry.Ending{Reason: reason.Logout}, true)
+			}
+		}
+	})
 }
 
 // Deny implements registry.Denials. The denials are in force here when it returns, and

@@ -95,6 +95,9 @@ func (r *Registry) receive(client rueidis.Client, sub *subscription, begun func(
 			if m.Message == "" {
 				return
 			}
+			if r.shared.take(m.Message) {
+				return
+			}
 			select {
 			case r.bus.messages <- message{m.Message[:1], m.Message[1:]}:
 			default:

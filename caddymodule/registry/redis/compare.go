@@ -122,15 +122,16 @@ func (b *bucket) compare() error {
 	}
 	for i, t := range listed {
 		fields, err := re.out[i].ToArray()
-		if err != nil || len(fields) != 4 {
-			return fmt.Errorf("comparing entries: %d fields, not 4: %w", len(fields), err)
+		if err != nil || len(fields) != 1 && len(fields) != 1+endingWords {
+			return fmt.Errorf("comparing entries: %d fields, not 1 or %d: %w", len(fields), 1+endingWords, err)
 		}
 		state, _ := fields[0].AsInt64()
-		why, _ := fields[1].ToString()
-		by, _ := fields[2].ToString()
-		forID, _ := fields[3].ToString()
+		words := make([]string, len(fields)-1)
+		for j := range words {
+			words[j], _ = fields[1+j].ToString()
+		}
 		if !underWay[t] {
-			b.found(t, entryState(state), ending(why, by, forID))
+			b.found(t, entryState(state), b.r.ending(words))
 		}
 	}
 	return nil

@@ -14,6 +14,28 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
 )
 
+// Another node hears of a denial before it is asked to end the streams. They end as that
+// says, and are counted.
+func TestDenial_GoesWithAnEnd(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour
+	both := sites(t, o, 2)
+	a, b := both[0], both[1]
+	there := anon("there")
+	p := a.hold(t, there, registrytest.Track)
+	require.NoError(t, b.Deny(t.Context(), registry.Denial{Token: there.Token, Until: time.Now().Add(time.Hour)}))
+	require.Eventually(t, func() bool { return a.Denied(there) }, soon, aWhile)
+	require.Equal(t, registry.Denied, a.ask(t, registry.Header, anon("n"), one).Outcome, "it is in force meanwhile")
+	e := registry.Ending{Reason: reason.Revoked, By: "192.0.2.1", Message: "We close at six."}
+	ended, err := b.End(t.Context(), registry.Selector{Token: there.Token}, e)
+	require.NoError(t, err)
+	require.Len(t, ended.Holders, 1)
+	require.Equal(t, []registry.Ending{e}, a.node.Endings(there.ID))
+	leaveAndDepart(p)
+	requireClosed(t, ended.Departed, "nobody says that the upstream is gone")
+}
+
 // A node whose Redis is away denies what it is told to, and the others hear of it when
 // Redis is back.
 func TestDenial_GivenWhileRedisIsAwayIsToldLater(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 // no harm.
 func (r *Registry) effect(e []string) {
 	switch {
-	case len(e) == 5 && e[0] == "end":
-		r.takenAway(parseTicket(e[1]), ending(e[2], e[3], e[4]))
+	case len(e) == 2+endingWords && e[0] == "end":
+		r.takenAway(parseTicket(e[1]), r.ending(e[2:]))
 	case len(e) == 2 && e[0] == "yielded":
 		r.takenAway(parseTicket(e[1]), registry.Ending{})
 	case len(e) == 2 && e[0] == "told":
@@ -58,12 +58,34 @@ func (r *Registry) takenAway(t ticket, e registry.Ending) {
 	p.end(e, false)
 }
 
-func ending(why, by, forID string) registry.Ending {
-	e := registry.Ending{Reason: reason.Reason(why), By: by}
-	if len(forID) == len(e.For) {
-		e.For = registry.StreamID([]byte(forID))
+// endingWords is of how many words the scripts make an ending.
+const endingWords = 5
+
+// ending reads one as the scripts spell it: see endFor in scripts/rules.lua. It is zero
+// where there is none.
+func (r *Registry) ending(words []string) (e registry.Ending) {
+	if len(words) != endingWords {
+		return e
+	}
+	e = registry.Ending{Reason: reason.Reason(words[0]), By: words[1], Message: words[4]}
+	if len(words[2]) == len(e.For) {
+		e.For = registry.StreamID([]byte(words[2]))
+	}
+	if asked, err := strconv.ParseInt(words[3], 10, 64); err == nil {
+		e.Asked = r.link.moment(asked)
 	}
 	return e
+}
+
+// spellEnding gives a script the ending to read.
+func (r *Registry) spellEnding(a *args, e registry.Ending) {
+	forID := ""
+	if !e.For.IsZero() {
+		forID = string(e.For[:])
+	}
+	a.add(string(e.Reason), e.By, forID)
+	a.num(r.link.age(e.Asked))
+	a.add(e.Message)
 }
 
 func parseTicket(s string) ticket {

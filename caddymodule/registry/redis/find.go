@@ -210,11 +210,8 @@ func (r *Registry) endKey(ctx context.Context, sel *registry.Selector, e registr
 	if err != nil || len(refs) == 0 {
 		return err
 	}
-	forID := ""
-	if !e.For.IsZero() {
-		forID = string(e.For[:])
-	}
-	a := args{string(sel.Key[:]), string(e.Reason), e.By, forID}
+	a := args{string(sel.Key[:])}
+	r.spellEnding(&a, e)
 	a.num(int64(len(refs)))
 	for _, ref := range refs {
 		a.add(ref.node)

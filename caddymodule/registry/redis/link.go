@@ -281,6 +281,8 @@ func (l *link) connect() error {
 	}
 	l.r.wg.Go(func() { l.r.listen(client) })
 	l.r.wg.Go(func() { l.r.bus.work(l.r) })
+	l.r.wg.Go(l.r.shared.tell)
+	l.r.wg.Go(l.r.shared.work)
 	return nil
 }
 
@@ -472,6 +474,24 @@ func (l *link) age(asked time.Time) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.there + asked.Sub(l.here).Microseconds()
+}
+
+// moment is the inverse of age.
+func (l *link) moment(age int64) time.Time {
+	if age == 0 {
+		return time.Time{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.here.Add(time.Duration(age-l.there) * time.Microsecond)
+}
+
+// ahead is by how much Redis' clock is ahead of that of this node.
+func (l *link) ahead() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	return time.Duration(l.there+now.Sub(l.here).Microseconds()-now.UnixMicro()) * time.Microsecond
 }
 
 // mostDrift is how far the node's idea of Redis' time may be off before it is set anew.

@@ -102,6 +102,13 @@ func device(name, client string) *registry.Holder {
 	return h
 }
 
+// requireTold checks that the node was told when the newcomer asked that a stream was ended
+// for. The clocks of all nodes are one here, and Redis is asked for its own in a moment.
+func (s site) requireTold(t testing.TB, ended, newcomer *registry.Holder) {
+	t.Helper()
+	require.WithinDuration(t, newcomer.Asked, s.node.Asked(ended.ID), time.Second)
+}
+
 // requireEnded waits until a stream of the node's was ended, and returns how.
 func (s site) requireEnded(t testing.TB, h *registry.Holder, within time.Duration) registry.Ending {
 	t.Helper()
@@ -171,9 +178,22 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			require.Len(t, got.Ends, 1)
 			requireSame(t, older, got.Ends[0].Holder, "another node's holder is told whole")
 			require.Equal(t, registry.Ending{Reason: reason.Superseded, By: "newer", For: newer.ID}, a.requireEnded(t, older, soon))
+			a.requireTold(t, older, newer)
 			require.Empty(t, b.node.Ended())
 			require.Equal(t, []string{"newer"}, a.holders(t))
 			require.Equal(t, []string{"newer"}, b.holders(t))
+		}},
+		{"AnEndingTellsWhenTheNewcomerAsked", func(t *testing.T, a, b site) {
+			first, second, third := anon("first"), anon("second"), anon("third")
+			a.hold(t, first, one)
+			a.hold(t, second, one)
+			a.requireEnded(t, first, soon)
+			a.requireTold(t, first, second)
+			p := b.ask(t, registry.Reserve, third, one).Place
+			_, err := p.Commit(t.Context())
+			require.NoError(t, err)
+			a.requireEnded(t, second, soon)
+			a.requireTold(t, second, third)
 		}},
 		{"ATakeoverWaitsUntilTheOthersUpstreamIsGone", func(t *testing.T, a, b site) {
 			older := anon("older")
@@ -250,7 +270,7 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			there.Key, there.Asked = registrytest.ID("another key"), there.Asked.Add(-time.Minute)
 			p := a.hold(t, there, registrytest.Track)
 			b.hold(t, here, registrytest.Track).Departed()
-			e := registry.Ending{Reason: reason.Logout, By: "192.0.2.1"}
+			e := registry.Ending{Reason: reason.Logout, By: "192.0.2.1", Message: "We close at six."}
 			ended, err := b.End(t.Context(), registry.Selector{Token: registrytest.ID("token")}, e)
 			require.NoError(t, err)
 			require.Len(t, ended.Holders, 2)
@@ -265,7 +285,7 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			here, there := anon("here"), anon("there")
 			p := a.hold(t, there, registrytest.Track)
 			b.hold(t, here, registrytest.Track).Departed()
-			e := registry.Ending{Reason: reason.Logout, By: "admin"}
+			e := registry.Ending{Reason: reason.Logout, By: "admin", Message: "We close at six."}
 			ended, err := b.End(t.Context(), registry.Selector{Key: here.Key}, e)
 			require.NoError(t, err)
 			require.Len(t, ended.Holders, 2)
@@ -331,8 +351,15 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			require.Equal(t, row.About, rows[0].About)
 			require.Equal(t, "a:1", rows[0].Node)
 			require.True(t, row.LastAck.Equal(rows[0].LastAck))
-			nodes[1].End(row.Holder.ID, registry.Ending{Reason: reason.Dead})
-			require.Equal(t, reason.Dead, a.requireEnded(t, row.Holder, soon).Reason)
+			e := registry.Ending{Reason: reason.Revoked, By: "admin", Message: "We close at six."}
+			nodes[1].End(row.Holder.ID, e)
+			require.Equal(t, e, a.requireEnded(t, row.Holder, soon))
+			many := make([]registry.StreamID, 500)
+			for i := range many {
+				many[i] = registry.NewStreamID()
+			}
+			require.NoError(t, nodes[1].EndAll(t.Context(), many, e))
+			require.Equal(t, many, a.node.Ended()[1:], "it was told when the answer is there")
 		}},
 		{"WhoTakesAKeyThatCameFreeLatelyIsHeardOfEverywhere", func(t *testing.T, a, b site) {
 			leaveAndDepart(a.hold(t, anon("a"), one))
@@ -373,4 +400,33 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			test.run(t, both[0], both[1])
 		})
 	}
+}
+
+// Times that a node asks for, and is told, are by its own clock.
+func TestNodes_WhoseClocksDiffer(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // Redis is not asked for the time
+	both := sites(t, o, 2)
+	a, b := both[0], both[1]
+	b.Advance(time.Hour)
+	now := time.Now().Round(0)
+	old, young := anon("old"), anon("young")
+	for h, age := range map[*registry.Holder]time.Duration{old: 10 * time.Minute, young: time.Minute} {
+		h.Asked, h.Since, h.Expires = now.Add(-age), now.Add(-age), now.Add(time.Hour)
+	}
+	a.node.Show(nil, registry.Row{Holder: old, LastEvent: now, LastAck: now}, registry.Row{Holder: young})
+	require.NoError(t, b.Each(t.Context(), func(n registry.Node) {
+		if n == b.node {
+			return
+		}
+		rows, _, err := n.List(t.Context(), registry.Filter{Before: now.Add(time.Hour - 5*time.Minute)}, "", 10)
+		require.NoError(t, err)
+		require.Len(t, rows, 1)
+		require.Equal(t, "old", rows[0].Holder.Addr)
+		for _, got := range []time.Time{rows[0].LastEvent, rows[0].LastAck, rows[0].Opened().Add(10 * time.Minute), rows[0].Holder.Asked.Add(10 * time.Minute)} {
+			require.WithinDuration(t, now.Add(time.Hour), got, time.Minute)
+		}
+		require.True(t, old.Expires.Equal(rows[0].Holder.Expires), "that is by the clock of who issued the token")
+	}))
 }

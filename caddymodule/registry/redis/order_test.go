@@ -130,7 +130,7 @@ func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
 	k.Leave(registry.Keep{For: time.Hour})
 	k.Departed()
 	a.Settle()
-	e := registry.Ending{Reason: reason.Logout, By: "192.0.2.1"}
+	e := registry.Ending{Reason: reason.Logout, By: "192.0.2.1", Message: "We close at six."}
 	_, err := b.End(t.Context(), registry.Selector{Key: held.Key}, e)
 	require.NoError(t, err)
 	require.Empty(t, a.node.Ended())

@@ -36,23 +36,28 @@ type peer struct {
 // question is what one node asks of another.
 type question struct {
 	// Number and From say where the answer goes.
-	Number   uint64
-	From     []byte
+	Number uint64
+	From   []byte
+	// Ahead says what clock the times are by: see link.ahead.
+	Ahead    time.Duration
 	What     string
-	Selector registry.Selector `json:",omitzero"`
-	Filter   registry.Filter   `json:",omitzero"`
-	Ending   registry.Ending   `json:",omitzero"`
-	ID       registry.StreamID `json:",omitzero"`
-	Within   time.Duration     `json:",omitempty"`
-	Cursor   string            `json:",omitempty"`
-	Limit    int               `json:",omitempty"`
-	Name     string            `json:",omitempty"`
-	Data     string            `json:",omitempty"`
+	Selector registry.Selector   `json:",omitzero"`
+	Filter   registry.Filter     `json:",omitzero"`
+	Ending   registry.Ending     `json:",omitzero"`
+	ID       registry.StreamID   `json:",omitzero"`
+	IDs      []registry.StreamID `json:",omitempty"`
+	Within   time.Duration       `json:",omitempty"`
+	Cursor   string              `json:",omitempty"`
+	Limit    int                 `json:",omitempty"`
+	Name     string              `json:",omitempty"`
+	Data     string              `json:",omitempty"`
 }
 
 // reaction is the answer.
 type reaction struct {
-	Number  uint64
+	Number uint64
+	// Ahead is as that of a question.
+	Ahead   time.Duration
 	Error   string             `json:",omitempty"`
 	Lives   bool               `json:",omitempty"`
 	Count   int                `json:",omitempty"`
@@ -67,13 +72,14 @@ type reaction struct {
 const (
 	askEnd    = "end"
 	askOne    = "end one"
+	askMany   = "end many"
 	askFind   = "find"
 	askProbe  = "probe"
 	askList   = "list"
 	askCount  = "count"
 	askNotify = "notify"
 
-	// mostRows is how many rows, or holders, one answer has at most.
+	// mostRows is how many rows, holders or IDs one message has at most.
 	mostRows = 200
 )
 
@@ -126,7 +132,7 @@ var errDeaf = errors.New("the node does not listen")
 // ask puts a question to the peer and waits for its answer.
 func (p *peer) ask(ctx context.Context, q question, within time.Duration) (reaction, error) {
 	ps := &p.r.peers
-	q.Number, q.From = ps.asked.Add(1), []byte(p.r.id)
+	q.Number, q.From, q.Ahead = ps.asked.Add(1), []byte(p.r.id), p.r.link.ahead()
 	answers := make(chan reaction, 1)
 	ps.mu.Lock()
 	if ps.open == nil {
@@ -146,6 +152,7 @@ func (p *peer) ask(ctx context.Context, q question, within time.Duration) (react
 	}
 	select {
 	case a := <-answers:
+		a.shift(p.r.shift(a.Ahead))
 		if a.Error != "" {
 			return a, errors.New(a.Error)
 		}
@@ -199,12 +206,48 @@ func (ps *peers) answer(r *Registry, body string) {
 		r.options.Logger.Warn("another node asks what this one cannot read", zap.String("zone", r.zone), zap.Error(err))
 		return
 	}
+	q.shift(r.shift(q.Ahead))
 	a := r.react(&q)
-	a.Number = q.Number
+	a.Number, a.Ahead = q.Number, r.link.ahead()
 	ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 	defer cancel()
 	if err := r.publish(ctx, string(q.From), answerMessage, a); err != nil {
 		r.options.Logger.Debug("answering another node", zap.String("zone", r.zone), zap.Error(err))
+	}
+}
+
+// leastShift is by how much the clocks of two nodes differ at least if times are shifted:
+// less may be due to how long Redis took to answer.
+const leastShift = 100 * time.Millisecond
+
+// shift returns what is to be added to times of a node that has said how far Redis' clock
+// is ahead of its own.
+func (r *Registry) shift(ahead time.Duration) time.Duration {
+	d := ahead - r.link.ahead()
+	if d.Abs() < leastShift {
+		return 0
+	}
+	return d
+}
+
+func shiftAll(d time.Duration, times ...*time.Time) {
+	for _, t := range times {
+		if !t.IsZero() {
+			*t = t.Add(d)
+		}
+	}
+}
+
+// shift adds d to times that another node's clock has told.
+func (q *question) shift(d time.Duration) { shiftAll(d, &q.Filter.Before, &q.Ending.Asked) }
+
+func (a *reaction) shift(d time.Duration) {
+	for _, h := range a.Holders {
+		shiftAll(d, &h.Asked, &h.Since)
+	}
+	for i := range a.Rows {
+		row := &a.Rows[i]
+		shiftAll(d, &row.Holder.Asked, &row.Holder.Since, &row.LastEvent, &row.LastAck)
 	}
 }
 
@@ -233,6 +276,8 @@ func (r *Registry) react(q *question) (a reaction) {
 		r.Settle()
 	case askOne:
 		r.node.End(q.ID, q.Ending)
+	case askMany:
+		a.fail(r.node.EndAll(ctx, q.IDs, q.Ending))
 	case askFind:
 		holders, next, err := r.findOwn(ctx, q.Selector, q.Cursor, min(q.Limit, mostRows))
 		a.Holders, a.Cursor = holders, next
@@ -353,6 +398,16 @@ func (p *peer) End(id registry.StreamID, e registry.Ending) {
 			p.r.options.Logger.Warn("ending a stream of another node", zap.String("zone", p.r.zone), zap.Error(err))
 		}
 	})
+}
+
+// EndAll implements registry.Node.
+func (p *peer) EndAll(ctx context.Context, ids []registry.StreamID, e registry.Ending) error {
+	for part := range slices.Chunk(ids, mostRows) {
+		if _, err := p.inquire(ctx, question{What: askMany, IDs: part, Ending: e}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Probe implements registry.Node. Where the node does not answer, the stream is taken to

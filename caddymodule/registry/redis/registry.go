@@ -84,6 +84,7 @@ type Registry struct {
 	taken      takenKeys
 	bus        bus
 	peers      peers
+	shared     shared
 
 	start  func() error    // once
 	ctx    context.Context // ends with Close
@@ -123,6 +124,7 @@ func New(zone string, node registry.Node, options Options) *Registry {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.bus.given = make(map[string]*given)
 	r.bus.messages = make(chan message, mostMessages)
+	r.shared.init(r)
 	for i := range r.buckets {
 		r.buckets[i].init(r, i)
 	}
@@ -182,5 +184,6 @@ func (t ticket) bucket(r *Registry) *bucket { return &r.buckets[t%bucketCount] }
 var (
 	_ registry.Registry = (*Registry)(nil)
 	_ registry.Starter  = (*Registry)(nil)
+	_ registry.Sharing  = (*Registry)(nil)
 	_ io.Closer         = (*Registry)(nil)
 )

@@ -45,6 +45,15 @@ func testAsked(t *testing.T, open Open) {
 			outasked(t, s, at(Anon("late"), 1), one, "newer")
 			require.Equal(t, []string{"newer superseded"}, told(s.ask(t, registry.Header, at(Anon("newest"), 3), one).Ends))
 		}},
+		{"AnEndingTellsWhenTheNewcomerAsked", func(t *testing.T, s site) {
+			at := asking()
+			older, newer := at(Anon("older"), 1), at(Anon("newer"), 60)
+			s.hold(t, older, one)
+			s.hold(t, newer, one)
+			if asked := s.node.Asked(older.ID); !asked.IsZero() { // a registry need not tell
+				require.WithinDuration(t, newer.Asked, asked, time.Second)
+			}
+		}},
 		{"OfTwoThatAskedAtOnceTheLaterAdmittedIsNewer", func(t *testing.T, s site) {
 			at := asking()
 			s.hold(t, at(Anon("a"), 1), one)

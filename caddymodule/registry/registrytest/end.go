@@ -90,7 +90,7 @@ func testEnd(t *testing.T, open Open) {
 }
 
 func (sel selection) testEnd(t *testing.T, s site) {
-	logout := registry.Ending{Reason: reason.Logout, By: "192.0.2.1"}
+	logout := registry.Ending{Reason: reason.Logout, By: "192.0.2.1", Message: "We close at six.\n— ops"}
 	var ours, others []*registry.Holder
 	for i := range 3 {
 		a, b := mine(Anon("a")), mine(Anon("b"))

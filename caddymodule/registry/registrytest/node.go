@@ -19,12 +19,13 @@ type FakeNode struct {
 	// mu guards the fields below.
 	mu      sync.Mutex
 	endings map[registry.StreamID][]registry.Ending
+	asked   map[registry.StreamID]time.Time
 	ended   []registry.StreamID
 	rows    []registry.Row
 	onList  func()
 }
 
-// End remembers the ending, but not when its newcomer has asked.
+// End remembers the ending. When its newcomer has asked, Asked tells.
 func (n *FakeNode) End(id registry.StreamID, e registry.Ending) {
 	n.remember(id, e)
 	if n.OnEnd != nil {
@@ -32,13 +33,22 @@ func (n *FakeNode) End(id registry.StreamID, e registry.Ending) {
 	}
 }
 
+// EndAll is End for each.
+func (n *FakeNode) EndAll(_ context.Context, ids []registry.StreamID, e registry.Ending) error {
+	for _, id := range ids {
+		n.End(id, e)
+	}
+	return nil
+}
+
 func (n *FakeNode) remember(id registry.StreamID, e registry.Ending) {
-	e.Asked = time.Time{} // a registry need not tell
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.endings == nil {
-		n.endings = make(map[registry.StreamID][]registry.Ending)
+		n.endings, n.asked = make(map[registry.StreamID][]registry.Ending), make(map[registry.StreamID]time.Time)
 	}
+	n.asked[id] = e.Asked
+	e.Asked = time.Time{} // a registry need not tell, or not exactly
 	n.endings[id] = append(n.endings[id], e)
 	n.ended = append(n.ended, id)
 }
@@ -48,6 +58,14 @@ func (n *FakeNode) Endings(id registry.StreamID) []registry.Ending {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.endings[id])
+}
+
+// Asked returns when the newcomer asked that the stream was ended for, as the registry has
+// told; zero: it has not.
+func (n *FakeNode) Asked(id registry.StreamID) time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked[id]
 }
 
 // Ended returns who was ended, in order.

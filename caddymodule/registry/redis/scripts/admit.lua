@@ -170,7 +170,7 @@ local function makeWay()
 		for j = 1, #a.cost.ends do
 			local e, why = a.cost.ends[j][1], a.cost.ends[j][2]
 			if e[DEPARTED] ~= 1 then departing[#departing + 1] = e end
-			endFor(a.n.r, e, why, a.by, a.h.id)
+			endFor(a.n.r, e, why, a.by, a.h.id, a.age)
 		end
 		for j = 1, #a.n.r.list do
 			local e = a.n.r.list[j]
@@ -204,7 +204,7 @@ local function admitAll()
 			for j = 1, #a.n.back do giveUp(a.n.r, a.n.back[j]) end
 		else
 			giveBack(a)
-			for j = 1, #a.cost.ends do endFor(a.n.r, a.cost.ends[j][1], a.cost.ends[j][2], a.by, a.h.id) end
+			for j = 1, #a.cost.ends do endFor(a.n.r, a.cost.ends[j][1], a.cost.ends[j][2], a.by, a.h.id, a.age) end
 		end
 	end
 	for i = 1, #asks do tell(asks[i].n.r, 0) end

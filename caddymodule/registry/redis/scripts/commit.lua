@@ -36,6 +36,6 @@ for i = 1, #c.ends do
 end
 hold(r, e)
 for i = 1, #c.yields do giveUp(r, c.yields[i]) end
-for i = 1, #c.ends do endFor(r, c.ends[i][1], c.ends[i][2], by, h.id) end
+for i = 1, #c.ends do endFor(r, c.ends[i][1], c.ends[i][2], by, h.id, e[AGE]) end
 tell(r, 0)
 return { lost, save(), { RESERVED, ended } }

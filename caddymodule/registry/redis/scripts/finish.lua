@@ -2,7 +2,7 @@
 -- answer names those who did, and, of each, whether it has a stream that has yet to
 -- depart.
 
-local key, why, by, forId = arg(), arg(), arg(), arg()
+local key, why, by, forId, asked, message = arg(), arg(), arg(), arg(), number(), arg()
 local r = record(buckets[1], key)
 local out = {}
 for _ = 1, number() do
@@ -17,7 +17,7 @@ for _ = 1, number() do
 			e[WATCHERS] = watchers
 		end
 		if e[STATE] == HELD then
-			endFor(r, e, why, by, forId)
+			endFor(r, e, why, by, forId, asked, message)
 		else
 			giveUp(r, e)
 		end

@@ -404,10 +404,15 @@ local function takeAway(r, e)
 	tell(r, holderOf(e).yields and 0 or 1)
 end
 
--- endFor ends the stream of e, which is held.
-local function endFor(r, e, reason, by, forId)
-	e[ENDING] = { reason, by, forId }
-	tellNode(e[NODE], 'end', e[TICKET], reason, by, forId)
+-- tellEnd tells a node how one of its streams ends.
+local function tellEnd(nodeId, ticket, ending) tellNode(nodeId, 'end', ticket, unpack(ending)) end
+
+-- endFor ends the stream of e, which is held. Its ENDING has these, in this order: the
+-- reason, the address of who caused it, who took the key and when that one asked, by
+-- Redis' clock, and the message for the client.
+local function endFor(r, e, reason, by, forId, asked, message)
+	e[ENDING] = { reason, by, forId, asked, message or '' }
+	tellEnd(e[NODE], e[TICKET], e[ENDING])
 	takeAway(r, e)
 end
 
@@ -533,7 +538,7 @@ local function register(r, ticket, age, since, rule, state, keptFor, departed, b
 	local e = find(r, me, ticket)
 	if e then
 		if e[STATE] == LEFT and e[ENDING] then
-			tellNode(me, 'end', ticket, e[ENDING][1], e[ENDING][2], e[ENDING][3])
+			tellEnd(me, ticket, e[ENDING])
 		end
 		if e[STATE] >= state then return end
 		if state == KEPT then
@@ -563,13 +568,13 @@ local function register(r, ticket, age, since, rule, state, keptFor, departed, b
 		local gone, why, winner = goes[i][1], goes[i][2], goes[i][3]
 		if gone == e then
 			unlist(r, e)
-			tellNode(me, 'end', ticket, why, addr(winner), holderOf(winner).id)
+			tellEnd(me, ticket, { why, addr(winner), holderOf(winner).id, winner[AGE], '' })
 			return
 		end
 	end
 	for i = 1, #goes do
 		local gone, why, winner = goes[i][1], goes[i][2], goes[i][3]
-		endFor(r, gone, why, addr(winner), holderOf(winner).id)
+		endFor(r, gone, why, addr(winner), holderOf(winner).id, winner[AGE])
 	end
 	tell(r, 0)
 end

@@ -1,12 +1,12 @@
 -- Compares what the node has with what Redis has of it. Entries of the node that it
 -- does not know are taken out, unless their tickets are newer than its list. The
--- answer has, for each ticket of the list, its state here, 0 for none, and how it
--- ended.
+-- answer has, for each ticket of the list, its state here, 0 for none, and, if it was
+-- ended, its ENDING.
 
 local before, known, order = number(), {}, {}
 for i = 1, number() do
 	local ticket = number()
-	known[ticket] = { 0, '', '', '' }
+	known[ticket] = { 0 }
 	order[i] = ticket
 end
 local b = buckets[1]
@@ -42,8 +42,9 @@ repeat
 					mine.count = mine.count + 1
 					mine.digest = (mine.digest + e[TICKET] * 8 + e[STATE]) % MODULUS
 					if known[e[TICKET]] then
-						local ending = e[ENDING] or { '', '', '' }
-						known[e[TICKET]] = { e[STATE], ending[1], ending[2], ending[3] }
+						local answer = { e[STATE] }
+						for k = 1, #(e[ENDING] or {}) do answer[k + 1] = spelled(e[ENDING][k]) end
+						known[e[TICKET]] = answer
 					end
 				end
 			end

@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+)
+
+// adminNodes starts so many Caddy processes, each with an admin endpoint, that share a
+// Redis, and returns them once they know each other.
+func adminNodes(t *testing.T, n int) []*harness.AdminCaddy {
+	redis := harness.StartRedis(t)
+	site := fmt.Sprintf(roomSite, fmt.Sprintf("registry redis {\naddress %s\nlease 60s\ntimeout 3s\n}", redis.Addr)) + startTickingBackend(t)
+	all := make([]*harness.AdminCaddy, n)
+	for i := range all {
+		all[i] = harness.StartAdminCaddy(t, site)
+	}
+	for _, node := range all {
+		require.Eventually(t, func() bool {
+			return len(administrator{node.Admin}.stats(t).Zones[0].Nodes) == n
+		}, harness.Patience, 20*time.Millisecond, "the nodes hear of each other")
+	}
+	return all
+}
+
+// counted is what GET stats answers, as its documentation says.
+type counted struct {
+	Streams states
+	Zones   []struct {
+		Zone    string
+		Streams states
+		Nodes   []struct {
+			Node    string
+			Streams states
+		}
+		Labels map[string]struct {
+			Values map[string]int
+			Others int
+		}
+		Incomplete string
+	}
+}
+
+type states struct{ Live, Parked, Untracked, Ending int }
+
+func (a administrator) stats(t testing.TB) (answer counted) {
+	t.Helper()
+	a.ask(t, http.MethodGet, "stats", "", &answer)
+	return answer
+}
+
+// refused returns the problem document that a POST is answered with.
+func (a administrator) refused(t testing.TB, status int, path, body string) (problem struct {
+	Detail          string
+	Ended, Notified *int
+},
+) {
+	t.Helper()
+	response, answer := harness.Send(t, http.MethodPost, a.url+"/sse_guard/"+path,
+		harness.WithPost(body), harness.WithHeader("Content-Type", "application/json"))
+	require.Equal(t, status, response.StatusCode, answer)
+	require.NoError(t, json.Unmarshal([]byte(answer), &problem), answer)
+	return problem
+}
+
+// TestAdmin_CoversAllNodes asks one of three nodes about streams of all.
+func TestAdmin_CoversAllNodes(t *testing.T) {
+	servers := adminNodes(t, 3)
+	admin := administrator{servers[0].Admin}
+	open := func(i int, user, room string) *harness.Stream {
+		s := harness.NewClient(t, harness.HTTP1).Open(t, servers[i].URL+"/events?room="+room+"&user="+user, harness.WithBearer("token-of-"+user))
+		harness.RequireLive(t, s)
+		return s
+	}
+	ann, bob, cat, dan := open(0, "ann", "one"), open(1, "bob", "one"), open(2, "cat", "two"), open(2, "dan", "one")
+
+	rows := admin.streams(t, "")
+	require.Len(t, rows, 4)
+	require.True(t, slices.IsSortedFunc(rows, func(a, b listed) int { return strings.Compare(a.ID, b.ID) }))
+	nodes := make(map[string]int)
+	for _, row := range rows {
+		nodes[row.Node]++
+		require.Equal(t, "/events", row.Path)
+		require.NotZero(t, row.Bytes)
+	}
+	require.Len(t, nodes, 3)
+	require.Len(t, admin.streams(t, "label.room=one"), 3)
+	require.Empty(t, admin.streams(t, "older_than=1h"))
+	require.Len(t, admin.streams(t, "older_than=1ms&label.room=two"), 1)
+	require.Len(t, admin.streams(t, "id="+rows[3].ID), 1)
+
+	stats := admin.stats(t)
+	require.Equal(t, 4, stats.Streams.Live)
+	require.Len(t, stats.Zones, 1)
+	require.Empty(t, stats.Zones[0].Incomplete)
+	for _, node := range stats.Zones[0].Nodes {
+		require.Equal(t, nodes[node.Node], node.Streams.Live)
+	}
+	require.Equal(t, map[string]int{"one": 3, "two": 1}, stats.Zones[0].Labels["room"].Values)
+
+	require.Equal(t, 3, admin.notify(t, `{"select":{"labels":{"room":"one"}},"event":"MAINTENANCE","data":"at\nnoon"}`))
+	for _, s := range []*harness.Stream{ann, bob, dan} {
+		require.Equal(t, "at\nnoon", s.NextOfType(t, "MAINTENANCE").Data)
+	}
+
+	require.Equal(t, 1, admin.end(t, `{"select":{"labels":{"room":"two"},"older_than":"1ms"},"message":"Call us."}`))
+	notice := harness.RequireEnded(t, cat, revokedEvent, "revoked")
+	require.Equal(t, "Call us.", harness.NoticeOf(t, notice).Message)
+
+	// Who is denied is refused by every node, and ended by it: the streams of the same
+	// token too.
+	require.Equal(t, 1, admin.end(t, `{"select":{"raw_token":"token-of-bob"},"message":"Not you.","deny":"10m"}`))
+	notice = harness.RequireEnded(t, bob, revokedEvent, "revoked")
+	require.Equal(t, "Not you.", harness.NoticeOf(t, notice).Message)
+	harness.RequireDenied(t, servers[0].URL+"/events?user=bob", harness.WithBearer("token-of-bob"))
+	for _, server := range servers[1:] {
+		require.Eventually(t, func() bool {
+			s := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/events?user=bob", harness.WithBearer("token-of-bob"))
+			defer s.Close()
+			return s.Status == http.StatusUnauthorized
+		}, harness.Patience, 20*time.Millisecond, "it has not heard of the denial")
+	}
+	harness.RequireLive(t, ann)
+	harness.RequireLive(t, dan)
+}
+
+// TestAdmin_SaysWhichNodesDoNotAnswer where a process of three hangs.
+func TestAdmin_SaysWhichNodesDoNotAnswer(t *testing.T) {
+	servers := adminNodes(t, 3)
+	admin := administrator{servers[0].Admin}
+	streams := make([]*harness.Stream, len(servers))
+	for i, server := range servers {
+		streams[i] = harness.NewClient(t, harness.HTTP1).Open(t, fmt.Sprintf("%s/events?user=%d", server.URL, i))
+		harness.RequireLive(t, streams[i])
+	}
+	servers[2].Pause(t)
+	var page struct {
+		Streams    []listed
+		Incomplete string
+	}
+	admin.ask(t, http.MethodGet, "streams", "", &page)
+	require.Len(t, page.Streams, 2)
+	require.Regexp(t, `node [0-9a-f]{16}: the node has not answered in time`, page.Incomplete)
+	stats := admin.stats(t)
+	require.Equal(t, 2, stats.Streams.Live)
+	require.Len(t, stats.Zones[0].Nodes, 2)
+	require.Equal(t, page.Incomplete, stats.Zones[0].Incomplete)
+
+	everybody := `{"select":{},"all":true`
+	problem := admin.refused(t, http.StatusBadGateway, "notify", everybody+`,"event":"HI","data":"you"}`)
+	require.Equal(t, 2, *problem.Notified)
+	require.Contains(t, problem.Detail, page.Incomplete)
+	problem = admin.refused(t, http.StatusBadGateway, "end", everybody+`,"message":"Bye."}`)
+	require.Equal(t, 2, *problem.Ended)
+	require.Contains(t, problem.Detail, page.Incomplete)
+	for _, s := range streams[:2] {
+		require.Equal(t, "you", s.NextOfType(t, "HI").Data)
+		notice := harness.RequireEnded(t, s, revokedEvent, "revoked")
+		require.Equal(t, "Bye.", harness.NoticeOf(t, notice).Message)
+	}
+	servers[2].Resume(t)
+	require.Eventually(t, func() bool {
+		return admin.stats(t).Zones[0].Incomplete == ""
+	}, harness.Patience, 20*time.Millisecond)
+}
+
+// TestAdmin_TheFeedCoversAllNodes reads what happens on one node at the other.
+func TestAdmin_TheFeedCoversAllNodes(t *testing.T) {
+	servers := adminNodes(t, 2)
+	admin := administrator{servers[0].Admin}
+	other := admin.stats(t).Zones[0].Nodes[1].Node
+	feed := harness.NewClient(t, harness.HTTP1).Open(t, servers[0].Admin+"/sse_guard/events")
+	require.Equal(t, http.StatusOK, feed.Status)
+	var seen []harness.Event
+	told := func(parts ...string) bool {
+		for range len(feed.Events()) {
+			seen = append(seen, feed.Next(t))
+		}
+		return slices.ContainsFunc(seen, func(e harness.Event) bool {
+			return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(e.Data, part) })
+		})
+	}
+	open := func(user string) *harness.Stream {
+		s := harness.NewClient(t, harness.HTTP1).Open(t, servers[1].URL+"/events?room="+user+"&user="+user)
+		harness.RequireLive(t, s)
+		return s
+	}
+	require.Eventually(t, func() bool {
+		open("somebody").Close()
+		return told(`"event":"admitted"`, other)
+	}, harness.Patience, 50*time.Millisecond, "the other node hears soon that somebody listens")
+
+	ann := open("ann")
+	id := admin.streams(t, "label.room=ann")[0].ID
+	newer := open("ann")
+	require.Equal(t, 1, admin.end(t, `{"select":{},"all":true}`))
+	harness.RequireEnded(t, newer, revokedEvent, "revoked")
+	ann.Wait(t)
+	for _, want := range [][]string{
+		{`"event":"admitted"`, id, other}, {`"event":"superseded"`, id, other}, {`"event":"ended"`, id, `"reason":"superseded"`, other},
+		{`"event":"ended"`, `"reason":"revoked"`, other},
+	} {
+		require.Eventually(t, func() bool { return told(want...) }, harness.Patience, 20*time.Millisecond, "%s", want)
+	}
+}
