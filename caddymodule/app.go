@@ -28,6 +28,8 @@ type App struct {
 	// guards by zone; the matchers take the first.
 	guards map[string][]member
 	wants  []want
+	// pages are the status pages.
+	pages []*Status
 	// registries are those of the guards' zones, that have something to start.
 	registries []registry.Starter
 	ctx        caddy.Context // of the configuration

@@ -22,6 +22,7 @@ const modulePath = "github.com/sse-guard/sse-guard/"
 var floors = [][]string{
 	{"cmd/caddy", "cmd/clusterdemo", "cmd/ssebench"},
 	{"caddymodule"},
+	{"caddymodule/livepage"},
 	{"caddymodule/guard", "caddymodule/steer"},
 	{"caddymodule/zone"},
 	{"caddymodule/stream", "caddymodule/conflict", "caddymodule/webhook"},

@@ -3,11 +3,13 @@ package caddymodule
 import (
 	"cmp"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
@@ -41,13 +43,58 @@ type site struct {
 // placements finds the guards in the routes of the HTTP app, in an order that does not
 // change. Those in routes of other handlers than subroute and invoke it does not find.
 func placements(app *caddyhttp.App) []placement {
-	var found []placement
+	found, _ := walkThrough(app)
+	return found
+}
+
+// walkThrough finds the guards, and the status pages, with whether all of their requests
+// are authenticated.
+func walkThrough(app *caddyhttp.App) (found []placement, pages map[*Status]bool) {
+	pages = make(map[*Status]bool)
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
-		w := &walk{server: app.Servers[name], invoking: make(map[string]bool)}
+		w := &walk{server: app.Servers[name], invoking: make(map[string]bool), pages: pages}
 		w.list(w.server.Routes, way{site: site{server: name, web: isWeb(app, w.server)}})
 		found = append(found, w.found...)
 	}
-	return found
+	return found, pages
+}
+
+// authenticates reports whether a handler lets through only who has proved who it is:
+// that of basic_auth and of plugins that authenticate, and forward_auth.
+func authenticates(h caddyhttp.MiddlewareHandler) bool {
+	switch h := h.(type) {
+	case *caddyauth.Authentication:
+		return true
+	case *reverseproxy.Handler:
+		return len(h.HandleResponse) > 0 && h.Rewrite != nil && h.Rewrite.Method == http.MethodGet &&
+			h.Headers != nil && h.Headers.Request != nil && h.Headers.Request.Set.Get("X-Forwarded-Uri") != ""
+	default:
+		return false
+	}
+}
+
+// onlyPaths are the patterns of paths that matchers ask for if they ask for nothing else.
+func onlyPaths(sets caddyhttp.MatcherSets) (patterns []string) {
+	for _, set := range sets {
+		if len(set) != 1 {
+			continue
+		}
+		if m, ok := set[0].(*caddyhttp.MatchPath); ok {
+			patterns = append(patterns, *m...)
+		}
+	}
+	return patterns
+}
+
+// covered reports whether every path with one of the patterns, of which there are some,
+// has one of the others. It may say no although it is so.
+func covered(patterns, by []string) bool {
+	return len(patterns) > 0 && !slices.ContainsFunc(patterns, func(pattern string) bool {
+		return !slices.ContainsFunc(by, func(other string) bool {
+			begin, open := strings.CutSuffix(strings.ToLower(other), "*")
+			return pattern == other || open && !strings.ContainsAny(begin, `*{?[\%`) && strings.HasPrefix(strings.ToLower(pattern), begin)
+		})
+	})
 }
 
 // isWeb reports whether a server listens on the ports of HTTP or HTTPS only.
@@ -67,6 +114,9 @@ type walk struct {
 	// rewrites are the handlers so far that change paths.
 	rewrites int
 	found    []placement
+	// pages are the status pages, and whether requests come to them only once they are
+	// authenticated.
+	pages map[*Status]bool
 }
 
 // way is what is known of the requests that come to a place.
@@ -82,6 +132,10 @@ type way struct {
 	never string
 	// paths are as in placement. What was known of a path is not when it is rewritten.
 	paths [][]string
+	// authenticated says that an authentication handler has let the requests through.
+	authenticated bool
+	// authenticates are patterns of paths whose requests have come through one.
+	authenticates []string
 }
 
 // list visits routes in order. It returns what answers every request that comes to
@@ -92,6 +146,7 @@ func (w *walk) list(routes caddyhttp.RouteList, at way) (answers string) {
 	open := make(map[string]bool)     // groups of which some requests come out
 	for _, r := range routes {
 		inside := at
+		inside.authenticated = at.authenticated || covered(listed[caddyhttp.MatchPath](r.MatcherSets), at.authenticates)
 		inside.answered = cmp.Or(at.answered, answers, closed[r.Group])
 		if !at.top {
 			inside.site.hosts, inside.top = hostsOf(r.MatcherSets), true
@@ -106,7 +161,10 @@ func (w *walk) list(routes caddyhttp.RouteList, at way) (answers string) {
 		before := w.rewrites
 		by := w.handlers(r.Handlers, inside)
 		if w.rewrites > before {
-			at.paths = nil
+			at.paths, at.authenticates = nil, nil
+		} else if r.Group == "" && slices.ContainsFunc(r.Handlers, authenticates) {
+			at.authenticated = at.authenticated || len(r.MatcherSets) == 0
+			at.authenticates = append(slices.Clip(at.authenticates), onlyPaths(r.MatcherSets)...)
 		}
 		if by == "" && r.Terminal {
 			by = "a terminal route"
@@ -136,6 +194,10 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 			w.found = append(w.found, placement{
 				guard: h, site: at.site, answered: at.answered, uncounted: h.uncountedOf(at.methods), never: at.never, paths: at.paths,
 			})
+		case *Status:
+			by = "sse_guard_status"
+			before, seen := w.pages[h] // in a named route, requests come to it on several ways
+			w.pages[h] = at.authenticated && (before || !seen)
 		case *rewrite.Rewrite:
 			w.rewrites++
 		case *caddyhttp.Subroute:
@@ -157,6 +219,7 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 				by = "file_server"
 			}
 		}
+		at.authenticated = at.authenticated || authenticates(h)
 		answers = cmp.Or(answers, by)
 		at.answered = cmp.Or(at.answered, by)
 		if w.rewrites > before {

@@ -17,7 +17,10 @@ func (a *App) checkPlacements() error {
 	if err != nil {
 		return nil //nolint:nilerr // there are no sites
 	}
-	found := placements(app.(*caddyhttp.App))
+	found, pages := walkThrough(app.(*caddyhttp.App))
+	if err := a.checkPages(pages); err != nil {
+		return err
+	}
 	for _, p := range found {
 		a.warnOf(p)
 	}

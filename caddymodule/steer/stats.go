@@ -76,12 +76,16 @@ func (a *API) stats(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return answer(w, statsOfAll(r.Context(), zones))
+}
+
+func statsOfAll(ctx context.Context, zones []*zone.Zone) Stats {
 	stats := Stats{Zones: make([]ZoneStats, len(zones))}
 	for i, z := range zones {
-		stats.Zones[i] = statsOf(r.Context(), z)
+		stats.Zones[i] = statsOf(ctx, z)
 		stats.Streams.add(stats.Zones[i].Streams)
 	}
-	return answer(w, stats)
+	return stats
 }
 
 func statsOf(ctx context.Context, z *zone.Zone) ZoneStats {

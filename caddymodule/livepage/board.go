@@ -1,0 +1,309 @@
+package livepage
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/steer"
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
+)
+
+const (
+	// samplePeriod is the time between two points of the chart, which has mostSamples.
+	samplePeriod = 5 * time.Second
+	mostSamples  = 120
+	// mostLines is how many lines the list of what happened has.
+	mostLines = 200
+	// mostStreams is how many streams the table has at most. All are counted.
+	mostStreams = 20_000
+	// leastPause is the least time between two looks at the streams. It is longer where a
+	// look takes long: at most a fifth of the time is spent looking.
+	leastPause = 300 * time.Millisecond
+	// joinPeriod is the time after which a new zone is listened to.
+	joinPeriod = time.Second
+	// mostWaiting is how many entries wait for the board until it misses some.
+	mostWaiting = 4096
+	lookTimeout = 5 * time.Second
+)
+
+// Board has what the pages show: who is connected, what happened lately, and how many
+// there were in the last minutes. It looks at the streams once for all of its readers,
+// and lists them only while there are some. It must be closed.
+type Board struct {
+	api  *steer.API
+	ctx  context.Context // until Close
+	stop context.CancelFunc
+	work sync.WaitGroup // its two goroutines
+	look chan struct{}  // has one element while streams have changed since the last look
+
+	mu sync.Mutex // guards what follows; nothing is called with it held
+	// changed is closed at the next change.
+	changed chan struct{}
+	readers int
+	list    *listing // the last one, which does not change; nil: none yet
+	stats   steer.Stats
+	samples journal[Sample]
+	lines   journal[json.RawMessage]
+	now     Sample // the one that is being made
+}
+
+// Sample is one point of the chart.
+type Sample struct {
+	Time time.Time `json:"time"`
+	// Streams is how many there were at the end.
+	Streams steer.States `json:"streams"`
+	// Admitted, Takeovers, Refused and Untracked is how many there were since the point
+	// before, on this node.
+	Admitted  int `json:"admitted"`
+	Takeovers int `json:"takeovers"`
+	Refused   int `json:"refused"`
+	Untracked int `json:"untracked"`
+}
+
+// journal keeps the last entries, and how many there were.
+type journal[T any] struct {
+	entries []T
+	written int
+}
+
+func (j *journal[T]) add(entry T, most int) {
+	if len(j.entries) >= most {
+		j.entries = slices.Clone(j.entries[len(j.entries)-most+1:]) // readers may have the others
+	}
+	j.entries = append(j.entries, entry)
+	j.written++
+}
+
+// since lists the entries behind the first so many.
+func (j *journal[T]) since(read int) []T {
+	return slices.Clone(j.entries[max(0, len(j.entries)-(j.written-read)):])
+}
+
+// NewBoard returns a Board of what api sees.
+func NewBoard(api *steer.API) *Board {
+	ctx, stop := context.WithCancel(context.Background())
+	b := &Board{api: api, ctx: ctx, stop: stop, look: make(chan struct{}, 1), changed: make(chan struct{})}
+	b.work.Go(b.listen)
+	b.work.Go(b.watch)
+	return b
+}
+
+// Close ends its work. Its readers must have left, or be leaving.
+func (b *Board) Close() {
+	b.stop()
+	b.work.Wait()
+}
+
+// change calls f with mu held, and wakes the readers.
+func (b *Board) change(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f()
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// enter counts a reader, who leaves again; false: there are too many.
+func (b *Board) enter() bool {
+	b.mu.Lock()
+	entered := b.readers < mostReaders
+	if entered {
+		b.readers++
+	}
+	b.mu.Unlock()
+	b.lookSoon()
+	return entered
+}
+
+func (b *Board) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.readers--; b.readers == 0 {
+		b.list = nil
+	}
+}
+
+func (b *Board) hasReaders() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.readers > 0
+}
+
+func (b *Board) lookSoon() {
+	select {
+	case b.look <- struct{}{}:
+	default:
+	}
+}
+
+// listen notes what happens in the zones that there are.
+func (b *Board) listen() {
+	joined := make(map[*zone.Zone]bool)
+	l := event.NewListener(mostWaiting)
+	join := func() {
+		open := b.api.Zones()
+		for _, z := range open {
+			if !joined[z] {
+				joined[z] = true
+				z.Feed.Join(l)
+			}
+		}
+		for z := range joined {
+			if !slices.Contains(open, z) {
+				z.Feed.Leave(l)
+				delete(joined, z)
+			}
+		}
+	}
+	leave := func() {
+		for z := range joined {
+			z.Feed.Leave(l)
+		}
+		clear(joined)
+	}
+	defer leave()
+	join()
+	tick := time.NewTicker(joinPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case e := <-l.Entries():
+			b.note(e)
+		case <-l.Slow():
+			leave()
+			l = event.NewListener(mostWaiting)
+			join()
+			b.change(func() { b.lines.add(json.RawMessage(`{"event":"dropped"}`), mostLines) })
+		case <-tick.C:
+			join()
+		case <-b.ctx.Done():
+			return
+		}
+	}
+}
+
+// note counts an entry, and writes a line of it where it is worth one.
+func (b *Board) note(e event.Entry) {
+	var line json.RawMessage
+	if isWorthALine(e) {
+		line, _ = json.Marshal(steer.HappenedAs(e)) // a struct of texts and numbers
+	}
+	b.mu.Lock()
+	switch e.What {
+	case event.WhatAdmitted:
+		b.now.Admitted++
+	case event.WhatSuperseded:
+		b.now.Takeovers++
+	case event.WhatRefused:
+		b.now.Refused++
+	case event.WhatUntracked:
+		b.now.Untracked++
+	case event.WhatEnded, event.WhatLogout:
+	}
+	read := b.readers > 0
+	b.mu.Unlock()
+	if line != nil {
+		b.change(func() { b.lines.add(line, mostLines) })
+	}
+	if read {
+		b.lookSoon()
+	}
+}
+
+// isWorthALine leaves out what happens all the time, and what another line tells.
+func isWorthALine(e event.Entry) bool {
+	switch e.What {
+	case event.WhatAdmitted:
+		return false
+	case event.WhatEnded:
+		return !slices.Contains([]reason.Reason{event.Left, event.Finished, reason.Superseded, reason.MaxAge, reason.Shutdown}, e.Reason)
+	default:
+		return true
+	}
+}
+
+// watch looks at the streams from time to time: for the chart, and for readers when
+// something has happened.
+func (b *Board) watch() {
+	sampled := time.Now()
+	for {
+		began := time.Now()
+		sample := began.Sub(sampled) >= samplePeriod
+		if sample {
+			sampled = began
+		}
+		if sample || b.hasReaders() {
+			b.takeLook(sample)
+		}
+		pause := time.NewTimer(max(leastPause, 4*time.Since(began)))
+		select {
+		case <-pause.C:
+		case <-b.ctx.Done():
+			pause.Stop()
+			return
+		}
+		next := time.NewTimer(max(0, time.Until(sampled.Add(samplePeriod))))
+		select {
+		case <-b.look:
+		case <-next.C:
+		case <-b.ctx.Done():
+		}
+		next.Stop()
+	}
+}
+
+func (b *Board) takeLook(sample bool) {
+	ctx, cancel := context.WithTimeout(b.ctx, lookTimeout)
+	defer cancel()
+	stats := b.api.Stats(ctx)
+	var list *listing
+	if b.hasReaders() {
+		list = newListing(b.api.Streams(ctx, mostStreams))
+	}
+	if b.ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	b.change(func() {
+		b.stats = stats
+		if b.readers > 0 && list != nil {
+			b.list = list
+		}
+		if sample {
+			b.now.Time, b.now.Streams = now.UTC(), stats.Streams
+			b.samples.add(b.now, mostSamples)
+			b.now = Sample{}
+		}
+	})
+}
+
+// read is what a reader has read so far.
+type read struct {
+	list           *listing
+	samples, lines int
+}
+
+// news is what it has not.
+type news struct {
+	before, list *listing // the same: nothing is new
+	stats        steer.Stats
+	samples      []Sample
+	lines        []json.RawMessage
+	changed      <-chan struct{} // closed when there is more
+}
+
+func (b *Board) news(r *read) news {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := news{
+		before: r.list, list: b.list, stats: b.stats,
+		samples: b.samples.since(r.samples), lines: b.lines.since(r.lines), changed: b.changed,
+	}
+	*r = read{b.list, b.samples.written, b.lines.written}
+	return n
+}

@@ -1,0 +1,121 @@
+package livepage
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/steer"
+)
+
+const (
+	// feedHeartbeat is the time between events of a feed with nothing new, by which a page
+	// knows that it is connected, and the feed that the page is there.
+	feedHeartbeat = 10 * time.Second
+	// feedPause is the least time between two rounds of events, which then have more in one.
+	feedPause    = 100 * time.Millisecond
+	writeTimeout = 10 * time.Second
+	// mostReaders is how many pages are open at the same time.
+	mostReaders = 64
+)
+
+// hello is the data of the event "hello", the first of a feed: what the page shows from
+// before is no longer so.
+type hello struct {
+	// Time is the clock here, by which the page tells ages.
+	Time time.Time `json:"time"`
+	// Period is the time between two samples.
+	PeriodSeconds float64 `json:"period_seconds"`
+	MostSamples   int     `json:"most_samples"`
+	MostLines     int     `json:"most_lines"`
+}
+
+// counted is the data of the event "stats".
+type counted struct {
+	Time  time.Time   `json:"time"`
+	Stats steer.Stats `json:"stats"`
+}
+
+// feed writes what is on the board to one page.
+type feed struct {
+	board *Board
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	read  read
+}
+
+// serve writes until the page is closed, does not read, or stop is closed.
+func (f *feed) serve(left, stop <-chan struct{}) {
+	f.w.Header().Set("Content-Type", "text/event-stream")
+	f.w.Header().Set("Cache-Control", "no-store")
+	f.w.Header().Set("X-Accel-Buffering", "no") // for an nginx in front
+	err := f.event("hello", hello{time.Now().UTC(), samplePeriod.Seconds(), mostSamples, mostLines})
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for err == nil {
+		n := f.board.news(&f.read)
+		if err = f.write(n); err != nil {
+			return
+		}
+		wait.Reset(feedPause)
+		select {
+		case <-wait.C:
+		case <-left:
+			return
+		case <-stop:
+			return
+		}
+		wait.Reset(feedHeartbeat)
+		select {
+		case <-n.changed:
+		case <-wait.C:
+			err = f.event("beat", struct{}{})
+		case <-left:
+			return
+		case <-stop:
+			return
+		}
+	}
+}
+
+func (f *feed) write(n news) error {
+	if n.list != nil && n.list != n.before {
+		for _, c := range n.before.changesTo(n.list) {
+			if err := f.event("streams", c); err != nil {
+				return err
+			}
+		}
+	}
+	if len(n.samples) > 0 {
+		if err := f.event("samples", n.samples); err != nil {
+			return err
+		}
+	}
+	if len(n.lines) > 0 {
+		if err := f.event("lines", n.lines); err != nil {
+			return err
+		}
+	}
+	if n.stats.Zones == nil {
+		return nil // nobody has looked yet
+	}
+	return f.event("stats", counted{time.Now().UTC(), n.stats})
+}
+
+func (f *feed) event(name string, body any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	b, err := eventstream.Event{Name: name, Data: string(data)}.Append(nil)
+	if err != nil {
+		return err
+	}
+	// Not all writers know deadlines; those of servers do.
+	_ = f.rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := f.w.Write(b); err != nil {
+		return err
+	}
+	return f.rc.Flush()
+}

@@ -1,0 +1,160 @@
+// Package livepage serves a page on which an administrator sees the streams as they are,
+// and ends or notifies them. The page is told by an event stream of its own; what it
+// does is done by package steer.
+//
+// Who may see the page, the server says that it is a part of.
+package livepage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/steer"
+)
+
+//go:embed page
+var files embed.FS
+
+// policy lets the page load its own files and talk to its own origin, and nothing else.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
+	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// mediaTypes names the types of the embedded files. The system's own table is not asked:
+// some systems have "text/plain" for a script.
+var mediaTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+// Page serves the page, its files and its feed, wherever it is mounted: the last part of
+// a path says what is asked for.
+type Page struct {
+	board *Board
+	stop  chan struct{} // closed: no feed goes on
+	once  sync.Once     // closes stop
+}
+
+// New returns a Page that shows what is on the board.
+func New(board *Board) *Page { return &Page{board: board, stop: make(chan struct{})} }
+
+// Close ends the feeds. Their pages come back by themselves.
+func (p *Page) Close() { p.once.Do(func() { close(p.stop) }) }
+
+// ServeHTTP implements http.Handler. The path is that which the browser sees.
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	_, name := path.Split(r.URL.Path)
+	switch name {
+	case "feed":
+		p.serveFeed(w, r)
+	case "end", "notify":
+		p.steer(w, r, name)
+	default:
+		p.serveFile(w, r, name)
+	}
+}
+
+func (p *Page) serveFeed(w http.ResponseWriter, r *http.Request) {
+	b := p.board
+	if !allows(b.api, w, r, http.MethodGet) {
+		return
+	}
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
+		b.refuseStranger(w)
+		return
+	}
+	if !b.enter() {
+		b.api.Refuse(w, http.StatusServiceUnavailable, "Too many pages are open", "Close another one, or try again later.")
+		return
+	}
+	defer b.leave()
+	f := &feed{board: b, w: w, rc: http.NewResponseController(w)}
+	f.serve(r.Context().Done(), p.stop)
+}
+
+// steer has the admin API do what a button says. Only a page of the same origin may say
+// so: a browser sends credentials along with whatever request some other page makes.
+func (p *Page) steer(w http.ResponseWriter, r *http.Request, name string) {
+	b := p.board
+	if !allows(b.api, w, r, http.MethodPost) {
+		return
+	}
+	if !isOwn(r) {
+		b.refuseStranger(w)
+		return
+	}
+	asked := r.Clone(r.Context())
+	asked.URL = &url.URL{Path: steer.Prefix + name, RawQuery: r.URL.RawQuery}
+	b.api.ServeHTTP(w, asked) // which takes JSON only
+}
+
+func (b *Board) refuseStranger(w http.ResponseWriter) {
+	b.api.Refuse(w, http.StatusForbidden, "The request is not made by the page",
+		"Only the page itself may ask. Programs use the admin API.")
+}
+
+// isOwn reports whether a page of the same origin makes the request. Browsers say so in
+// Sec-Fetch-Site, on secure connections, and in Origin. What says nothing is refused.
+func isOwn(r *http.Request) bool {
+	if site := r.Header.Values("Sec-Fetch-Site"); len(site) > 0 {
+		return len(site) == 1 && site[0] == "same-origin"
+	}
+	origin, err := url.Parse(r.Header.Get("Origin"))
+	return err == nil && origin.Host != "" && strings.EqualFold(origin.Host, r.Host)
+}
+
+func allows(api *steer.API, w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, method := range methods {
+		if r.Method == method {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	api.Refuse(w, http.StatusMethodNotAllowed, "The method is not allowed", "Use "+strings.Join(methods, " or ")+".")
+	return false
+}
+
+// serveFile serves the page, or a file that it loads. Both are asked for again each time,
+// so that a page never meets a script of another version.
+func (p *Page) serveFile(w http.ResponseWriter, r *http.Request, name string) {
+	if !allows(p.board.api, w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	if name == "" && strings.HasSuffix(r.URL.Path, "/") {
+		name = "index.html"
+	}
+	body, err := files.ReadFile("page/" + name)
+	switch {
+	case err == nil && name != "":
+	case path.Ext(name) == "":
+		// The page's files are beside it only if its path ends with a slash. The target is
+		// relative, so that it is right whatever stands before.
+		target := url.URL{Path: "./" + name + "/", RawQuery: r.URL.RawQuery}
+		w.Header().Set("Location", target.String())
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	default:
+		p.board.api.Refuse(w, http.StatusNotFound, "There is no such file", "The page is at a path that ends with a slash.")
+		return
+	}
+	sum := sha256.Sum256(body)
+	w.Header().Set("Content-Type", mediaTypes[path.Ext(name)])
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:8])+`"`)
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
+}

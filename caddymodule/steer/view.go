@@ -1,0 +1,51 @@
+package steer
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/event"
+)
+
+// Stats counts the streams of all zones, as GET stats does.
+func (a *API) Stats(ctx context.Context) Stats {
+	zones, _ := a.zones("") // fails only for a name
+	return statsOfAll(ctx, zones)
+}
+
+// Streams lists the streams of all zones, as GET streams does page by page, until there
+// are so many. There are more if the page has a Next.
+func (a *API) Streams(ctx context.Context, most int) Page {
+	zones, _ := a.zones("") // fails only for a name
+	all, err := places(ctx, zones)
+	var page Page
+	if err != nil {
+		page.Incomplete = lines(err)
+	}
+	q := listed{limit: mostLimit}
+	q.everything()
+	for {
+		now := time.Now()
+		rows, next, err := pageOf(ctx, all, &q)
+		for i := range rows {
+			page.Streams = append(page.Streams, listedAs(rows[i].zone, &rows[i].row, now))
+		}
+		if err != nil {
+			page.Incomplete = join(page.Incomplete, lines(err))
+			return page // its cursor would leave out what has not answered
+		}
+		if page.Next = next; next == "" || len(page.Streams) >= most {
+			return page
+		}
+		q.cursor = next
+	}
+}
+
+// HappenedAs is the entry as GET events tells it.
+func HappenedAs(e event.Entry) Happened { return happened(e) }
+
+// Refuse answers with a problem document.
+func (a *API) Refuse(w http.ResponseWriter, status int, title, detail string) {
+	a.answerProblem(w, &problem{Status: status, Title: title, Detail: detail})
+}
