@@ -19,8 +19,9 @@ import (
 func init() {
 	caddy.RegisterModule(Status{})
 	httpcaddyfile.RegisterDirective("sse_guard_status", parseStatus)
-	// Behind basic_auth and forward_auth; before sse_guard, which would guard its feed.
-	httpcaddyfile.RegisterDirectiveOrder("sse_guard_status", httpcaddyfile.Before, "sse_guard")
+	// Behind basic_auth and forward_auth, and before sse_guard, which is before invoke and
+	// would guard its feed.
+	httpcaddyfile.RegisterDirectiveOrder("sse_guard_status", httpcaddyfile.After, "templates")
 }
 
 // Status serves a page on which an administrator sees the streams of all zones and

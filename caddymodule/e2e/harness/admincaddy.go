@@ -34,11 +34,18 @@ func StartAdminCaddy(t testing.TB, site string, global ...string) *AdminCaddy {
 		Admin:    fmt.Sprintf("http://localhost:%d", admin),
 		dir:      dir, global: fmt.Sprintf("grace_period 1s\nadmin localhost:%d\n%s", admin, strings.Join(global, "\n")),
 	}
-	file := filepath.Join(dir, "Caddyfile")
-	require.NoError(t, os.WriteFile(file, []byte(c.caddyfile(site)), 0o600))
-	c.CaddyProcess = StartCaddyProcess(t, c.Admin+"/config/", "run", "--config", file, "--adapter", "caddyfile")
+	require.NoError(t, os.WriteFile(c.file(), []byte(c.caddyfile(site)), 0o600))
+	c.Restart(t)
 	return c
 }
+
+// Restart runs the site again, once its process has ended.
+func (c *AdminCaddy) Restart(t testing.TB) {
+	t.Helper()
+	c.CaddyProcess = StartCaddyProcess(t, c.Admin+"/config/", "run", "--config", c.file(), "--adapter", "caddyfile")
+}
+
+func (c *AdminCaddy) file() string { return filepath.Join(c.dir, "Caddyfile") }
 
 func (c *AdminCaddy) caddyfile(site string) string {
 	return caddyfile(c.dir, c.CaddyLog, c.global, fmt.Sprintf("%s {\n%s\n}", c.URL, site))

@@ -61,8 +61,9 @@ type Tab struct {
 	ctx      context.Context // of chromedp
 	closeTab context.CancelFunc
 
-	mu       sync.Mutex         // guards statuses; nothing is called with it held
+	mu       sync.Mutex         // guards what follows; nothing is called with it held
 	statuses map[string][]int64 // by path
+	problems []string
 }
 
 // NewTab opens the page, a URL, in a new tab, which the test's end closes.
@@ -73,6 +74,7 @@ func (b *Browser) NewTab(t testing.TB, page string) *Tab {
 	tb := &Tab{ctx: ctx, closeTab: closeTab, statuses: map[string][]int64{}}
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
 	require.NoError(t, chromedp.Listen(ctx, func(event any) {
+		tb.noteProblem(event)
 		if e, ok := event.(*network.EventResponseReceived); ok {
 			if u, err := url.Parse(e.Response.URL); err == nil {
 				tb.mu.Lock()

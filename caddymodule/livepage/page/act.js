@@ -15,10 +15,11 @@ export class Acting {
     $("back").addEventListener("click", () => this.step(false));
   }
 
-  // open begins with a stream; null: with all.
+  // open begins with a stream; null: with all. What is neither would be all by mistake.
   open(stream, verb) {
+    if (stream === undefined) throw new Error("no stream is chosen");
     Object.assign(this, { stream, verb });
-    const scopes = !stream ? ["all"] : ["id", ...["key", "token", "subject"].filter((name) => stream[name])];
+    const scopes = stream === null ? ["all"] : ["id", ...["key", "token", "subject"].filter((name) => stream[name])];
     $("scope").replaceChildren(...scopes.map((scope) => new Option(t(`scope_${scope}`, { subject: stream?.subject }), scope)));
     for (const id of ["message", "event", "data", "deny"]) $(id).value = "";
     $("reason").value = "revoked";
@@ -46,7 +47,8 @@ export class Acting {
       case "key": return { zone: stream.zone, key: stream.key };
       case "token": return { token: stream.token };
       case "subject": return { subject: stream.subject };
-      default: return {};
+      case "all": return {};
+      default: throw new Error("no streams are chosen");
     }
   }
 

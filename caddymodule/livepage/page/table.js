@@ -42,8 +42,10 @@ export class Table {
     body.addEventListener("click", (e) => {
       const row = e.target.closest("[data-id]");
       if (!row) return;
-      this.choose(this.view.findIndex((s) => s.id === row.dataset.id));
-      this.open(this.rows.get(row.dataset.id), "details");
+      const chosen = this.rows.get(row.dataset.id);
+      if (!chosen) return;
+      this.choose(this.view.indexOf(chosen));
+      this.open(chosen, "details");
     });
     setInterval(() => { for (const [id, e] of this.elements) this.fillAge(e, this.rows.get(id)); }, 1000);
   }
@@ -212,9 +214,10 @@ export class Table {
       Home: 0, End: this.view.length - 1,
     }[e.key];
     const does = { Enter: "details", Delete: "end", n: "notify", N: "notify" }[e.key];
-    if (to !== undefined) this.choose(to);
-    else if (does && this.active) this.open(this.rows.get(this.active), does);
-    else return;
+    if (to === undefined && !does) return;
     e.preventDefault();
+    const chosen = this.rows.get(this.active); // undefined: none is, or it is gone
+    if (to !== undefined) this.choose(to);
+    else if (chosen) this.open(chosen, does);
   }
 }
