@@ -43,6 +43,14 @@ var documents = map[string]struct {
 		"../README.md", "<!-- options of webhook -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(webhookOptions) },
 	},
+	"README, options of sse_guard_status": {
+		"../README.md", "<!-- options of sse_guard_status -->\n\n", "\n<!-- end -->\n",
+		func() string { return optionRows(statusOptions) },
+	},
+	"comment over UnmarshalCaddyfile of sse_guard_status": {
+		"status.go", "//\tsse_guard_status [<matcher>] {\n", "//\t}\n",
+		func() string { return syntaxLines(statusOptions, "//\t    ") },
+	},
 	"README, options of registry redis": {
 		"../README.md", "<!-- options of registry redis -->\n\n", "\n<!-- end -->\n",
 		func() string { return optionRows(redisOptions) },
@@ -204,6 +212,9 @@ func TestDocuments_EveryFieldIsAnOption(t *testing.T) {
 	delete(fields, "url") // the option's argument
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(webhookOptions))
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fieldComments(t, "redis.go", "Redis"))), allFields(redisOptions))
+	fields = fieldComments(t, "status.go", "Status")
+	delete(fields, "defined_at") // the adapter sets it
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), allFields(statusOptions))
 }
 
 // The fields' comments become the documentation on Caddy's website.
@@ -212,6 +223,7 @@ func TestDocuments_FieldCommentsNameTheDefault(t *testing.T) {
 	requireDefaults(t, jwtOptions, fieldComments(t, "jwt.go", "JWT"))
 	requireDefaults(t, webhookOptions, fieldComments(t, "hooks.go", "Webhook"))
 	requireDefaults(t, redisOptions, fieldComments(t, "redis.go", "Redis"))
+	requireDefaults(t, statusOptions, fieldComments(t, "status.go", "Status"))
 }
 
 func requireDefaults[T any](t *testing.T, options []option[T], comments map[string]string) {
@@ -404,8 +416,11 @@ func TestDocuments_CaddyfilesStart(t *testing.T) {
 	require.Greater(t, len(files), 10)
 	for _, file := range files {
 		core, logs := observer.New(zap.WarnLevel)
-		found := placements(httpAppOf(t, string(file)))
+		found, pages := walkThrough(httpAppOf(t, string(file)))
 		require.NotEmpty(t, found)
+		for page, authenticated := range pages {
+			require.True(t, authenticated || page.Insecure, "%s", file)
+		}
 		for _, p := range found {
 			(&App{logger: zap.New(core)}).warnOf(p)
 			require.False(t, p.guard.isConstantKey(), "%s", file)
