@@ -149,6 +149,7 @@ func (a *App) checkPages(authenticated map[*Status]bool) error {
 			return fmt.Errorf("%ssse_guard_status: no authentication handler is before it in its route for all of its requests, and who sees the page can end every stream; "+
 				"put basic_auth, forward_auth or another one before it, with the same path or none; or, if only administrators reach it, write in its block: insecure", place)
 		}
+		s.page.Begin()
 	}
 	return nil
 }

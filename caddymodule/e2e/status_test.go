@@ -95,6 +95,34 @@ func startQuietBackend(t *testing.T) (url string) {
 	return server.URL
 }
 
+// tenThousandRows has the page's table show so many, sorts them, and scrolls through.
+const tenThousandRows = `() => void import("./table.js").then(({ Table }) => {
+	const [grid, header, body, none, shown] = Array.from({ length: 5 }, () => document.createElement("div"));
+	grid.id = "grid";
+	grid.append(header, body);
+	document.body.append(grid);
+	const table = new Table({ grid, header, body, none, shown, now: Date.now, open() {} });
+	const put = Array.from({ length: 10000 }, (_, i) => ({
+		id: i.toString(16).padStart(32, "0"), zone: "default", state: "live", key: (i * 7919 % 10007).toString(16), remote_ip: "192.0.2.1",
+		path: "/events", since: new Date(1e12 + i).toISOString(), events: i % 17, bytes: i, labels: {},
+	}));
+	const timed = (f) => { const began = performance.now(); f(); return (performance.now() - began).toFixed(1) + " ms"; };
+	const told = ["put " + timed(() => table.apply({ put }))];
+	for (const name of ["key", "events", "since"]) told.push("sort by " + name + " " + timed(() => table.sortBy(name, false)));
+	told.push("find " + timed(() => table.find("192.0.2.1 /ev", "")));
+	window.mostRows = 0;
+	told.push("100 scrolls " + timed(() => {
+		for (let i = 0; i < 100; i++) {
+			grid.scrollTop = i * 3000;
+			table.draw();
+			window.mostRows = Math.max(window.mostRows, body.children.length);
+		}
+	}));
+	if (grid.scrollTop < 290000 || !body.textContent.includes("192.0.2.1")) throw new Error("it does not scroll: " + grid.scrollTop);
+	grid.remove();
+	window.measured = told.join(", ");
+})`
+
 // TestStatus_APageOfTwoThousandStreams drives the page as an administrator does.
 func TestStatus_APageOfTwoThousandStreams(t *testing.T) {
 	const many = 2000
@@ -161,7 +189,7 @@ func TestStatus_APageOfTwoThousandStreams(t *testing.T) {
 			require.Equal(t, "true", tab.Eval(t, "document.documentElement.scrollWidth <= innerWidth"), "%s: it fits", look.name)
 			png := tab.Screenshot(t)
 			if *screenshots != "" {
-				require.NoError(t, os.WriteFile(filepath.Join(*screenshots, "status-"+look.name+".png"), png, 0o600))
+				require.NoError(t, os.WriteFile(filepath.Join(*screenshots, look.name+".png"), indexed(t, png, 200), 0o600))
 			}
 		}
 		tab.Look(t, 1280, 900, "light")
@@ -193,6 +221,12 @@ func TestStatus_APageOfTwoThousandStreams(t *testing.T) {
 		tab.Eval(t, `(document.getElementById("language").value = "ko", document.getElementById("language").dispatchEvent(new Event("change")), "")`)
 		shows("its title", `document.getElementById("happened-title").textContent`, "최근 사건")
 	})
+	t.Run("10,000 rows need no more elements", func(t *testing.T) {
+		tab.Eval(t, "("+tenThousandRows+")()")
+		shows("it is done", "window.measured !== undefined", "true")
+		t.Logf("%s", tab.Eval(t, "window.measured"))
+		require.Equal(t, "true", tab.Eval(t, "window.mostRows < 100"))
+	})
 	require.Empty(t, tab.Problems(), "the console has errors")
 
 	t.Run("a lost connection says so and comes back", func(t *testing.T) {
@@ -201,4 +235,32 @@ func TestStatus_APageOfTwoThousandStreams(t *testing.T) {
 		server.Restart(t)
 		shows("it comes back", `document.body.dataset.connection + document.getElementById("lost").hidden`, "opentrue")
 	})
+}
+
+// TestStatus_AReloadKeepsTheChart and waits for no page.
+func TestStatus_AReloadKeepsTheChart(t *testing.T) {
+	site := "sse_guard_status /status* {\ninsecure\n}\nsse_guard\nreverse_proxy " + startQuietBackend(t)
+	server := harness.StartAdminCaddy(t, site)
+	client := harness.NewClient(t, harness.HTTP1)
+	feed := client.Open(t, server.URL+"/status/feed")
+	client.Open(t, server.URL+"/events") // untracked: it has no token
+	line := feed.NextOfType(t, "lines")
+	require.Contains(t, line.Data, `"cause":"token"`)
+	server.Reload(t, site+"\nheader X-New yes")
+	require.NoError(t, feed.Wait(t).Err, "it is finished, so that its page comes back at once")
+	again := client.Open(t, server.URL+"/status/feed")
+	require.Equal(t, line.Data, again.NextOfType(t, "lines").Data)
+	require.Contains(t, again.NextOfType(t, "streams").Data, `"state":"untracked"`)
+}
+
+// TestStatus_StartsOnlyBehindAuthentication: Caddy refuses the configuration, and goes on
+// with the one before.
+func TestStatus_StartsOnlyBehindAuthentication(t *testing.T) {
+	server := harness.StartAdminCaddy(t, "respond ok")
+	response, body := harness.Send(t, http.MethodPost, server.Admin+"/load", harness.WithHeader("Content-Type", "text/caddyfile"),
+		harness.WithPost(server.URL+" {\nsse_guard_status /status*\n}"))
+	require.Equal(t, http.StatusBadRequest, response.StatusCode)
+	require.Contains(t, body, "no authentication handler is before it")
+	_, body = harness.Get(t, server.URL)
+	require.Equal(t, "ok", body)
 }

@@ -40,6 +40,7 @@ type Board struct {
 	stop context.CancelFunc
 	work sync.WaitGroup // its two goroutines
 	look chan struct{}  // has one element while streams have changed since the last look
+	join chan chan struct{}
 
 	mu sync.Mutex // guards what follows; nothing is called with it held
 	// changed is closed at the next change.
@@ -87,10 +88,21 @@ func (j *journal[T]) since(read int) []T {
 // NewBoard returns a Board of what api sees.
 func NewBoard(api *steer.API) *Board {
 	ctx, stop := context.WithCancel(context.Background())
-	b := &Board{api: api, ctx: ctx, stop: stop, look: make(chan struct{}, 1), changed: make(chan struct{})}
+	b := &Board{api: api, ctx: ctx, stop: stop, look: make(chan struct{}, 1), join: make(chan chan struct{}), changed: make(chan struct{})}
 	b.work.Go(b.listen)
 	b.work.Go(b.watch)
 	return b
+}
+
+// Join listens to zones that were opened just now, which it would find by itself a little
+// later.
+func (b *Board) Join() {
+	joined := make(chan struct{})
+	select {
+	case b.join <- joined:
+		<-joined
+	case <-b.ctx.Done():
+	}
 }
 
 // Close ends its work. Its readers must have left, or be leaving.
@@ -181,6 +193,9 @@ func (b *Board) listen() {
 			b.change(func() { b.lines.add(json.RawMessage(`{"event":"dropped"}`), mostLines) })
 		case <-tick.C:
 			join()
+		case joined := <-b.join:
+			join()
+			close(joined)
 		case <-b.ctx.Done():
 			return
 		}

@@ -47,6 +47,9 @@ type Page struct {
 // New returns a Page that shows what is on the board.
 func New(board *Board) *Page { return &Page{board: board, stop: make(chan struct{})} }
 
+// Begin is called once all zones are open.
+func (p *Page) Begin() { p.board.Join() }
+
 // Close ends the feeds. Their pages come back by themselves.
 func (p *Page) Close() { p.once.Do(func() { close(p.stop) }) }
 
@@ -83,6 +86,7 @@ func (p *Page) serveFeed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer b.leave()
+	b.Join()
 	f := &feed{board: b, w: w, rc: http.NewResponseController(w)}
 	f.serve(r.Context().Done(), p.stop)
 }

@@ -107,9 +107,18 @@ export function t(name, words = {}) {
   return text.replace(/\{(\w+)\}/g, (all, word) => words[word] ?? all);
 }
 
-export const number = (n) => new Intl.NumberFormat(language).format(n);
-export const clock = (ms) => new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }).format(ms);
-export const moment = (ms) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }).format(ms);
+// Formats are costly to make, and cheap to use.
+const formats = new Map();
+function format(kind, make) {
+  const name = kind + language;
+  if (!formats.has(name)) formats.set(name, make());
+  return formats.get(name);
+}
+
+export const number = (n) => format("number", () => new Intl.NumberFormat(language)).format(n);
+export const clock = (ms) => format("clock", () =>
+  new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" })).format(ms);
+export const moment = (ms) => format("moment", () => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" })).format(ms);
 
 // age is a duration in seconds, with its two highest units.
 export function age(seconds) {
