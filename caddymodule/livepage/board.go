@@ -59,7 +59,7 @@ type Sample struct {
 	// Streams is how many there were at the end.
 	Streams steer.States `json:"streams"`
 	// Admitted, Takeovers, Refused and Untracked is how many there were since the point
-	// before, on this node.
+	// before, on the nodes that are heard.
 	Admitted  int `json:"admitted"`
 	Takeovers int `json:"takeovers"`
 	Refused   int `json:"refused"`

@@ -62,7 +62,7 @@ export class Lines {
     const head = document.createElement("p");
     head.className = "line-head";
     const tag = document.createElement("b");
-    tag.textContent = t(`tag_${l.event}`);
+    tag.textContent = t(`tag_${l.event === "missed" ? "dropped" : l.event}`);
     head.append(tag);
     if (l.time) {
       const time = document.createElement("time");
