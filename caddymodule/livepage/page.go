@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -123,10 +124,8 @@ func isOwn(r *http.Request) bool {
 }
 
 func allows(api *steer.API, w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	for _, method := range methods {
-		if r.Method == method {
-			return true
-		}
+	if slices.Contains(methods, r.Method) {
+		return true
 	}
 	w.Header().Set("Allow", strings.Join(methods, ", "))
 	api.Refuse(w, http.StatusMethodNotAllowed, "The method is not allowed", "Use "+strings.Join(methods, " or ")+".")
