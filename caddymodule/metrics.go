@@ -215,7 +215,7 @@ func (m *zoneMetrics) closed(c event.Closed) {
 	m.ends.WithLabelValues(m.zone, string(c.Why())).Inc()
 	m.lifetime.WithLabelValues(m.zone).Observe(c.Age.Seconds())
 	if c.Ending != nil && !c.Ending.Asked.IsZero() {
-		m.takeover.WithLabelValues(m.zone).Observe(time.Since(c.Ending.Asked).Seconds())
+		m.takeover.WithLabelValues(m.zone).Observe(max(time.Since(c.Ending.Asked).Seconds(), 0)) // of another node's clock, nearly
 	}
 }
 

@@ -135,7 +135,7 @@ func TestFilter_NamesStreams(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"GET /sse_guard/streams?client=c&id=i&key=k&label.room=7&label.x=a%3Db&limit=5&older_than=10m&state=live&subject=a+b&token=t&zone=z"}, a.asked())
 
-	for _, labels := range [][]string{{"room"}, {"=7"}, {"a=1", "a=2"}} {
+	for _, labels := range [][]string{{"room"}, {"=7"}, {"room="}, {"a=1", "a=2"}} {
 		require.Error(t, new(console.Filter).SetLabels(labels), labels)
 	}
 	require.ErrorContains(t, new(console.Filter).SetKeyParts([]string{"a", "{b"}), "key part 2")

@@ -34,8 +34,8 @@ var States = []string{"live", "parked", "untracked", "ending"}
 func (f *Filter) SetLabels(labels []string) error {
 	for _, label := range labels {
 		name, value, ok := strings.Cut(label, "=")
-		if !ok || name == "" {
-			return fmt.Errorf("label %q: write it as name=value", label)
+		if !ok || name == "" || value == "" { // an empty one would mean the streams without it
+			return fmt.Errorf("label %q: write it as name=value, with neither empty", label)
 		}
 		if f.Labels == nil {
 			f.Labels = make(map[string]string)

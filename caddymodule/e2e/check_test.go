@@ -108,6 +108,7 @@ func TestCheck_Recipes(t *testing.T) {
 		{heading: "Tell the backend why a stream ended", flags: alice, code: superseded},
 		{heading: "Several nodes", flags: alice, code: superseded},
 		{heading: "Access log and traces", flags: alice, code: superseded},
+		{heading: "Operate: live page", flags: alice, code: superseded},
 		{heading: "Three devices per store, one stream per user", path: "/raw?store=1", flags: alice, code: superseded},
 		{heading: "A page with two streams", path: "/raw?topic=news", flags: alice, code: superseded},
 		{heading: "A key that only the backend knows", path: "/user-header", flags: alice, code: superseded},

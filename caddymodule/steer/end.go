@@ -174,20 +174,19 @@ func (r *endingRun) until() time.Time { return time.Now().Add(r.deny) }
 // ended if they come in time: their clients may have come back.
 func (r *endingRun) atPlace(p place) error {
 	cursor := ""
+	var errs []error
 	for !r.full() {
 		page, next, err := p.node.List(r.ctx, r.filter, cursor, mostLimit)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
-		if err := r.endPage(p, page); err != nil {
-			return err
-		}
+		errs = append(errs, r.endPage(p, page))
 		if next == "" {
 			break
 		}
 		cursor = next
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (r *endingRun) endPage(p place, page []registry.Row) error {
@@ -198,11 +197,11 @@ func (r *endingRun) endPage(p place, page []registry.Row) error {
 		page = page[:min(len(page), r.limit-r.listed)]
 	}
 	r.listed += len(page)
+	var errs []error
 	if r.deny > 0 {
-		// First, so that nobody comes back in between.
-		if err := r.denyThem(p.zone, r.denials(page)); err != nil {
-			return err
-		}
+		// First, so that nobody comes back in between. Where that fails, the page's own
+		// streams end all the same.
+		errs = append(errs, r.denyThem(p.zone, r.denials(page)))
 	}
 	ids := make([]registry.StreamID, len(page))
 	for i := range page {
@@ -210,13 +209,13 @@ func (r *endingRun) endPage(p place, page []registry.Row) error {
 	}
 	if len(ids) > 0 {
 		if err := p.node.EndAll(r.ctx, ids, r.Ending); err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 	}
 	for _, id := range ids {
 		r.ended[id] = true
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // denials lists the tokens and users of the streams. A user is denied with whatever
@@ -251,14 +250,22 @@ func (r *endingRun) denyThem(z *zone.Zone, ds []registry.Denial) error {
 		return fmt.Errorf("denying: %w", err)
 	}
 	r.denied += len(ds)
+	var errs []error
 	for _, d := range ds {
 		ended, err := z.Registry.End(r.ctx, registry.Selector{Token: d.Token, Subject: d.Subject}, r.Ending)
 		for _, h := range ended.Holders {
 			r.ended[h.ID] = true
 		}
 		if err != nil {
-			return fmt.Errorf("ending the streams of who is denied: %w", err)
+			errs = append(errs, fmt.Errorf("ending the streams of who is denied: %w", err))
+		}
+		if len(errs) == mostFailures {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
+
+// mostFailures is how often a node may fail to answer, which takes a while each time,
+// before the rest of a page's denials are only put in force.
+const mostFailures = 10

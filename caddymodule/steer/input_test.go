@@ -37,6 +37,7 @@ func TestQuery_SaysWhatIsWrong(t *testing.T) {
 		"raw_token=secret":                     "raw_token is not known",
 		"zone=a&zone=b":                        "zone: it is given 2 times",
 		"label.=x":                             "labels: names",
+		"label.room=":                          `labels: the value of "room" is empty`,
 		"a;b":                                  "query: it cannot be read",
 		"%zz":                                  "query: it cannot be read",
 		"subject=" + strings.Repeat("a", 1025): "subject: it has 1025 bytes",

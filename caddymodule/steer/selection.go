@@ -159,6 +159,9 @@ func (s *Select) labels(f *registry.Filter) error {
 		if name == "" || len(name) > longest || len(value) > longest {
 			return badInput("labels: names and values have at most %d bytes, and names are not empty", longest)
 		}
+		if value == "" { // streams without that label would be meant
+			return badInput("labels: the value of %.40q is empty", name)
+		}
 		if f.Labels == nil {
 			f.Labels = make(map[string]string)
 		}

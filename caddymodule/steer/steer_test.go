@@ -437,3 +437,28 @@ func (n *nowhere) Header() http.Header {
 }
 func (*nowhere) WriteHeader(int)             {}
 func (*nowhere) Write(p []byte) (int, error) { return len(p), nil }
+
+// A node that does not answer keeps none of the others' streams alive.
+func TestEnd_DeniesWhereANodeDoesNotAnswer(t *testing.T) {
+	s := newSite(t, "default")
+	s.zones[0] = s.newZone("default", func(n registry.Node) registry.Registry {
+		return endsHereOnly{memory.New(n)}
+	})
+	var guests []*guest
+	for i := range 2 * mostFailures {
+		guests = append(guests, s.open(s.zones[0], fmt.Sprint("token ", i)))
+	}
+	p := s.problem(http.StatusBadGateway, http.MethodPost, "end", `{"select":{},"all":true,"deny":"1h"}`)
+	require.Equal(t, len(guests), *p.Ended)
+	for _, g := range guests {
+		g.ends(t)
+	}
+}
+
+// endsHereOnly ends the streams of this process, and hears nothing of others.
+type endsHereOnly struct{ registry.Registry }
+
+func (r endsHereOnly) End(ctx context.Context, sel registry.Selector, e registry.Ending) (registry.Ended, error) {
+	ended, _ := r.Registry.End(ctx, sel, e)
+	return ended, errMute
+}

@@ -52,8 +52,8 @@ var kinds = []kind{
 	{"flushed", false, true, (*trouble).flush},
 	{"restarted", false, true, (*trouble).restart},
 	{"failed over", false, true, (*trouble).failOver},
-	{"pubsub killed", false, false, (*trouble).killPubSub},
-	{"pubsub killed again and again", false, false, func(tr *trouble, n *node) {
+	{"pubsub killed", false, true, (*trouble).killPubSub},
+	{"pubsub killed again and again", false, true, func(tr *trouble, n *node) {
 		for range 5 {
 			tr.killPubSub(n)
 		}

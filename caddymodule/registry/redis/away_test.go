@@ -271,6 +271,25 @@ func TestLoss_OfDenialsIsMended(t *testing.T) {
 	require.Eventually(t, func() bool { return later.Denied(h) }, soon, aWhile)
 }
 
+// Who leaves while Redis is away is forgotten here, and is in the way of nobody when it is
+// back, though this node has nothing else.
+func TestAway_WhoLeavesMeanwhileIsNoGhost(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	o.Lease = time.Hour // it does not run out
+	c := newCable(t, server)
+	a := openSite(t, by(o, c))
+	p := a.hold(t, anon("a"), rejectOne)
+	c.cut()
+	_, err := a.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("n"), Rule: rejectOne}}, nil)
+	require.Error(t, err)
+	p.Leave(registry.Keep{})
+	p.Departed()
+	c.mend(t)
+	require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
+	require.Equal(t, registry.Admitted, a.ask(t, registry.Header, anon("n"), rejectOne).Outcome)
+}
+
 func TestAway_Deny(t *testing.T) {
 	server := harness.StartRedis(t)
 	o := shortly(t, server, redis.Deny)

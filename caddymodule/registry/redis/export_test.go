@@ -138,7 +138,7 @@ func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhil
 
 // Compare compares all that the node has with what Redis has.
 func (r *Registry) Compare() error {
-	return r.each(func(b *bucket) error { return b.compare() })
+	return r.each(false, func(b *bucket) error { return b.compare() })
 }
 
 // awaitTold returns once all that is queued was told, while another call is under way.

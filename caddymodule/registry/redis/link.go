@@ -238,7 +238,8 @@ func (l *link) reach() error {
 	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
 		return err
 	}
-	if err := l.r.each(func(b *bucket) error { return b.compare() }); err != nil {
+	// What was over while Redis was away, and is forgotten here, Redis still has.
+	if err := l.r.each(l.announced, func(b *bucket) error { return b.compare() }); err != nil {
 		return err
 	}
 	if before := l.holds(began); began.Sub(before) > l.r.options.Lease {
@@ -298,7 +299,7 @@ func (l *link) renew(all bool, suspect map[*bucket]bool) {
 		l.failed(l.client(), err)
 		return
 	}
-	err := l.r.each(func(b *bucket) error {
+	err := l.r.each(false, func(b *bucket) error {
 		if all || suspect[b] {
 			return b.renew(suspect[b])
 		}
@@ -309,9 +310,9 @@ func (l *link) renew(all bool, suspect map[*bucket]bool) {
 	}
 }
 
-// each calls f for the buckets that the node has anything in, at once: on the wire they
-// share a pipeline.
-func (r *Registry) each(f func(*bucket) error) error {
+// each calls f for the buckets that the node has anything in, or for all, at once: on the
+// wire they share a pipeline.
+func (r *Registry) each(all bool, f func(*bucket) error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, bucketCount)
 	for i := range r.buckets {
@@ -319,7 +320,7 @@ func (r *Registry) each(f func(*bucket) error) error {
 		b.mu.Lock()
 		empty := len(b.places)+len(b.waiters)+len(b.queue) == 0
 		b.mu.Unlock()
-		if !empty {
+		if all || !empty {
 			wg.Go(func() { errs[i] = f(b) })
 		}
 	}
@@ -404,7 +405,13 @@ func (l *link) runsOut() {
 // refuseFor has Reject newcomers refused for so long: holders may not be registered
 // again yet.
 func (l *link) refuseFor(d time.Duration) {
-	l.refusing.Store(time.Now().Add(d).UnixNano())
+	until := time.Now().Add(d).UnixNano()
+	for {
+		was := l.refusing.Load()
+		if was >= until || l.refusing.CompareAndSwap(was, until) {
+			return
+		}
+	}
 }
 
 // errLoss is returned for newcomers under Reject after Redis has lost its data.
@@ -589,7 +596,7 @@ func (l *link) sayGoodbye() {
 	if !l.up.Swap(false) {
 		return
 	}
-	_ = l.r.each(func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
+	_ = l.r.each(false, func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
 	client := l.client()
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()
