@@ -1,11 +1,8 @@
 package livepage
 
 import (
-	"encoding/json"
-	"net/http"
 	"time"
 
-	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
 	"github.com/sse-guard/sse-guard/caddymodule/steer"
 )
 
@@ -40,17 +37,13 @@ type counted struct {
 // feed writes what is on the board to one page.
 type feed struct {
 	board *Board
-	w     http.ResponseWriter
-	rc    *http.ResponseController
+	out   *steer.FeedWriter
 	read  read
 }
 
 // serve writes until the page is closed, does not read, or stop is closed.
 func (f *feed) serve(left, stop <-chan struct{}) {
-	f.w.Header().Set("Content-Type", "text/event-stream")
-	f.w.Header().Set("Cache-Control", "no-store")
-	f.w.Header().Set("X-Accel-Buffering", "no") // for an nginx in front
-	err := f.event("hello", hello{time.Now().UTC(), samplePeriod.Seconds(), mostSamples, mostLines})
+	err := f.out.Event("hello", hello{time.Now().UTC(), samplePeriod.Seconds(), mostSamples, mostLines})
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for err == nil {
@@ -70,7 +63,7 @@ func (f *feed) serve(left, stop <-chan struct{}) {
 		select {
 		case <-n.changed:
 		case <-wait.C:
-			err = f.event("beat", struct{}{})
+			err = f.out.Event("beat", struct{}{})
 		case <-left:
 			return
 		case <-stop:
@@ -82,40 +75,23 @@ func (f *feed) serve(left, stop <-chan struct{}) {
 func (f *feed) write(n news) error {
 	if n.list != nil && n.list != n.before {
 		for _, c := range n.before.changesTo(n.list) {
-			if err := f.event("streams", c); err != nil {
+			if err := f.out.Event("streams", c); err != nil {
 				return err
 			}
 		}
 	}
 	if len(n.samples) > 0 {
-		if err := f.event("samples", n.samples); err != nil {
+		if err := f.out.Event("samples", n.samples); err != nil {
 			return err
 		}
 	}
 	if len(n.lines) > 0 {
-		if err := f.event("lines", n.lines); err != nil {
+		if err := f.out.Event("lines", n.lines); err != nil {
 			return err
 		}
 	}
 	if n.stats.Zones == nil {
 		return nil // nobody has looked yet
 	}
-	return f.event("stats", counted{time.Now().UTC(), n.stats})
-}
-
-func (f *feed) event(name string, body any) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	b, err := eventstream.Event{Name: name, Data: string(data)}.Append(nil)
-	if err != nil {
-		return err
-	}
-	// Not all writers know deadlines; those of servers do.
-	_ = f.rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := f.w.Write(b); err != nil {
-		return err
-	}
-	return f.rc.Flush()
+	return f.out.Event("stats", counted{time.Now().UTC(), n.stats})
 }

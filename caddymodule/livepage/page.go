@@ -88,7 +88,8 @@ func (p *Page) serveFeed(w http.ResponseWriter, r *http.Request) {
 	}
 	defer b.leave()
 	b.Join()
-	f := &feed{board: b, w: w, rc: http.NewResponseController(w)}
+	w.Header().Set("X-Accel-Buffering", "no") // for an nginx in front
+	f := &feed{board: b, out: steer.NewFeedWriter(w, writeTimeout)}
 	f.serve(r.Context().Done(), p.stop)
 }
 

@@ -30,6 +30,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -75,6 +76,31 @@ func (id StreamID) IsZero() bool { return id == StreamID{} }
 
 // String is the hexadecimal spelling.
 func (id StreamID) String() string { return hex.EncodeToString(id[:]) }
+
+// Compare orders IDs, as lists have them.
+func (id StreamID) Compare(other StreamID) int { return bytes.Compare(id[:], other[:]) }
+
+// ParseStreamID reads what String has spelled.
+func ParseStreamID(text string) (id StreamID, ok bool) {
+	if len(text) != hex.EncodedLen(len(id)) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(text))
+	return id, err == nil
+}
+
+// ParseCursor reads a cursor of lists in the order of IDs: the ID that the page before
+// ended with. It returns zero for the first page, whose cursor is empty.
+func ParseCursor(cursor string) (after StreamID, err error) {
+	if cursor == "" {
+		return after, nil
+	}
+	after, ok := ParseStreamID(cursor)
+	if !ok {
+		return after, fmt.Errorf("%q is no cursor; give what the page before came with", cursor)
+	}
+	return after, nil
+}
 
 // Holder describes a stream that asks for a key or holds it. It is a value that is
 // not changed once it was given away: whoever gets a pointer to one may keep it.

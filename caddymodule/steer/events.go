@@ -63,7 +63,8 @@ func partyOf(h *registry.Holder) Party {
 	return p
 }
 
-func happened(e event.Entry) Happened {
+// HappenedAs is the entry as GET events tells it.
+func HappenedAs(e event.Entry) Happened {
 	h := Happened{
 		Time: e.Time.UTC(), Zone: e.Zone, Node: e.Node, Missed: e.Missed, Event: e.What, Party: partyOf(e.Stream),
 		Subject: e.Sub, Reason: e.Reason, Cause: e.Cause, Outcome: e.Outcome,
@@ -110,11 +111,7 @@ func (a *API) stopping(r *http.Request) <-chan struct{} {
 // the server does, on each reload of its configuration; EventSource comes back by
 // itself.
 func (a *API) events(w http.ResponseWriter, r *http.Request) error {
-	values, err := noQuery(r, "zone")
-	if err != nil {
-		return err
-	}
-	zones, err := a.zones(values.Get("zone"))
+	zones, err := a.zonesOf(r)
 	if err != nil {
 		return err
 	}
@@ -132,9 +129,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 			z.Feed.Leave(l)
 		}
 	}()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	out := feedWriter{w: w, rc: http.NewResponseController(w)}
+	out := NewFeedWriter(w, writeTimeout)
 	if out.send(nil) != nil {
 		return nil // its reader is gone
 	}
@@ -142,22 +137,30 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// feedWriter writes to one reader.
-type feedWriter struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+// FeedWriter writes an event stream of JSON to one reader.
+type FeedWriter struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration
+}
+
+// NewFeedWriter returns one for a reader who may take nothing in for so long.
+func NewFeedWriter(w http.ResponseWriter, timeout time.Duration) *FeedWriter {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	return &FeedWriter{w, http.NewResponseController(w), timeout}
 }
 
 // relay writes what l gets, until the reader has left, or is too slow, or the server
 // stops.
-func (f *feedWriter) relay(l *event.Listener, left, stops <-chan struct{}) {
+func (f *FeedWriter) relay(l *event.Listener, left, stops <-chan struct{}) {
 	beat := time.NewTicker(feedHeartbeat)
 	defer beat.Stop()
 	for {
 		var err error
 		select {
 		case e := <-l.Entries():
-			err = f.entry(e)
+			err = f.Event(string(e.What), HappenedAs(e))
 		case <-beat.C:
 			err = f.send(eventstream.AppendComment(nil, ""))
 		case <-l.Slow():
@@ -175,12 +178,13 @@ func (f *feedWriter) relay(l *event.Listener, left, stops <-chan struct{}) {
 	}
 }
 
-func (f *feedWriter) entry(e event.Entry) error {
-	data, err := json.Marshal(happened(e))
+// Event writes an event, whose data is body as JSON.
+func (f *FeedWriter) Event(name string, body any) error {
+	data, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	b, err := eventstream.Event{Name: string(e.What), Data: string(data)}.Append(nil)
+	b, err := eventstream.Event{Name: name, Data: string(data)}.Append(nil)
 	if err != nil {
 		return err
 	}
@@ -188,9 +192,9 @@ func (f *feedWriter) entry(e event.Entry) error {
 }
 
 // send writes b, and flushes.
-func (f *feedWriter) send(b []byte) error {
+func (f *FeedWriter) send(b []byte) error {
 	// Not all writers know deadlines; those of servers do.
-	_ = f.rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = f.rc.SetWriteDeadline(time.Now().Add(f.timeout))
 	if _, err := f.w.Write(b); err != nil {
 		return err
 	}

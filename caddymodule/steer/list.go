@@ -1,9 +1,7 @@
 package steer
 
 import (
-	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"net/http"
@@ -99,8 +97,7 @@ func (a *API) streams(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if q.cursor != "" {
-		var id registry.StreamID
-		if len(q.cursor) != hex.EncodedLen(len(id)) || !decodeHex(id[:], q.cursor) {
+		if _, ok := registry.ParseStreamID(q.cursor); !ok {
 			return badInput("cursor: it is none; give the next of the page before")
 		}
 	}
@@ -144,7 +141,7 @@ func pageOf(ctx context.Context, all []place, q *listed) (rows []found, next str
 	})
 	rows = slices.Concat(of...)
 	slices.SortFunc(rows, func(a, b found) int {
-		return bytes.Compare(a.row.Holder.ID[:], b.row.Holder.ID[:])
+		return a.row.Holder.ID.Compare(b.row.Holder.ID)
 	})
 	rest := slices.Contains(more, true) || len(rows) > q.limit
 	rows = rows[:min(len(rows), q.limit)]

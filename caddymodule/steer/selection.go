@@ -107,8 +107,6 @@ const (
 	oldest = 100 * 365 * 24 * time.Hour
 )
 
-var states = []registry.State{registry.StateLive, registry.StateParked, registry.StateUntracked, registry.StateEnding}
-
 // selection checks what is given, and makes hashes of it.
 func (s *Select) selection(now time.Time) (sel selection, err error) {
 	f := &sel.filter
@@ -119,11 +117,12 @@ func (s *Select) selection(now time.Time) (sel selection, err error) {
 	}
 	sel.zone, sel.client, f.Sub = s.Zone, s.RawClient, s.Subject
 	if s.ID != "" {
-		if len(s.ID) != hex.EncodedLen(len(f.ID)) || !decodeHex(f.ID[:], s.ID) || f.ID.IsZero() {
+		var ok bool
+		if f.ID, ok = registry.ParseStreamID(s.ID); !ok || f.ID.IsZero() {
 			return sel, badInput("id: it is 32 hex digits, as lists show it")
 		}
 	}
-	if s.State != "" && !slices.Contains(states, registry.State(s.State)) {
+	if s.State != "" && !slices.Contains(registry.States, registry.State(s.State)) {
 		return sel, badInput("state: it is one of live, parked, untracked and ending")
 	}
 	f.State = registry.State(s.State)

@@ -68,11 +68,7 @@ func statesOf(c *registry.Counts) States {
 
 // stats answers GET stats.
 func (a *API) stats(w http.ResponseWriter, r *http.Request) error {
-	values, err := noQuery(r, "zone")
-	if err != nil {
-		return err
-	}
-	zones, err := a.zones(values.Get("zone"))
+	zones, err := a.zonesOf(r)
 	if err != nil {
 		return err
 	}

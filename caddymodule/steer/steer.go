@@ -134,6 +134,15 @@ func (a *API) zones(name string) ([]*zone.Zone, error) {
 	return nil, &problem{Status: http.StatusNotFound, Title: "There is no zone of that name", Detail: detail}
 }
 
+// zonesOf lists the zones that are named so in the query of a request that has nothing else.
+func (a *API) zonesOf(r *http.Request) ([]*zone.Zone, error) {
+	values, err := noQuery(r, "zone")
+	if err != nil {
+		return nil, err
+	}
+	return a.zones(values.Get("zone"))
+}
+
 // place is a node with the zone that it is asked for.
 type place struct {
 	zone *zone.Zone

@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/http"
 	"time"
-
-	"github.com/sse-guard/sse-guard/caddymodule/event"
 )
 
 // Stats counts the streams of all zones, as GET stats does.
@@ -41,9 +39,6 @@ func (a *API) Streams(ctx context.Context, most int) Page {
 		q.cursor = next
 	}
 }
-
-// HappenedAs is the entry as GET events tells it.
-func HappenedAs(e event.Entry) Happened { return happened(e) }
 
 // Refuse answers with a problem document.
 func (a *API) Refuse(w http.ResponseWriter, status int, title, detail string) {

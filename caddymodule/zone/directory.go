@@ -1,10 +1,8 @@
 package zone
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"maps"
@@ -198,10 +196,10 @@ func (sh *directoryShard) count(c *Census) {
 func (d *Directory) List(
 	_ context.Context, f registry.Filter, cursor string, limit int,
 ) (rows []registry.Row, next string, err error) {
-	after, ok := parseCursor(cursor)
+	after, err := registry.ParseCursor(cursor)
 	switch {
-	case !ok:
-		return nil, "", fmt.Errorf("listing streams: %q is no cursor; give what the page before came with", cursor)
+	case err != nil:
+		return nil, "", fmt.Errorf("listing streams: %w", err)
 	case limit <= 0:
 		return nil, "", fmt.Errorf("listing streams: the limit is %d; ask for one at least", limit)
 	}
@@ -214,18 +212,6 @@ func (d *Directory) List(
 		rows = append(rows, row)
 	}
 	return rows, "", nil
-}
-
-// parseCursor returns the id after which a list goes on.
-func parseCursor(cursor string) (after registry.StreamID, ok bool) {
-	if cursor == "" {
-		return after, true
-	}
-	if len(cursor) != hex.EncodedLen(len(after)) {
-		return after, false
-	}
-	_, err := hex.Decode(after[:], []byte(cursor))
-	return after, err == nil
 }
 
 // Notify implements registry.Node. Where several guards have streams of one response,
@@ -310,7 +296,7 @@ func (d *Directory) filtered(f registry.Filter, after registry.StreamID) iter.Se
 	return func(yield func(*stream.Stream) bool) {
 		if !f.ID.IsZero() {
 			s := d.find(f.ID)
-			if s != nil && compareIDs(f.ID, after) > 0 && f.Names(s.Holder()) && f.Shows(s.State(), s.About()) {
+			if s != nil && f.ID.Compare(after) > 0 && f.Names(s.Holder()) && f.Shows(s.State(), s.About()) {
 				yield(s)
 			}
 			return
@@ -346,16 +332,14 @@ func (sh *directoryShard) selected(matches func(*registry.Holder) bool, after re
 	sh.mu.Lock()
 	var found []*stream.Stream
 	for id, s := range sh.streams {
-		if compareIDs(id, after) > 0 && matches(s.Holder()) {
+		if id.Compare(after) > 0 && matches(s.Holder()) {
 			found = append(found, s)
 		}
 	}
 	sh.mu.Unlock()
-	slices.SortFunc(found, func(a, b *stream.Stream) int { return compareIDs(a.Holder().ID, b.Holder().ID) })
+	slices.SortFunc(found, func(a, b *stream.Stream) int { return a.Holder().ID.Compare(b.Holder().ID) })
 	return found
 }
-
-func compareIDs(a, b registry.StreamID) int { return bytes.Compare(a[:], b[:]) }
 
 // Interface guard
 var _ registry.Node = (*Directory)(nil)

@@ -211,7 +211,7 @@ func TestDirectory_ListsInPages(t *testing.T) {
 				want = append(want, g.holder.ID)
 			}
 		}
-		slices.SortFunc(want, compareIDs)
+		slices.SortFunc(want, registry.StreamID.Compare)
 
 		var got []registry.StreamID
 		pages, cursor := 0, ""

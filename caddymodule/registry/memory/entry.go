@@ -56,12 +56,10 @@ const (
 	left
 )
 
-// ErrNotReserved is returned by Commit for a place that was given back, or that is
-// held already.
-var ErrNotReserved = registry.ErrNotReserved
-
-// Commit returns ErrNotReserved: the place is held, or was.
-func (e *entry) Commit(context.Context) ([]registry.Victim, error) { return nil, ErrNotReserved }
+// Commit returns registry.ErrNotReserved: the place is held, or was.
+func (e *entry) Commit(context.Context) ([]registry.Victim, error) {
+	return nil, registry.ErrNotReserved
+}
 
 // Leave gives the place back, or, if it is held and so wanted, keeps it for the
 // stream's client. After the first time, and once the place was taken away, it

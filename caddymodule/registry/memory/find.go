@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -23,7 +22,7 @@ func (r *Registry) Find(
 	if limit < 1 {
 		return nil, "", fmt.Errorf("finding streams: the limit is %d; ask for one at least", limit)
 	}
-	after, err := parseCursor(cursor)
+	after, err := registry.ParseCursor(cursor)
 	if err != nil {
 		return nil, "", fmt.Errorf("finding streams: %w", err)
 	}
@@ -41,21 +40,6 @@ func (r *Registry) Find(
 		holders[i] = e.holder
 	}
 	return holders, cursor, nil
-}
-
-// parseCursor returns the stream that an earlier page ended with; zero for the
-// first page.
-func parseCursor(cursor string) (id registry.StreamID, err error) {
-	if cursor == "" {
-		return id, nil
-	}
-	if len(cursor) != hex.EncodedLen(len(id)) {
-		return id, fmt.Errorf("%q is no cursor; give what the page before came with", cursor)
-	}
-	if _, err := hex.Decode(id[:], []byte(cursor)); err != nil {
-		return id, fmt.Errorf("%q is no cursor; give what the page before came with: %w", cursor, err)
-	}
-	return id, nil
 }
 
 // manyHolders is how many holders with one ID are looked through for a page. With

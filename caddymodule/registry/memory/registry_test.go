@@ -72,7 +72,7 @@ func TestCommit_OfWhatIsNotReserved(t *testing.T) {
 	require.NoError(t, err)
 	for _, p := range []registry.Place{left, committed, s.hold(t, registrytest.Anon("c"), registrytest.Track)} {
 		_, err := p.Commit(context.Background())
-		require.ErrorIs(t, err, memory.ErrNotReserved)
+		require.ErrorIs(t, err, registry.ErrNotReserved)
 	}
 	require.Equal(t, 2, s.Len())
 }

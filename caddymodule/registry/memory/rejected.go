@@ -52,31 +52,5 @@ func (n *newcomer) suspects() (s suspects) {
 // silent for longest, as the node knows, then the oldest. It is called with no lock
 // held.
 func (s suspects) choose(ctx context.Context, r *Registry) []registry.StreamID {
-	if len(s) <= registry.MostSuspects {
-		return s
-	}
-	var rows []registry.Row
-	for _, id := range s {
-		page, _, err := r.node.List(ctx, registry.Filter{Selector: registry.Selector{ID: id}}, "", 1)
-		if err != nil {
-			continue // the oldest are taken
-		}
-		for _, row := range page {
-			if row.State == registry.StateLive && !row.LastAck.IsZero() {
-				rows = append(rows, row)
-			}
-		}
-	}
-	slices.SortStableFunc(rows, func(a, b registry.Row) int { return a.LastAck.Compare(b.LastAck) })
-
-	var chosen []registry.StreamID
-	for _, row := range rows[:min(len(rows), registry.MostSuspects)] {
-		chosen = append(chosen, row.Holder.ID)
-	}
-	for _, id := range s {
-		if len(chosen) < registry.MostSuspects && !slices.Contains(chosen, id) {
-			chosen = append(chosen, id)
-		}
-	}
-	return chosen
+	return registry.ChooseSuspects(ctx, r.node, s, s)
 }

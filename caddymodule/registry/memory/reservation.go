@@ -28,7 +28,7 @@ type group struct {
 
 // Commit makes the reserved place a held one, ends the holders that are now too
 // many and returns them, oldest first. After Leave, or a second time, it changes
-// nothing and returns ErrNotReserved. If the stream is denied, it gives the place
+// nothing and returns registry.ErrNotReserved. If the stream is denied, it gives the place
 // back and returns registry.ErrDenied; so it does, with registry.ErrOutasked, if those
 // who would have to make room asked later, or if it yields and there is no room.
 func (p *reservation) Commit(context.Context) ([]registry.Victim, error) {
@@ -43,7 +43,7 @@ func (p *reservation) commit(gone []registry.StreamID) ([]registry.Victim, error
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if e.state != reserved {
-		return nil, ErrNotReserved
+		return nil, registry.ErrNotReserved
 	}
 	n := newcomer{holder: e.holder, terms: p.terms, slot: e.slot, claim: e.claim}
 	n.regard(e.in, gone, p.prefer)

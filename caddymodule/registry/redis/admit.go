@@ -97,7 +97,7 @@ func (c *admission) ask(ctx context.Context) ([]registry.Admission, error) {
 // askAgain asks once more after it has asked whether Redis has lost anything.
 func (c *admission) askAgain(ctx context.Context) ([]registry.Admission, error) {
 	if err := c.r.link.hello(); err != nil {
-		c.r.link.failed(c.r.link.client(), err)
+		c.r.link.failed(err)
 		return c.away(ctx)
 	}
 	if err := c.r.refuseAfterLoss(c.asks); err != nil {

@@ -387,7 +387,7 @@ func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), re.r.options.Timeout)
 	defer cancel()
 	if re.answer, err = exec(ctx, client, script, keys, a); err != nil {
-		re.r.link.failed(client, err)
+		re.r.link.failed(err)
 		for i, b := range re.buckets {
 			b.mu.Lock()
 			b.untold(re.ops[i])

@@ -178,7 +178,7 @@ func (r *Registry) Deny(ctx context.Context, denials ...registry.Denial) error {
 	r.bus.mu.Unlock()
 	if r.link.isUp() {
 		if tellErr := r.denyEverywhere(ctx); tellErr != nil {
-			r.link.failed(r.link.client(), tellErr)
+			r.link.failed(tellErr)
 		}
 	}
 	return err

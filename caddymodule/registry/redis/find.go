@@ -89,11 +89,9 @@ func (r *Registry) findOwn(ctx context.Context, sel registry.Selector, cursor st
 			return page, cursor, nil
 		}
 	}
-	var after registry.StreamID
-	if b, err := hex.DecodeString(id); err != nil || len(b) != 0 && len(b) != len(after) {
-		return nil, "", fmt.Errorf("%q is no cursor; give what the page before came with", cursor)
-	} else if amongKept {
-		copy(after[:], b)
+	after, err := registry.ParseCursor(id)
+	if err != nil {
+		return nil, "", err
 	}
 	for _, p := range r.streams.keptFor(&sel, after) {
 		if len(page) == limit {
@@ -124,14 +122,10 @@ func (r *Registry) findKey(
 	ctx context.Context, sel registry.Selector, cursor string, limit int,
 ) ([]*registry.Holder, string, error) {
 	_, rest, err := parseCursor(cursor)
-	var after registry.StreamID
-	if err == nil && rest != "" {
-		var id []byte
-		if id, err = hex.DecodeString(rest); err == nil && len(id) != len(after) {
-			err = fmt.Errorf("%q is no cursor; give what the page before came with", cursor)
-		}
-		copy(after[:], id)
+	if err != nil {
+		return nil, "", fmt.Errorf("finding streams: %w", err)
 	}
+	after, err := registry.ParseCursor(rest)
 	if err != nil {
 		return nil, "", fmt.Errorf("finding streams: %w", err)
 	}
@@ -139,15 +133,13 @@ func (r *Registry) findKey(
 	if err != nil {
 		return nil, "", fmt.Errorf("finding streams: %w", err)
 	}
-	holders = slices.DeleteFunc(holders, func(h *registry.Holder) bool { return compare(h.ID, after) <= 0 })
-	slices.SortFunc(holders, func(a, b *registry.Holder) int { return compare(a.ID, b.ID) })
+	holders = slices.DeleteFunc(holders, func(h *registry.Holder) bool { return h.ID.Compare(after) <= 0 })
+	slices.SortFunc(holders, func(a, b *registry.Holder) int { return a.ID.Compare(b.ID) })
 	if len(holders) <= limit {
 		return holders, "", nil
 	}
 	return holders[:limit], "." + holders[limit-1].ID.String(), nil
 }
-
-func compare(a, b registry.StreamID) int { return strings.Compare(string(a[:]), string(b[:])) }
 
 // holdersOf asks Redis for the holders of the selector's key that it names, the oldest
 // first, then those for whom places are kept.
@@ -318,29 +310,5 @@ func (r *Registry) suspects(m rueidis.RedisMessage) (chosen []registry.StreamID,
 			own = append(own, id)
 		}
 	}
-	if len(all) <= registry.MostSuspects {
-		return all, nil
-	}
-	var rows []registry.Row
-	for _, id := range own[:min(len(own), mostAsked)] {
-		page, _, err := r.node.List(r.ctx, registry.Filter{Selector: registry.Selector{ID: id}}, "", 1)
-		if err != nil {
-			continue // the oldest are taken
-		}
-		for _, row := range page {
-			if row.State == registry.StateLive && !row.LastAck.IsZero() {
-				rows = append(rows, row)
-			}
-		}
-	}
-	slices.SortStableFunc(rows, func(a, b registry.Row) int { return a.LastAck.Compare(b.LastAck) })
-	for _, row := range rows[:min(len(rows), registry.MostSuspects)] {
-		chosen = append(chosen, row.Holder.ID)
-	}
-	for _, id := range all {
-		if len(chosen) < registry.MostSuspects && !slices.Contains(chosen, id) {
-			chosen = append(chosen, id)
-		}
-	}
-	return chosen, nil
+	return registry.ChooseSuspects(r.ctx, r.node, own[:min(len(own), mostAsked)], all), nil
 }

@@ -234,7 +234,7 @@ func (l *link) reach() error {
 	if err := l.hello(); err != nil {
 		return err
 	}
-	l.r.bus.doubt(time.Now().Add(-2 * l.r.options.Lease)) // a replica may lack the last writes
+	l.r.doubtDenials()
 	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
 		return err
 	}
@@ -292,11 +292,11 @@ func (l *link) connect() error {
 func (l *link) renew(all bool, suspect map[*bucket]bool) {
 	began := time.Now()
 	if err := l.hello(); err != nil {
-		l.failed(l.client(), err)
+		l.failed(err)
 		return
 	}
 	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
-		l.failed(l.client(), err)
+		l.failed(err)
 		return
 	}
 	err := l.r.each(false, func(b *bucket) error {
@@ -329,7 +329,7 @@ func (r *Registry) each(all bool, f func(*bucket) error) error {
 }
 
 // failed notes that Redis did not answer, or not as it should.
-func (l *link) failed(_ rueidis.Client, err error) {
+func (l *link) failed(err error) {
 	if says(err, cancelledError) || says(err, epochError) || l.r.ctx.Err() != nil {
 		return
 	}

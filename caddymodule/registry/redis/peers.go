@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,12 +94,7 @@ func (ps *peers) set(r *Registry, ids []string) {
 			ps.live = append(ps.live, &peer{r, id})
 		}
 	}
-	slices.SortFunc(ps.live, func(a, b *peer) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(ps.live, func(a, b *peer) int { return strings.Compare(a.id, b.id) })
 }
 
 func (ps *peers) all() []*peer {
@@ -279,11 +275,9 @@ func (r *Registry) react(q *question) (a reaction) {
 	case askMany:
 		a.fail(r.node.EndAll(ctx, q.IDs, q.Ending))
 	case askFind:
-		holders, next, err := r.findOwn(ctx, q.Selector, q.Cursor, min(q.Limit, mostRows))
-		a.Holders, a.Cursor = holders, next
-		if err != nil {
-			a.Error = err.Error()
-		}
+		var err error
+		a.Holders, a.Cursor, err = r.findOwn(ctx, q.Selector, q.Cursor, min(q.Limit, mostRows))
+		a.fail(err)
 	case askProbe:
 		ctx, cancel := context.WithTimeout(ctx, q.Within)
 		defer cancel()

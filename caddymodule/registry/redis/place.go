@@ -464,12 +464,12 @@ func (s *streams) keep(p *place) {
 func (s *streams) keptFor(sel *registry.Selector, after registry.StreamID) (found []*place) {
 	s.mu.Lock()
 	for p := range s.kept {
-		if compare(p.holder.ID, after) > 0 && sel.Matches(p.holder) {
+		if p.holder.ID.Compare(after) > 0 && sel.Matches(p.holder) {
 			found = append(found, p)
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(found, func(a, b *place) int { return compare(a.holder.ID, b.holder.ID) })
+	slices.SortFunc(found, func(a, b *place) int { return a.holder.ID.Compare(b.holder.ID) })
 	return found
 }
 
