@@ -369,9 +369,9 @@ Where the output is no terminal, it prints once what there is.
 `)
 	addFilterFlags(cmd, false)
 	cmd.Flags().DurationP("interval", "i", 2*time.Second, "Time between two looks")
-	cmd.Flags().String("sort", "rate", "What comes first: "+strings.Join(orderNames(), ", "))
+	cmd.Flags().String("sort", "rate", "What comes first: "+strings.Join(texts(console.Orders), ", "))
 	_ = cmd.RegisterFlagCompletionFunc("interval", cobra.NoFileCompletions)
-	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orderNames(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(texts(console.Orders), cobra.ShellCompDirectiveNoFileComp))
 	cmd.Example = "  caddy sse-guard top"
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runTop(cmd) }
 	return cmd
@@ -417,11 +417,3 @@ type frame struct {
 
 // Print writes it as top does, but once.
 func (f frame) Print(out io.Writer) { f.Look.Print(out, f.order, f.address) }
-
-func orderNames() []string {
-	names := make([]string, len(console.Orders))
-	for i, order := range console.Orders {
-		names[i] = string(order)
-	}
-	return names
-}

@@ -110,14 +110,6 @@ func endReasons() []reason.Reason {
 	return reasons
 }
 
-func texts[T ~string](values []T) []string {
-	all := make([]string, len(values))
-	for i, v := range values {
-		all[i] = string(v)
-	}
-	return all
-}
-
 func (m *metric) fullName() string { return metricsPrefix + m.name }
 
 func (m *metric) labels() []string {

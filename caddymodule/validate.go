@@ -57,12 +57,16 @@ func oneOf[T ~string](option string, given T, allowed ...T) error {
 	return fmt.Errorf("%s: %q is not allowed; it is one of: %s", option, given, join(allowed, ", "))
 }
 
-func join[T ~string](values []T, separator string) string {
-	texts := make([]string, len(values))
+func texts[T ~string](values []T) []string {
+	all := make([]string, len(values))
 	for i, v := range values {
-		texts[i] = string(v)
+		all[i] = string(v)
 	}
-	return strings.Join(texts, separator)
+	return all
+}
+
+func join[T ~string](values []T, separator string) string {
+	return strings.Join(texts(values), separator)
 }
 
 func atLeast(option string, given, least caddy.Duration) error {

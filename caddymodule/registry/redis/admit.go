@@ -286,9 +286,7 @@ func (c *admission) places(admissions []registry.Admission) []*place {
 func (c *admission) mirror(ctx context.Context, admissions []registry.Admission, places []*place) {
 	var gone []registry.StreamID
 	for i := range admissions {
-		for _, v := range admissions[i].Ends {
-			gone = append(gone, v.Holder.ID)
-		}
+		gone = appendVictims(gone, admissions[i].Ends)
 	}
 	for i, p := range places {
 		if p == nil {

@@ -144,7 +144,9 @@ func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 	b.mu.Lock()
 	p, w := b.places[t], b.waiters[t]
 	if p == nil {
-		if w != nil && state != waiting { // it was told, or lost
+		// It is lost, unless the answer to a call under way tells it. If that is so, the
+		// next comparison finds it gone.
+		if w != nil && state != waiting && len(b.calls) == 1 {
 			b.enqueue(op{kind: opRegister, waiter: w})
 		}
 		b.mu.Unlock()

@@ -161,6 +161,17 @@ func (r *Registry) IsCluster() bool { return r.link.isCluster() }
 // RenewBusy renews the lease in the bucket of the place while another call is under way.
 func (r *Registry) RenewBusy(of registry.Place) error {
 	b := of.(*place).b
+	return b.busy(func() error { return b.renew(false) })
+}
+
+// CompareBusy compares the bucket of the waiter while another call is under way.
+func (r *Registry) CompareBusy(of registry.Waiter) error {
+	b := of.(*waiter).b
+	return b.busy(b.compare)
+}
+
+// busy calls f while another call is under way.
+func (b *bucket) busy(f func() error) error {
 	b.mu.Lock()
 	ops, call := b.take()
 	b.queue = ops
@@ -170,13 +181,14 @@ func (r *Registry) RenewBusy(of registry.Place) error {
 		b.over(call)
 		b.mu.Unlock()
 	}()
-	return b.renew(false)
+	return f()
 }
 
-// Advance has the node's clock seem to be ahead by so much more, as far as Redis tells,
-// until Redis is asked for the time again.
+// Advance has the node's clock seem to be ahead by so much more, as far as Redis tells. No
+// hello shows that wrong: the node holds itself to be unsure of it by as much.
 func (r *Registry) Advance(d time.Duration) {
 	r.link.mu.Lock()
 	defer r.link.mu.Unlock()
 	r.link.there -= d.Microseconds()
+	r.link.within += d
 }

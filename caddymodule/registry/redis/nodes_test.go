@@ -406,7 +406,6 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 func TestNodes_WhoseClocksDiffer(t *testing.T) {
 	server := harness.StartRedis(t)
 	o := options(t, server.Addr)
-	o.Lease = time.Hour // Redis is not asked for the time
 	both := sites(t, o, 2)
 	a, b := both[0], both[1]
 	b.Advance(time.Hour)

@@ -143,3 +143,41 @@ func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
 	require.Zero(t, a.Places())
 	require.Zero(t, a.Known())
 }
+
+// The answer to a call under way may tell the waiter that Redis has no more: it is not
+// enlisted again meanwhile, or another would be told of its place. If the call was about
+// something else, the next comparison finds what was lost.
+func TestWait_IsNotBegunAnewWhileItMayBeOver(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // nothing is compared but by the test
+	a, b := openDeafSite(t, server, o), openSite(t, o)
+	p := b.hold(t, anon("held"), rejectOne)
+	wait := func(name string) (w registry.Waiter) {
+		require.Eventually(t, func() bool { // once its connection is back
+			var err error
+			w, err = a.Wait(t.Context(), registry.Ask{Holder: anon(name), Rule: rejectOne})
+			return err == nil
+		}, soon, aWhile)
+		return w
+	}
+	told := func(ws ...registry.Waiter) (n int) {
+		for _, w := range ws {
+			select {
+			case <-w.Free():
+				n++
+			default:
+			}
+		}
+		return n
+	}
+	first, second := wait("first"), wait("second")
+	p.Leave(registry.Keep{}) // Redis tells the first, which does not hear it
+	b.Settle()
+	require.NoError(t, a.CompareBusy(first))
+	a.Settle()
+	require.Zero(t, told(first, second))
+	require.NoError(t, a.Compare())
+	a.Settle()
+	require.Equal(t, 1, told(first, second))
+}

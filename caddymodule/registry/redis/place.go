@@ -71,9 +71,7 @@ func (g *group) named() []registry.StreamID {
 func (g *group) add(victims []registry.Victim) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, v := range victims {
-		g.gone = append(g.gone, v.Holder.ID)
-	}
+	g.gone = appendVictims(g.gone, victims)
 }
 
 // newPlace enters a place of that state.

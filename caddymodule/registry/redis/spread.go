@@ -123,8 +123,7 @@ func (s *spread) besides(ctx context.Context, i int) (more []registry.StreamID, 
 		return nil, err
 	}
 	for _, v := range a.Ends {
-		planned := func(id registry.StreamID) bool { return response(id) == response(v.Holder.ID) }
-		if !slices.ContainsFunc(s.plan, planned) {
+		if !slices.ContainsFunc(s.plan, v.Holder.ID.SameResponse) {
 			more = append(more, v.Holder.ID)
 		}
 	}
@@ -159,12 +158,8 @@ func appendVictims(ids []registry.StreamID, victims []registry.Victim) []registr
 // allows reports whether all victims may be ended early.
 func (s *spread) allows(looks []registry.Admission) bool {
 	for i := range looks {
-		h := s.asks[i].Holder
 		for _, v := range looks[i].Ends {
-			victim := v.Holder
-			sameToken := s.consent.SameToken && !victim.Token.IsZero() && victim.Token == h.Token
-			sameSubject := s.consent.SameSubject && !victim.Subject.IsZero() && victim.Subject == h.Subject
-			if !sameToken && !sameSubject {
+			if !s.consent.Allows(s.asks[i].Holder, v.Holder) {
 				return false
 			}
 		}
