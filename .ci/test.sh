@@ -72,8 +72,9 @@ source .ci/temporary.sh
 step gofmt gofmt_check caddymodule cmd
 step vet go vet ./...
 step lint make --no-print-directory lint
-# The end-to-end tests start programs of which the test cache knows nothing.
-step test tests go test -race -count=1 -timeout 20m ./...
+# The end-to-end tests start programs of which the test cache knows nothing. They wait
+# more than they compute: so three packages at a time, also on two cores.
+step test tests go test -race -count=1 -p 3 -timeout 20m ./...
 step left left
 
 if [ ${#failed[@]} -gt 0 ]; then

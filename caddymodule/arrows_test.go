@@ -34,7 +34,7 @@ var floors = [][]string{
 }
 
 // apart are packages of tests and for tests, which may import anything.
-var apart = []string{"caddymodule/e2e", "caddymodule/e2e/attack", "caddymodule/e2e/campaign", "caddymodule/e2e/checker", "caddymodule/e2e/compat", "caddymodule/e2e/harness"}
+var apart = []string{"caddymodule/e2e", "caddymodule/e2e/attack", "caddymodule/e2e/campaign", "caddymodule/e2e/checker", "caddymodule/e2e/compat", "caddymodule/e2e/harness", "caddymodule/e2e/nodes", "caddymodule/e2e/operate"}
 
 // goPackage is what go list tells of one.
 type goPackage struct {

@@ -11,15 +11,6 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// startDrainSite runs a site as a process, and returns where it is. global are
-// options of the Caddyfile's global block.
-func startDrainSite(t testing.TB, global, site string) (p *harness.CaddyProcess, url string) {
-	t.Helper()
-	url = fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
-	p, _ = harness.StartCaddySites(t, url+"/login", global, url+" {\n"+site+"\n}")
-	return p, url
-}
-
 func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 	for name, test := range map[string]struct {
 		streams  int
@@ -39,7 +30,7 @@ func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 			if test.global == "" {
 				drain = fmt.Sprintf("drain %s", test.window)
 			}
-			server, url := startDrainSite(t, test.global+"\nservers {\nprotocols h1 h2c\n}", "sse_guard {\n"+drain+"\n}\nreverse_proxy "+app.URL)
+			server, url := harness.StartSite(t, test.global+"\nservers {\nprotocols h1 h2c\n}", "sse_guard {\n"+drain+"\n}\nreverse_proxy "+app.URL)
 			streams := make([]*harness.Stream, test.streams)
 			var opening sync.WaitGroup
 			for c := range min(test.streams, 20) {

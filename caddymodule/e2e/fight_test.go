@@ -9,37 +9,6 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// fighting is what a page does that builds a new EventSource, with nothing of the
-// old one, a second after that has failed or ended.
-const fighting = `(() => {
-	document.cookie = "access_token=alice"
-	const connect = () => {
-		const source = window.__source = new EventSource("/raw")
-		source.onmessage = () => { window.__last = Date.now() }
-		source.onerror = () => { source.close(); setTimeout(connect, 1000) }
-	}
-	connect()
-})()`
-
-// hears tells whether the page had an event of the application's within a second.
-func hears(t testing.TB, page *harness.Tab) bool {
-	t.Helper()
-	return page.Eval(t, "Date.now() - (window.__last || 0) < 1000") == "true"
-}
-
-// whoHears waits until exactly one of the pages does, and returns it and the other.
-func whoHears(t testing.TB, a, b *harness.Tab) (holder, waiting *harness.Tab) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		holder, waiting = a, b
-		if hears(t, b) {
-			holder, waiting = b, a
-		}
-		return hears(t, holder) && !hears(t, waiting)
-	}, harness.Patience, 50*time.Millisecond, "both hear, or none")
-	return holder, waiting
-}
-
 // TestFight is problem P2 with pages that know nothing of tombstones: two of them
 // come to rest, and when the one that has the stream is closed, the other gets it.
 func TestFight(t *testing.T) {
@@ -48,7 +17,7 @@ func TestFight(t *testing.T) {
 	browser := harness.StartBrowser(t)
 	pages := []*harness.Tab{browser.NewTab(t, server.URL+"/login"), browser.NewTab(t, server.URL+"/login")}
 	for _, p := range pages {
-		p.Eval(t, fighting)
+		p.Eval(t, harness.Fighting)
 	}
 	takeovers := func() (n int) {
 		for _, line := range server.HandlerLogs(t) {
@@ -74,10 +43,10 @@ func TestFight(t *testing.T) {
 	require.Equal(t, fought, takeovers(), "they are at rest")
 	app.WaitOpen(t, 1)
 
-	holder, waiting := whoHears(t, pages[0], pages[1])
+	holder, waiting := harness.WhoHears(t, pages[0], pages[1])
 	closed := time.Now()
 	holder.Close()
-	require.Eventually(t, func() bool { return hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return harness.Hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
 	require.Less(t, time.Since(closed), 4*time.Second, "the page itself waits for a second")
 	t.Logf("%d takeovers; the waiting page had the stream after %s", fought, time.Since(closed))
 }

@@ -247,13 +247,13 @@ func TestReturn_PagesThatRebuildRest(t *testing.T) {
 	require.Equal(t, fought, count("stream superseded"))
 	app.WaitOpen(t, 1)
 
-	_, waiting := whoHears(t, pages[0], pages[1])
+	_, waiting := harness.WhoHears(t, pages[0], pages[1])
 	waiting.Eval(t, `(() => {
 		window.__source.close()
 		window.__source = new EventSource("/raw?sse_guard=take")
 		window.__source.onmessage = () => { window.__last = Date.now() }
 	})()`)
-	require.Eventually(t, func() bool { return hears(t, waiting) }, harness.Patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return harness.Hears(t, waiting) }, harness.Patience, 50*time.Millisecond)
 	for _, r := range app.Requests(t) {
 		assert.Empty(t, r.Query)
 	}

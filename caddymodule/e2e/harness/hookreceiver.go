@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,11 @@ import (
 
 // WebhookSecret is what the FastAPI application, and a HookReceiver, verify posts with.
 const WebhookSecret = "the secret of the webhook"
+
+// Webhook is the option webhook, in a guard's block, with the lines in more.
+func Webhook(url, more string) string {
+	return fmt.Sprintf("webhook %s {\nsecret %q\n%s\n}", url, WebhookSecret, more)
+}
 
 // HookEvent is one event of a webhook.
 type HookEvent struct {

@@ -36,4 +36,5 @@ const (
 	DuplicateSession = "DUPLICATE_SESSION"     // rejected
 	LoggedOut        = "LOGGED_OUT"            // logout
 	TokenExpired     = "TOKEN_EXPIRED"         // expired
+	Revoked          = "REVOKED"               // revoked
 )

@@ -66,6 +66,15 @@ func StartSSEProxy(t testing.TB, flags ...string) (p *CaddyProcess, url string) 
 	return p, url
 }
 
+// StartSite runs a site as a process, and returns where it is. global are options of the
+// Caddyfile's global block.
+func StartSite(t testing.TB, global, site string) (p *CaddyProcess, url string) {
+	t.Helper()
+	url = fmt.Sprintf("http://localhost:%d", FreePort(t))
+	p, _ = StartCaddySites(t, url+"/login", global, url+" {\n"+site+"\n}")
+	return p, url
+}
+
 // StartCaddySites runs the sites, given as the site blocks of a Caddyfile, and
 // returns once url, which one of them serves, answers. global has lines for the
 // global block besides those that keep Caddy to a directory of the test's.

@@ -1,4 +1,4 @@
-package e2e
+package operate
 
 import (
 	"bufio"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os/exec"
 	"strings"
 	"testing"
@@ -19,108 +18,21 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// startTickingBackend starts a backend whose streams have an event every 20 milliseconds.
-func startTickingBackend(t *testing.T) (url string) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/events") {
-			return
-		}
-		w.Header().Set("Content-Type", "text/event-stream")
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			_, _ = w.Write([]byte("data: tick\n\n"))
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case <-tick.C:
-			case <-r.Context().Done():
-				return
-			}
-		}
-	}))
-	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
-	})
-	return server.URL
-}
-
-// listed is what GET streams shows of a stream, as its documentation says.
-type listed struct {
-	ID, Zone, State, Key, Token, Client, Subject string
-	Since                                        time.Time
-	AgeSeconds                                   float64 `json:"age_seconds"`
-	Events, Bytes                                int64
-	LastEventAt                                  time.Time `json:"last_event_at"`
-	LastAckAt                                    time.Time `json:"last_ack_at"`
-	RemoteIP                                     string    `json:"remote_ip"`
-	Node, Protocol, Path                         string
-	Labels                                       map[string]string
-}
-
-// administrator asks the admin API.
-type administrator struct{ url string }
-
-// ask returns the answer, which is good.
-func (a administrator) ask(t testing.TB, method, path, body string, to any) {
-	t.Helper()
-	options := []harness.RequestOption{}
-	if body != "" {
-		options = append(options, harness.WithPost(body), harness.WithHeader("Content-Type", "application/json"))
-	}
-	response, answer := harness.Send(t, method, a.url+"/sse_guard/"+path, options...)
-	require.Equal(t, http.StatusOK, response.StatusCode, answer)
-	d := json.NewDecoder(strings.NewReader(answer))
-	d.DisallowUnknownFields()
-	require.NoError(t, d.Decode(to), answer)
-}
-
-func (a administrator) streams(t testing.TB, query string) []listed {
-	t.Helper()
-	var page struct {
-		Streams []listed
-		Next    string
-	}
-	a.ask(t, http.MethodGet, "streams?"+query, "", &page)
-	require.Empty(t, page.Next)
-	return page.Streams
-}
-
-func (a administrator) end(t testing.TB, body string) int {
-	t.Helper()
-	var answer struct{ Ended int }
-	a.ask(t, http.MethodPost, "end", body, &answer)
-	return answer.Ended
-}
-
-func (a administrator) notify(t testing.TB, body string) int {
-	t.Helper()
-	var answer struct{ Notified int }
-	a.ask(t, http.MethodPost, "notify", body, &answer)
-	return answer.Notified
-}
-
-const (
-	revokedEvent = "REVOKED"
-	roomSite     = "sse_guard {\nkey {query.user}\nlabel room {query.room}\n%s\n}\nreverse_proxy "
-)
-
 // TestAdmin_SeesAndSteersStreams in a Caddy that runs as a user runs it.
 func TestAdmin_SeesAndSteersStreams(t *testing.T) {
-	site := fmt.Sprintf(roomSite, "") + startTickingBackend(t)
+	site := harness.RoomSite("", harness.StartTickingBackend(t))
 	server := harness.StartAdminCaddy(t, site)
-	admin := administrator{server.Admin}
 	client := harness.NewClient(t, harness.HTTP1)
 	feed := client.Open(t, server.Admin+"/sse_guard/events")
 	require.Equal(t, http.StatusOK, feed.Status)
-	require.Empty(t, admin.streams(t, ""))
+	require.Empty(t, server.Streams(t, ""))
 
 	ann := client.Open(t, server.URL+"/events/a;token=secret?user=ann&room=one&token=token-of-ann", harness.WithClient("phone"))
 	harness.RequireLive(t, ann)
 	bob := client.Open(t, server.URL+"/events?user=bob&room=two", harness.WithBearer("token-of-bob"))
 	harness.RequireLive(t, bob)
-	require.Len(t, admin.streams(t, ""), 2)
-	rows := admin.streams(t, "label.room=one")
+	require.Len(t, server.Streams(t, ""), 2)
+	rows := server.Streams(t, "label.room=one")
 	require.Len(t, rows, 1)
 	row := rows[0]
 	require.Equal(t, "/events/a", row.Path)
@@ -136,11 +48,11 @@ func TestAdmin_SeesAndSteersStreams(t *testing.T) {
 	}
 	require.Contains(t, feed.NextOfType(t, "admitted").Data, row.ID)
 
-	require.Equal(t, 1, admin.notify(t, `{"select":{"labels":{"room":"two"}},"event":"MAINTENANCE","data":"at\nnoon"}`))
+	require.Equal(t, 1, server.Notify(t, `{"select":{"labels":{"room":"two"}},"event":"MAINTENANCE","data":"at\nnoon"}`))
 	require.Equal(t, "at\nnoon", bob.NextOfType(t, "MAINTENANCE").Data)
 
-	require.Equal(t, 1, admin.end(t, `{"select":{"raw_token":"Bearer token-of-bob"},"message":"Call us.","deny":"10m"}`))
-	notice := harness.RequireEnded(t, bob, revokedEvent, "revoked")
+	require.Equal(t, 1, server.End(t, `{"select":{"raw_token":"Bearer token-of-bob"},"message":"Call us.","deny":"10m"}`))
+	notice := harness.RequireEnded(t, bob, harness.Revoked, "revoked")
 	require.Equal(t, "Call us.", harness.NoticeOf(t, notice).Message)
 	require.Contains(t, notice.ID, "sse-guard", "it is told to stay away")
 	harness.RequireDenied(t, server.URL+"/events?user=bob", harness.WithBearer("token-of-bob"))
@@ -151,13 +63,13 @@ func TestAdmin_SeesAndSteersStreams(t *testing.T) {
 	server.Reload(t, site+"\nheader X-New yes")
 	require.NoError(t, feed.Wait(t).Err)
 	harness.RequireLive(t, ann)
-	after := admin.streams(t, "")
+	after := server.Streams(t, "")
 	require.Len(t, after, 1)
 	require.Equal(t, row.ID, after[0].ID)
 	harness.RequireDenied(t, server.URL+"/events?user=bob", harness.WithBearer("token-of-bob"))
 
-	require.Equal(t, 1, admin.end(t, `{"select":{"key_parts":["ann"],"raw_client":"phone"}}`))
-	notice = harness.RequireEnded(t, ann, revokedEvent, "revoked")
+	require.Equal(t, 1, server.End(t, `{"select":{"key_parts":["ann"],"raw_client":"phone"}}`))
+	notice = harness.RequireEnded(t, ann, harness.Revoked, "revoked")
 	back, err := client.Connect(t.Context(), server.URL+"/events?user=ann&token=token-of-ann", notice.ID)
 	require.NoError(t, err)
 	t.Cleanup(back.Close)
@@ -173,8 +85,7 @@ func TestAdmin_SeesAndSteersStreams(t *testing.T) {
 // TestAdmin_OfAVerifiedUser ends all that the user has, whatever the token.
 func TestAdmin_OfAVerifiedUser(t *testing.T) {
 	issuer := harness.NewIssuer(t, "HS256")
-	server := harness.StartAdminCaddy(t, "sse_guard {\nkey {sse_guard.claims.sub} {path}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+startTickingBackend(t))
-	admin := administrator{server.Admin}
+	server := harness.StartAdminCaddy(t, "sse_guard {\nkey {sse_guard.claims.sub} {path}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+harness.StartTickingBackend(t))
 	client := harness.NewClient(t, harness.HTTP1)
 	bearer := func(sub string) harness.RequestOption {
 		return harness.WithBearer(issuer.Token(t, harness.WithSub(sub)))
@@ -186,11 +97,11 @@ func TestAdmin_OfAVerifiedUser(t *testing.T) {
 	bob := client.Open(t, server.URL+"/events/1", bearer("bob"))
 	harness.RequireLive(t, bob)
 
-	require.Len(t, admin.streams(t, "subject=ann"), 2)
+	require.Len(t, server.Streams(t, "subject=ann"), 2)
 	iss := issuerOf(t, issuer.Token(t))
-	require.Equal(t, 2, admin.end(t, `{"select":{"key_parts":[{"sub":"ann","iss":"`+iss+`"},"/events/1"]},"deny":"1m"}`), "one is selected, and the user is denied")
-	harness.RequireEnded(t, one, revokedEvent, "revoked")
-	harness.RequireEnded(t, other, revokedEvent, "revoked")
+	require.Equal(t, 2, server.End(t, `{"select":{"key_parts":[{"sub":"ann","iss":"`+iss+`"},"/events/1"]},"deny":"1m"}`), "one is selected, and the user is denied")
+	harness.RequireEnded(t, one, harness.Revoked, "revoked")
+	harness.RequireEnded(t, other, harness.Revoked, "revoked")
 	harness.RequireDenied(t, server.URL+"/events/3", bearer("ann"))
 	harness.RequireLive(t, bob)
 }
@@ -207,22 +118,21 @@ func issuerOf(t testing.TB, token string) string {
 
 // TestAdmin_ParkedStreamsAreLikeOthers: they are listed, told, and ended.
 func TestAdmin_ParkedStreamsAreLikeOthers(t *testing.T) {
-	server := harness.StartAdminCaddy(t, fmt.Sprintf(roomSite, "policy reject\non_reject park")+startTickingBackend(t))
-	admin := administrator{server.Admin}
+	server := harness.StartAdminCaddy(t, harness.RoomSite("policy reject\non_reject park", harness.StartTickingBackend(t)))
 	client := harness.NewClient(t, harness.HTTP1)
 	harness.RequireLive(t, client.Open(t, server.URL+"/events?user=ann&room=one"))
 	parked := client.Open(t, server.URL+"/events?user=ann&room=two")
 	parked.NextOfType(t, harness.DuplicateSession)
-	require.Len(t, admin.streams(t, "state=parked&label.room=two"), 1)
-	require.Equal(t, 1, admin.notify(t, `{"select":{"state":"parked"},"event":"HI","data":"you wait"}`))
+	require.Len(t, server.Streams(t, "state=parked&label.room=two"), 1)
+	require.Equal(t, 1, server.Notify(t, `{"select":{"state":"parked"},"event":"HI","data":"you wait"}`))
 	require.Equal(t, "you wait", parked.NextOfType(t, "HI").Data)
-	require.Equal(t, 1, admin.end(t, `{"select":{"state":"parked"}}`))
-	harness.RequireEnded(t, parked, revokedEvent, "revoked")
+	require.Equal(t, 1, server.End(t, `{"select":{"state":"parked"}}`))
+	harness.RequireEnded(t, parked, harness.Revoked, "revoked")
 }
 
 // TestAdmin_HealthWhileCaddyStops is what a load balancer asks for.
 func TestAdmin_HealthWhileCaddyStops(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10s\n}\nreverse_proxy "+startTickingBackend(t), "grace_period 30s")
+	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10s\n}\nreverse_proxy "+harness.StartTickingBackend(t), "grace_period 30s")
 	health := server.Admin + "/sse_guard/health"
 	response, body := harness.Get(t, health)
 	require.Equal(t, http.StatusOK, response.StatusCode)
@@ -256,7 +166,7 @@ func TestAdmin_HealthWhileCaddyStops(t *testing.T) {
 // TestREADME_AdminAPI runs the commands of the section.
 func TestREADME_AdminAPI(t *testing.T) {
 	issuer := harness.NewIssuer(t, "HS256")
-	server := harness.StartAdminCaddy(t, "sse_guard {\nlabel room {query.room}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+startTickingBackend(t))
+	server := harness.StartAdminCaddy(t, "sse_guard {\nlabel room {query.room}\njwt {\n"+issuer.KeyOption(t)+"\n}\n}\nreverse_proxy "+harness.StartTickingBackend(t))
 	client := harness.NewClient(t, harness.HTTP1)
 	stream := client.Open(t, server.URL+"/events?room=one", harness.WithBearer(issuer.Token(t, harness.WithSub("alice"))))
 	harness.RequireLive(t, stream)
@@ -271,7 +181,7 @@ func TestREADME_AdminAPI(t *testing.T) {
 		require.Contains(t, runAtAdmin(t, server, readmeCommand(t, test.command)), test.want, test.command)
 	}
 	require.NotEmpty(t, stream.NextOfType(t, "MAINTENANCE").Data)
-	harness.RequireEnded(t, stream, revokedEvent, "revoked")
+	harness.RequireEnded(t, stream, harness.Revoked, "revoked")
 
 	feed := exec.CommandContext(t.Context(), "sh", "-c", "exec "+atAdmin(server, readmeCommand(t, "curl -sN http://localhost:2019/sse_guard/events")))
 	out, err := feed.StdoutPipe()

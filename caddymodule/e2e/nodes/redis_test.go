@@ -1,4 +1,4 @@
-package e2e
+package nodes
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 
 // rights are those of README that a Redis user needs.
 func rights(t *testing.T) []string {
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile(filepath.Join(harness.Root(t), "README.md"))
 	require.NoError(t, err)
 	_, line, found := strings.Cut(string(readme), "ACL SETUSER guard on >secret ")
 	require.True(t, found, "README does not say what a Redis user may do")

@@ -1,4 +1,4 @@
-package e2e
+package operate
 
 import (
 	"fmt"
@@ -14,11 +14,6 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// hook is the option webhook, in a guard's block.
-func hook(url, more string) string {
-	return fmt.Sprintf("webhook %s {\nsecret %q\n%s\n}", url, harness.WebhookSecret, more)
-}
-
 // TestWebhook_TellsFastAPIWhoIsInTheRoom: README's code, before the application's own
 // streams. A second device of the user keeps it in the room, a reload does too, and
 // whoever is gone for good leaves once.
@@ -26,7 +21,7 @@ func TestWebhook_TellsFastAPIWhoIsInTheRoom(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	site := harness.NewIssuer(t, "ES256")
 	app.VerifyWith(t, site)
-	server := harness.StartCaddy(t, harness.VerifyingSite(app, site.KeyOption(t), harness.ByUser, "limit 2", "reserve 5s", hook(app.URL+"/hooks/streams", "")))
+	server := harness.StartCaddy(t, harness.VerifyingSite(app, site.KeyOption(t), harness.ByUser, "limit 2", "reserve 5s", harness.Webhook(app.URL+"/hooks/streams", "")))
 	token := harness.WithBearer(site.Token(t, harness.WithSub("ann")))
 
 	first := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", token, harness.WithClient("laptop"))
@@ -73,7 +68,7 @@ func TestWebhook_APageThatReloadsHasNotLeft(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(backend.Close)
-	server := harness.StartCaddy(t, "sse_guard {\nreserve 15s\n"+hook(receiver.URL, "events ended returned")+"\n}\nreverse_proxy "+backend.URL)
+	server := harness.StartCaddy(t, "sse_guard {\nreserve 15s\n"+harness.Webhook(receiver.URL, "events ended returned")+"\n}\nreverse_proxy "+backend.URL)
 	tab := harness.StartBrowser(t).NewTab(t, server.URL+"/")
 	tab.WaitState(t, "live")
 	for n := range 2 {
@@ -110,7 +105,7 @@ func TestWebhook_AReloadOfTheConfigurationLosesNothing(t *testing.T) {
 	site := func(options string) string {
 		return "sse_guard {\nreserve 1s\n" + options + "\n}\nreverse_proxy " + app.URL
 	}
-	server := harness.StartCaddy(t, site(hook(receiver.URL, "")))
+	server := harness.StartCaddy(t, site(harness.Webhook(receiver.URL, "")))
 	open := func(user string) *harness.Stream {
 		s := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer(user))
 		s.Next(t)
@@ -121,15 +116,15 @@ func TestWebhook_AReloadOfTheConfigurationLosesNothing(t *testing.T) {
 	down.Store(true)
 	ann.Close() // it has left, and its time is not over, or the receiver does not hear of it
 	app.WaitOpen(t, 2)
-	server.Reload(t, site(hook(receiver.URL, "")+"\nretry 7s"))
+	server.Reload(t, site(harness.Webhook(receiver.URL, "")+"\nretry 7s"))
 	require.Eventually(t, func() bool { return receiver.Posts() > 3 }, harness.Patience, 10*time.Millisecond)
-	server.Reload(t, site(hook(receiver.URL, "")+"\nretry 8s"))
+	server.Reload(t, site(harness.Webhook(receiver.URL, "")+"\nretry 8s"))
 	down.Store(false)
 	events := receiver.Wait(t, 4)
 	assert.Equal(t, "left", events[3].Reason)
 
 	// A stream tells what its own configuration says.
-	server.Reload(t, site(hook(other.URL, "")))
+	server.Reload(t, site(harness.Webhook(other.URL, "")))
 	bob.Close()
 	assert.Equal(t, "left", receiver.Wait(t, 5)[4].Reason)
 	open("bob")
@@ -159,7 +154,7 @@ func TestWebhook_IsToldBeforeCaddyStops(t *testing.T) {
 			return false // Caddy did not wait
 		}
 	})
-	p, url := startDrainSite(t, "", "sse_guard {\ndrain 1s\n"+hook(receiver.URL, "events ended")+"\n}\nreverse_proxy "+app.URL)
+	p, url := harness.StartSite(t, "", "sse_guard {\ndrain 1s\n"+harness.Webhook(receiver.URL, "events ended")+"\n}\nreverse_proxy "+app.URL)
 	for n := range 50 {
 		harness.NewClient(t, harness.HTTP1).Open(t, url+"/raw", harness.WithBearer(fmt.Sprint("user", n))).Next(t)
 	}
@@ -178,7 +173,7 @@ func TestWebhook_AReceiverThatHangsHoldsUpNoStream(t *testing.T) {
 	free := make(chan struct{})
 	t.Cleanup(func() { close(free) })
 	receiver.Answer(func(http.ResponseWriter, *http.Request) bool { <-free; return true })
-	p, url := startDrainSite(t, "", "sse_guard {\ndrain 1s\n"+hook(receiver.URL, "")+"\n}\nreverse_proxy "+app.URL)
+	p, url := harness.StartSite(t, "", "sse_guard {\ndrain 1s\n"+harness.Webhook(receiver.URL, "")+"\n}\nreverse_proxy "+app.URL)
 	for range 20 {
 		older := harness.NewClient(t, harness.HTTP1).Open(t, url+"/raw", harness.WithBearer("ann"))
 		older.Next(t)

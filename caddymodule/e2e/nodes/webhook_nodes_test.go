@@ -1,4 +1,4 @@
-package e2e
+package nodes
 
 import (
 	"testing"
@@ -16,7 +16,7 @@ func TestWebhook_AClientThatIsBackOnAnotherNodeHasNotLeft(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			app := harness.StartFastAPI(t)
 			receiver := harness.NewHookReceiver(t)
-			_, urls := nodes(t, 2, app, harness.StartRedis(t), "policy "+policy+"\nreserve 8s\n"+hook(receiver.URL, "events ended returned"))
+			_, urls := nodes(t, 2, app, harness.StartRedis(t), "policy "+policy+"\nreserve 8s\n"+harness.Webhook(receiver.URL, "events ended returned"))
 			first := open(t, urls[0])
 			first.Next(t)
 			first.Close()

@@ -1,7 +1,6 @@
-package e2e
+package nodes
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -18,63 +17,23 @@ import (
 // Redis, and returns them once they know each other.
 func adminNodes(t *testing.T, n int) []*harness.AdminCaddy {
 	redis := harness.StartRedis(t)
-	site := fmt.Sprintf(roomSite, fmt.Sprintf("registry redis {\naddress %s\nlease 60s\ntimeout 3s\n}", redis.Addr)) + startTickingBackend(t)
+	site := harness.RoomSite(fmt.Sprintf("registry redis {\naddress %s\nlease 60s\ntimeout 3s\n}", redis.Addr), harness.StartTickingBackend(t))
 	all := make([]*harness.AdminCaddy, n)
 	for i := range all {
 		all[i] = harness.StartAdminCaddy(t, site)
 	}
 	for _, node := range all {
 		require.Eventually(t, func() bool {
-			return len(administrator{node.Admin}.stats(t).Zones[0].Nodes) == n
+			return len(node.Stats(t).Zones[0].Nodes) == n
 		}, harness.Patience, 20*time.Millisecond, "the nodes hear of each other")
 	}
 	return all
 }
 
-// counted is what GET stats answers, as its documentation says.
-type counted struct {
-	Streams states
-	Zones   []struct {
-		Zone    string
-		Streams states
-		Nodes   []struct {
-			Node    string
-			Streams states
-		}
-		Labels map[string]struct {
-			Values map[string]int
-			Others int
-		}
-		Incomplete string
-	}
-}
-
-type states struct{ Live, Parked, Untracked, Ending int }
-
-func (a administrator) stats(t testing.TB) (answer counted) {
-	t.Helper()
-	a.ask(t, http.MethodGet, "stats", "", &answer)
-	return answer
-}
-
-// refused returns the problem document that a POST is answered with.
-func (a administrator) refused(t testing.TB, status int, path, body string) (problem struct {
-	Detail          string
-	Ended, Notified *int
-},
-) {
-	t.Helper()
-	response, answer := harness.Send(t, http.MethodPost, a.url+"/sse_guard/"+path,
-		harness.WithPost(body), harness.WithHeader("Content-Type", "application/json"))
-	require.Equal(t, status, response.StatusCode, answer)
-	require.NoError(t, json.Unmarshal([]byte(answer), &problem), answer)
-	return problem
-}
-
 // TestAdmin_CoversAllNodes asks one of three nodes about streams of all.
 func TestAdmin_CoversAllNodes(t *testing.T) {
 	servers := adminNodes(t, 3)
-	admin := administrator{servers[0].Admin}
+	admin := servers[0]
 	open := func(i int, user, room string) *harness.Stream {
 		s := harness.NewClient(t, harness.HTTP1).Open(t, servers[i].URL+"/events?room="+room+"&user="+user, harness.WithBearer("token-of-"+user))
 		harness.RequireLive(t, s)
@@ -82,9 +41,9 @@ func TestAdmin_CoversAllNodes(t *testing.T) {
 	}
 	ann, bob, cat, dan := open(0, "ann", "one"), open(1, "bob", "one"), open(2, "cat", "two"), open(2, "dan", "one")
 
-	rows := admin.streams(t, "")
+	rows := admin.Streams(t, "")
 	require.Len(t, rows, 4)
-	require.True(t, slices.IsSortedFunc(rows, func(a, b listed) int { return strings.Compare(a.ID, b.ID) }))
+	require.True(t, slices.IsSortedFunc(rows, func(a, b harness.Listed) int { return strings.Compare(a.ID, b.ID) }))
 	nodes := make(map[string]int)
 	for _, row := range rows {
 		nodes[row.Node]++
@@ -92,12 +51,12 @@ func TestAdmin_CoversAllNodes(t *testing.T) {
 		require.NotZero(t, row.Bytes)
 	}
 	require.Len(t, nodes, 3)
-	require.Len(t, admin.streams(t, "label.room=one"), 3)
-	require.Empty(t, admin.streams(t, "older_than=1h"))
-	require.Len(t, admin.streams(t, "older_than=1ms&label.room=two"), 1)
-	require.Len(t, admin.streams(t, "id="+rows[3].ID), 1)
+	require.Len(t, admin.Streams(t, "label.room=one"), 3)
+	require.Empty(t, admin.Streams(t, "older_than=1h"))
+	require.Len(t, admin.Streams(t, "older_than=1ms&label.room=two"), 1)
+	require.Len(t, admin.Streams(t, "id="+rows[3].ID), 1)
 
-	stats := admin.stats(t)
+	stats := admin.Stats(t)
 	require.Equal(t, 4, stats.Streams.Live)
 	require.Len(t, stats.Zones, 1)
 	require.Empty(t, stats.Zones[0].Incomplete)
@@ -106,19 +65,19 @@ func TestAdmin_CoversAllNodes(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{"one": 3, "two": 1}, stats.Zones[0].Labels["room"].Values)
 
-	require.Equal(t, 3, admin.notify(t, `{"select":{"labels":{"room":"one"}},"event":"MAINTENANCE","data":"at\nnoon"}`))
+	require.Equal(t, 3, admin.Notify(t, `{"select":{"labels":{"room":"one"}},"event":"MAINTENANCE","data":"at\nnoon"}`))
 	for _, s := range []*harness.Stream{ann, bob, dan} {
 		require.Equal(t, "at\nnoon", s.NextOfType(t, "MAINTENANCE").Data)
 	}
 
-	require.Equal(t, 1, admin.end(t, `{"select":{"labels":{"room":"two"},"older_than":"1ms"},"message":"Call us."}`))
-	notice := harness.RequireEnded(t, cat, revokedEvent, "revoked")
+	require.Equal(t, 1, admin.End(t, `{"select":{"labels":{"room":"two"},"older_than":"1ms"},"message":"Call us."}`))
+	notice := harness.RequireEnded(t, cat, harness.Revoked, "revoked")
 	require.Equal(t, "Call us.", harness.NoticeOf(t, notice).Message)
 
 	// Who is denied is refused by every node, and ended by it: the streams of the same
 	// token too.
-	require.Equal(t, 1, admin.end(t, `{"select":{"raw_token":"token-of-bob"},"message":"Not you.","deny":"10m"}`))
-	notice = harness.RequireEnded(t, bob, revokedEvent, "revoked")
+	require.Equal(t, 1, admin.End(t, `{"select":{"raw_token":"token-of-bob"},"message":"Not you.","deny":"10m"}`))
+	notice = harness.RequireEnded(t, bob, harness.Revoked, "revoked")
 	require.Equal(t, "Not you.", harness.NoticeOf(t, notice).Message)
 	harness.RequireDenied(t, servers[0].URL+"/events?user=bob", harness.WithBearer("token-of-bob"))
 	for _, server := range servers[1:] {
@@ -135,7 +94,7 @@ func TestAdmin_CoversAllNodes(t *testing.T) {
 // TestAdmin_SaysWhichNodesDoNotAnswer where a process of three hangs.
 func TestAdmin_SaysWhichNodesDoNotAnswer(t *testing.T) {
 	servers := adminNodes(t, 3)
-	admin := administrator{servers[0].Admin}
+	admin := servers[0]
 	streams := make([]*harness.Stream, len(servers))
 	for i, server := range servers {
 		streams[i] = harness.NewClient(t, harness.HTTP1).Open(t, fmt.Sprintf("%s/events?user=%d", server.URL, i))
@@ -143,40 +102,40 @@ func TestAdmin_SaysWhichNodesDoNotAnswer(t *testing.T) {
 	}
 	servers[2].Pause(t)
 	var page struct {
-		Streams    []listed
+		Streams    []harness.Listed
 		Incomplete string
 	}
-	admin.ask(t, http.MethodGet, "streams", "", &page)
+	admin.Ask(t, http.MethodGet, "streams", "", &page)
 	require.Len(t, page.Streams, 2)
 	require.Regexp(t, `node [0-9a-f]{16}: the node has not answered in time`, page.Incomplete)
-	stats := admin.stats(t)
+	stats := admin.Stats(t)
 	require.Equal(t, 2, stats.Streams.Live)
 	require.Len(t, stats.Zones[0].Nodes, 2)
 	require.Equal(t, page.Incomplete, stats.Zones[0].Incomplete)
 
 	everybody := `{"select":{},"all":true`
-	problem := admin.refused(t, http.StatusBadGateway, "notify", everybody+`,"event":"HI","data":"you"}`)
+	problem := admin.Refused(t, http.StatusBadGateway, "notify", everybody+`,"event":"HI","data":"you"}`)
 	require.Equal(t, 2, *problem.Notified)
 	require.Contains(t, problem.Detail, page.Incomplete)
-	problem = admin.refused(t, http.StatusBadGateway, "end", everybody+`,"message":"Bye."}`)
+	problem = admin.Refused(t, http.StatusBadGateway, "end", everybody+`,"message":"Bye."}`)
 	require.Equal(t, 2, *problem.Ended)
 	require.Contains(t, problem.Detail, page.Incomplete)
 	for _, s := range streams[:2] {
 		require.Equal(t, "you", s.NextOfType(t, "HI").Data)
-		notice := harness.RequireEnded(t, s, revokedEvent, "revoked")
+		notice := harness.RequireEnded(t, s, harness.Revoked, "revoked")
 		require.Equal(t, "Bye.", harness.NoticeOf(t, notice).Message)
 	}
 	servers[2].Resume(t)
 	require.Eventually(t, func() bool {
-		return admin.stats(t).Zones[0].Incomplete == ""
+		return admin.Stats(t).Zones[0].Incomplete == ""
 	}, harness.Patience, 20*time.Millisecond)
 }
 
 // TestAdmin_TheFeedCoversAllNodes reads what happens on one node at the other.
 func TestAdmin_TheFeedCoversAllNodes(t *testing.T) {
 	servers := adminNodes(t, 2)
-	admin := administrator{servers[0].Admin}
-	other := admin.stats(t).Zones[0].Nodes[1].Node
+	admin := servers[0]
+	other := admin.Stats(t).Zones[0].Nodes[1].Node
 	feed := harness.NewClient(t, harness.HTTP1).Open(t, servers[0].Admin+"/sse_guard/events")
 	require.Equal(t, http.StatusOK, feed.Status)
 	var seen []harness.Event
@@ -199,10 +158,10 @@ func TestAdmin_TheFeedCoversAllNodes(t *testing.T) {
 	}, harness.Patience, 50*time.Millisecond, "the other node hears soon that somebody listens")
 
 	ann := open("ann")
-	id := admin.streams(t, "label.room=ann")[0].ID
+	id := admin.Streams(t, "label.room=ann")[0].ID
 	newer := open("ann")
-	require.Equal(t, 1, admin.end(t, `{"select":{},"all":true}`))
-	harness.RequireEnded(t, newer, revokedEvent, "revoked")
+	require.Equal(t, 1, admin.End(t, `{"select":{},"all":true}`))
+	harness.RequireEnded(t, newer, harness.Revoked, "revoked")
 	ann.Wait(t)
 	for _, want := range [][]string{
 		{`"event":"admitted"`, id, other}, {`"event":"superseded"`, id, other}, {`"event":"ended"`, id, `"reason":"superseded"`, other},

@@ -1,4 +1,4 @@
-package e2e
+package operate
 
 import (
 	"context"
@@ -38,9 +38,9 @@ func (o operator) read(t testing.TB, to any, args ...string) {
 }
 
 // streams lists those that the flags name.
-func (o operator) streams(t testing.TB, flags ...string) []listed {
+func (o operator) streams(t testing.TB, flags ...string) []harness.Listed {
 	t.Helper()
-	var page struct{ Streams []listed }
+	var page struct{ Streams []harness.Listed }
 	o.read(t, &page, append([]string{"streams"}, flags...)...)
 	return page.Streams
 }
@@ -58,7 +58,7 @@ func startConsoleSite(t *testing.T) *consoleSite {
 	t.Helper()
 	s := &consoleSite{issuer: harness.NewIssuer(t, "HS256")}
 	s.server = harness.StartAdminCaddy(t, "sse_guard {\nlabel room {query.room}\nmissing_key pass\njwt {\noptional\n"+
-		s.issuer.KeyOption(t)+"\n}\nkey {sse_guard.claims.sub}\n}\nreverse_proxy "+startTickingBackend(t))
+		s.issuer.KeyOption(t)+"\n}\nkey {sse_guard.claims.sub}\n}\nreverse_proxy "+harness.StartTickingBackend(t))
 	s.address = strings.TrimPrefix(s.server.Admin, "http://")
 	s.token = s.issuer.Token(t, harness.WithSub("alice"))
 	client := harness.NewClient(t, harness.HTTP1)
@@ -121,7 +121,7 @@ func TestConsole_SeesStreams(t *testing.T) {
 	assert.NotContains(t, frame, "\x1b", "this is no terminal")
 	assert.Contains(t, frame, "live 2  parked 0  untracked 1  ending 0  zones 1  nodes 1")
 	assert.Contains(t, frame, "alice")
-	var look struct{ Streams []listed }
+	var look struct{ Streams []harness.Listed }
 	s.read(t, &look, "top", "--subject", "bob")
 	require.Len(t, look.Streams, 1)
 	assert.Equal(t, "bob", look.Streams[0].Subject)
@@ -135,7 +135,7 @@ func TestConsole_SteersStreams(t *testing.T) {
 	assert.Equal(t, "0 streams were ended.\n", s.do(t, "end", "--subject", "carol"))
 
 	assert.Equal(t, "1 stream was ended.\n", s.do(t, "end", "--subject", "alice", "--message", "Go home.", "--deny", "1h"))
-	notice := harness.RequireEnded(t, s.alice, revokedEvent, "revoked")
+	notice := harness.RequireEnded(t, s.alice, harness.Revoked, "revoked")
 	assert.Equal(t, "Go home.", harness.NoticeOf(t, notice).Message)
 	again := harness.NewClient(t, harness.HTTP1).Open(t, s.server.URL+"/events", harness.WithBearer(s.token))
 	again.Wait(t)
@@ -158,13 +158,13 @@ func TestConsole_TokensStayOffTheCommandLine(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Equal(t, "1 stream was ended.\n", string(out))
-	harness.RequireEnded(t, s.alice, revokedEvent, "revoked")
+	harness.RequireEnded(t, s.alice, harness.Revoked, "revoked")
 	harness.RequireLive(t, s.bob)
 }
 
 // TestConsole_FindsTheAdminEndpoint as caddy reload does.
 func TestConsole_FindsTheAdminEndpoint(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+startTickingBackend(t))
+	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+harness.StartTickingBackend(t))
 	address := strings.TrimPrefix(server.Admin, "http://")
 	file := filepath.Join(t.TempDir(), "Caddyfile")
 	require.NoError(t, os.WriteFile(file, []byte("{\n\tadmin "+address+"\n}\n"), 0o600))
@@ -195,7 +195,7 @@ func writeFile(t testing.TB, text string) (path string) {
 
 // TestConsole_SaysWhatIsWrong in plain words, and by its exit code.
 func TestConsole_SaysWhatIsWrong(t *testing.T) {
-	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+startTickingBackend(t))
+	server := harness.StartAdminCaddy(t, "sse_guard\nreverse_proxy "+harness.StartTickingBackend(t))
 	address := strings.TrimPrefix(server.Admin, "http://")
 	other := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(other.Close)
@@ -272,5 +272,5 @@ func TestREADME_Console(t *testing.T) {
 	}
 	assert.Equal(t, len(wants), ran)
 	assert.Equal(t, "We are back at noon.", s.alice.NextOfType(t, "MAINTENANCE").Data)
-	harness.RequireEnded(t, s.alice, revokedEvent, "revoked")
+	harness.RequireEnded(t, s.alice, harness.Revoked, "revoked")
 }

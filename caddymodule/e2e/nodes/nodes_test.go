@@ -1,4 +1,4 @@
-package e2e
+package nodes
 
 import (
 	"fmt"
@@ -120,7 +120,7 @@ func TestNodes_PagesThatFightThroughTwoNodes(t *testing.T) {
 	browser := harness.StartBrowser(t)
 	pages := []*harness.Tab{browser.NewTab(t, urls[0]+"/login"), browser.NewTab(t, urls[1]+"/login")}
 	for _, p := range pages {
-		p.Eval(t, fighting)
+		p.Eval(t, harness.Fighting)
 	}
 	lines := func(msg string) (n int) {
 		for _, log := range logs {
@@ -139,8 +139,8 @@ func TestNodes_PagesThatFightThroughTwoNodes(t *testing.T) {
 	restUntil := time.Now().Add(4 * time.Second)
 	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
 	require.Equal(t, fought, lines("stream superseded"), "they are at rest")
-	holder, waiting := whoHears(t, pages[0], pages[1])
+	holder, waiting := harness.WhoHears(t, pages[0], pages[1])
 	holder.Close()
-	require.Eventually(t, func() bool { return hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return harness.Hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
 	t.Logf("%d takeovers", fought)
 }
