@@ -437,6 +437,17 @@ func TestRun(t *testing.T) {
 			verdict: Unknown, code: CodeShort,
 			says: []string{"ended by itself"},
 		},
+		"a short stream, and nothing when it comes back": {
+			script: func(v *visit) {
+				if v.Header.Get("Last-Event-ID") != "" {
+					v.stay()
+					return
+				}
+				v.stream("retry: 1\nid: 1\ndata: x\n\n")
+			},
+			verdict: Unknown, code: CodeShort,
+			says: []string{"ended by itself"},
+		},
 		"a guard that is not ready yet": {
 			script: func(v *visit) {
 				if v.number < 3 {

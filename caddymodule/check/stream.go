@@ -79,10 +79,10 @@ func (s *stream) last() *connect {
 	return s.connects[len(s.connects)-1]
 }
 
-// answered reports whether the last request has got an answer, or will get none.
+// answered reports whether the tab's first request was: one that has come back was.
 func (s *stream) answered() bool {
 	c := s.last()
-	return s.closed || c != nil && (c.answer != nil || c.err != nil)
+	return s.closed || c != nil && (c.answer != nil || c.err != nil || len(s.connects) > 1)
 }
 
 // spoke reports whether the last request's stream has said anything, or is over.
