@@ -254,6 +254,8 @@ type distant struct {
 
 func (d *distant) Away() error { return d.away }
 
+func (d *distant) Missing() bool { return d.away != nil }
+
 func TestMetrics_TellWhetherTheRegistryCanBeReached(t *testing.T) {
 	var d distant
 	z, err := zone.New("z", func(n registry.Node) (registry.Registry, error) { d.Registry = memory.New(n); return &d, nil }, newZoneMetrics("z"))

@@ -282,10 +282,11 @@ func (l *leaving) denials(ctx context.Context) []registry.Denial {
 }
 
 // known reports whether the token is anybody's: it was verified, or the upstream has
-// answered it with a stream.
+// answered it with a stream, or may have on a node that is cut off: that ends the stream
+// once it hears of the denial.
 func (l *leaving) known(ctx context.Context) bool {
 	z := l.guard.Zone
-	if l.claims != nil || !z.Held.Until(l.holder.Token).IsZero() {
+	if l.claims != nil || !z.Held.Until(l.holder.Token).IsZero() || z.MayMissStreams() {
 		return true
 	}
 	held, _, err := z.Registry.Find(ctx, registry.Selector{Token: l.holder.Token}, "", 1)

@@ -260,7 +260,11 @@ func TestLogout_WhileTheNewcomerIsAdmittedRefusesIt(t *testing.T) {
 type counting struct {
 	registry.Registry
 	denials int
+	missing bool // nodes
 }
+
+func (c *counting) Away() error   { return nil }
+func (c *counting) Missing() bool { return c.missing }
 
 func (c *counting) Deny(ctx context.Context, ds ...registry.Denial) error {
 	c.denials += len(ds)
@@ -588,6 +592,9 @@ func TestLogout_RemembersNoStrangersToken(t *testing.T) {
 		s.pass(5 * time.Minute)
 		s.logOut(http.StatusOK, token("eve"))
 		require.Equal(t, 3, reg.denials)
+		reg.missing = true
+		s.logOut(http.StatusOK, token("eve"))
+		require.Equal(t, 4, reg.denials, "a node that is cut off may have a stream of it")
 	}, all(many, func(g *Config) {
 		loggingOut(LogoutDefault)(g)
 		g.Logouts[0].Matches = func(r *http.Request) bool { return r.URL.Path == "/logout" }

@@ -460,6 +460,9 @@ type Registry interface {
 type Reachable interface {
 	// Away is why it has; nil: it has not.
 	Away() error
+	// Missing reports whether there may be streams that Find and End do not know of for
+	// now: those of a node that has gone lately. It may live on, cut off from the others.
+	Missing() bool
 }
 
 // Sharing is a Registry by which the nodes of a zone tell each other what happens, while

@@ -292,6 +292,8 @@ func (n *nodes) Each(ctx context.Context, f func(registry.Node)) error {
 
 func (n *nodes) Away() error { return n.away }
 
+func (n *nodes) Missing() bool { return n.away != nil }
+
 // mute is a node that does not answer.
 type mute struct{ registry.Node }
 

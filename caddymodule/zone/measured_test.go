@@ -90,8 +90,9 @@ func (r *remote) Each(ctx context.Context, f func(registry.Node)) error {
 	return r.Registry.Each(ctx, f)
 }
 
-func (r *remote) Away() error  { return r.err }
-func (r *remote) Close() error { r.closed = true; return r.Registry.Close() }
+func (r *remote) Away() error   { return r.err }
+func (r *remote) Missing() bool { return r.err != nil }
+func (r *remote) Close() error  { r.closed = true; return r.Registry.Close() }
 
 func withRemote(t *testing.T, test func(*testing.T, *Zone, *remote, *noting)) {
 	t.Helper()

@@ -182,6 +182,13 @@ func (z *Zone) RegistryAway() error {
 	return nil
 }
 
+// MayMissStreams reports whether there may be streams that the registry does not know of
+// for now.
+func (z *Zone) MayMissStreams() bool {
+	r, ok := registry.As[registry.Reachable](z.Registry)
+	return ok && r.Missing()
+}
+
 // Damper is the observer that has flap damping know of those who lose a key, and
 // of those who show their tombstone.
 func (z *Zone) Damper() event.Observer { return damper{z.Damping} }

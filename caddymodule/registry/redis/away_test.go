@@ -457,3 +457,32 @@ func client(t testing.TB, server *harness.Redis) rueidis.Client {
 	t.Cleanup(c.Close)
 	return c
 }
+
+// Where a node has gone there may be streams that nobody is told of, until it is back.
+func TestMissing_IsANodeThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	wire := newCable(t, server)
+	a, b := openSite(t, o), openSite(t, by(o, wire))
+	missing := func(s site, want bool) {
+		require.Eventually(t, func() bool { return s.Missing() == want }, soon, aWhile)
+	}
+	require.Eventually(t, func() bool {
+		nodes := 0
+		_ = a.Each(t.Context(), func(registry.Node) { nodes++ }) // never fails
+		return nodes == 2
+	}, soon, aWhile)
+	require.False(t, a.Missing())
+	wire.cut()
+	missing(a, true)
+	missing(b, true)
+	there := anon("there")
+	b.hold(t, there, one)
+	found, _, err := a.Find(t.Context(), registry.Selector{Token: there.Token}, "", 1)
+	require.NoError(t, err)
+	require.Empty(t, found)
+	wire.mend(t)
+	missing(a, false)
+	missing(b, false)
+}

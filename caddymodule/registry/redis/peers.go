@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,8 @@ type peers struct {
 	// mu guards the fields below it.
 	mu   sync.Mutex
 	live []*peer // in the order of their IDs
+	// gone has the IDs of those that have gone, and until when each counts as missing.
+	gone map[string]time.Time
 	open map[uint64]chan reaction
 }
 
@@ -84,10 +87,25 @@ const (
 	mostRows = 200
 )
 
+// missingFor is how long a node counts as missing that has gone.
+const missingFor = 15 * time.Minute
+
 // set notes who lives.
 func (ps *peers) set(r *Registry, ids []string) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(ps.gone, func(id string, until time.Time) bool {
+		return until.Before(now) || slices.Contains(ids, id)
+	})
+	for _, p := range ps.live {
+		if !slices.Contains(ids, p.id) {
+			if ps.gone == nil {
+				ps.gone = make(map[string]time.Time)
+			}
+			ps.gone[p.id] = now.Add(missingFor)
+		}
+	}
 	ps.live = ps.live[:0:0]
 	for _, id := range ids {
 		if id != r.id && len(id) == nodeIDSize {
@@ -95,6 +113,23 @@ func (ps *peers) set(r *Registry, ids []string) {
 		}
 	}
 	slices.SortFunc(ps.live, func(a, b *peer) int { return strings.Compare(a.id, b.id) })
+}
+
+// Missing implements registry.Reachable. While Redis is away, nobody knows who else there
+// is.
+func (r *Registry) Missing() bool {
+	if !r.link.isUp() {
+		return true
+	}
+	now := time.Now()
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	for _, until := range r.peers.gone {
+		if until.After(now) {
+			return true
+		}
+	}
+	return false
 }
 
 func (ps *peers) all() []*peer {
