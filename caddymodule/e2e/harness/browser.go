@@ -31,6 +31,7 @@ func StartBrowser(t testing.TB) *Browser {
 		}
 	}
 	require.NotEmpty(t, path, "no Chromium: run `make deps`")
+	networkStays.by(t)
 	allocator, stop := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path),
 		chromedp.Flag("headless", true),

@@ -145,6 +145,7 @@ func RequireNamespaces(t testing.TB) {
 			t.Fatalf("this test needs the command %s, of Debian's %s: run `make deps`", command, of)
 		}
 	}
+	networkChanges.by(t)
 	err := canMake()
 	switch {
 	case err == nil:
