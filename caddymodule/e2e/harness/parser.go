@@ -37,16 +37,23 @@ var bom = []byte("\uFEFF")
 
 // Write takes the next bytes of the stream, and never fails.
 func (p *Parser) Write(b []byte) (int, error) {
-	for _, c := range b {
-		switch {
-		case c == '\n' && p.afterCR:
-			p.afterCR = false
-		case c == '\n' || c == '\r':
-			p.afterCR = c == '\r'
+	for rest := b; len(rest) > 0; {
+		if p.afterCR && rest[0] == '\n' {
+			p.afterCR, rest = false, rest[1:]
+			continue
+		}
+		line, ends := rest, false
+		for _, end := range []byte("\r\n") {
+			if n := bytes.IndexByte(line, end); n >= 0 {
+				line, ends = line[:n], true
+			}
+		}
+		p.line = append(p.line, line...)
+		p.afterCR = ends && rest[len(line)] == '\r'
+		rest = rest[len(line):]
+		if ends {
 			p.endLine()
-		default:
-			p.afterCR = false
-			p.line = append(p.line, c)
+			rest = rest[1:]
 		}
 	}
 	return len(b), nil
