@@ -418,8 +418,8 @@ func TestDocuments_CaddyfilesStart(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
 		found, pages := walkThrough(httpAppOf(t, string(file)))
 		require.NotEmpty(t, found)
-		for page, authenticated := range pages {
-			require.True(t, authenticated || page.Insecure, "%s", file)
+		for page, mounted := range pages {
+			require.NoError(t, page.check(mounted), "%s", file)
 		}
 		for _, p := range found {
 			(&App{logger: zap.New(core)}).warnOf(p)

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/intercept"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
@@ -47,13 +48,16 @@ func placements(app *caddyhttp.App) []placement {
 	return found
 }
 
-// walkThrough finds the guards, and the status pages, with whether all of their requests
-// are authenticated.
-func walkThrough(app *caddyhttp.App) (found []placement, pages map[*Status]bool) {
-	pages = make(map[*Status]bool)
+// walkThrough finds the guards, and the status pages.
+func walkThrough(app *caddyhttp.App) (found []placement, pages map[*Status]*mounting) {
+	pages = make(map[*Status]*mounting)
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
-		w := &walk{server: app.Servers[name], invoking: make(map[string]bool), pages: pages}
-		w.list(w.server.Routes, way{site: site{server: name, web: isWeb(app, w.server)}})
+		w := newWalk(app.Servers[name], pages)
+		at := way{site: site{server: name, web: isWeb(app, w.server)}}
+		w.list(w.server.Routes, at)
+		if w.server.Errors != nil {
+			w.aside(w.server.Errors.Routes, at)
+		}
 		found = append(found, w.found...)
 	}
 	return found, pages
@@ -61,16 +65,26 @@ func walkThrough(app *caddyhttp.App) (found []placement, pages map[*Status]bool)
 
 // authenticates reports whether a handler lets through only who has proved who it is:
 // that of basic_auth and of plugins that authenticate, and forward_auth.
-func authenticates(h caddyhttp.MiddlewareHandler) bool {
+func (w *walk) authenticates(h caddyhttp.MiddlewareHandler) bool {
 	switch h := h.(type) {
 	case *caddyauth.Authentication:
 		return true
 	case *reverseproxy.Handler:
 		return len(h.HandleResponse) > 0 && h.Rewrite != nil && h.Rewrite.Method == http.MethodGet &&
-			h.Headers != nil && h.Headers.Request != nil && h.Headers.Request.Set.Get("X-Forwarded-Uri") != ""
+			h.Headers != nil && h.Headers.Request != nil && h.Headers.Request.Set.Get("X-Forwarded-Uri") != "" &&
+			!slices.ContainsFunc(h.HandleResponse, w.admits)
 	default:
 		return false
 	}
+}
+
+// admits reports whether requests go on behind a proxy whose backend has answered with
+// another status than 2xx.
+func (w *walk) admits(r caddyhttp.ResponseHandler) bool {
+	good := r.Match != nil && len(r.Match.StatusCode) > 0 && !slices.ContainsFunc(r.Match.StatusCode, func(code int) bool {
+		return code != 2 && code/100 != 2
+	})
+	return !good && r.StatusCode == "" && newWalk(w.server, make(map[*Status]*mounting)).list(r.Routes, way{}) == ""
 }
 
 // onlyPaths are the patterns of paths that matchers ask for if they ask for nothing else.
@@ -114,9 +128,118 @@ type walk struct {
 	// rewrites are the handlers so far that change paths.
 	rewrites int
 	found    []placement
-	// pages are the status pages, and whether requests come to them only once they are
-	// authenticated.
-	pages map[*Status]bool
+	pages    map[*Status]*mounting
+}
+
+func newWalk(server *caddyhttp.Server, pages map[*Status]*mounting) *walk {
+	return &walk{server: server, invoking: make(map[string]bool), pages: pages}
+}
+
+// mounting is how requests come to a status page. To one in a named route, they come on
+// several ways.
+type mounting struct {
+	// authenticated says that they all have come through an authentication handler, and
+	// named that they were all made to hosts that the configuration names.
+	authenticated, named bool
+	// vague says that it is not known at which paths the page is, and else paths are
+	// these, with a slash at their ends.
+	vague bool
+	paths []string
+}
+
+// mount notes that requests come to a page.
+func (w *walk) mount(s *Status, at way) {
+	m := w.pages[s]
+	if m == nil {
+		m = &mounting{authenticated: true, named: true}
+		w.pages[s] = m
+	}
+	paths := at.mounts()
+	m.authenticated = m.authenticated && at.authenticated
+	m.named = m.named && at.named
+	m.vague = m.vague || len(paths) == 0
+	m.paths = append(m.paths, paths...)
+}
+
+// mounts are the paths, with a slash at their ends, of a page that requests come to; nil:
+// not known.
+func (at *way) mounts() (paths []string) {
+	var lists [][]string
+	for _, patterns := range at.paths {
+		var list []string
+		for _, pattern := range patterns {
+			begin := strings.TrimSuffix(pattern, "*")
+			if strings.ContainsAny(begin, `*{?[\%`) || begin != "" && begin[0] != '/' {
+				list = nil
+				break
+			}
+			list = append(list, strings.TrimSuffix(begin, "/")+"/")
+		}
+		if list != nil {
+			lists = append(lists, list)
+		}
+	}
+	if len(lists) == 0 {
+		if at.vague || len(at.paths) > 0 {
+			return nil
+		}
+		return []string{"/"}
+	}
+	// The page is where the longest pattern of each way begins.
+	for _, path := range slices.Concat(lists...) {
+		if !slices.ContainsFunc(lists, func(list []string) bool {
+			return !slices.ContainsFunc(list, func(outer string) bool {
+				return strings.HasPrefix(strings.ToLower(path), strings.ToLower(outer))
+			})
+		}) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// mayNarrowPaths reports whether a matcher, other than one of paths, may leave paths out.
+func mayNarrowPaths(sets caddyhttp.MatcherSets) bool {
+	return slices.ContainsFunc(slices.Concat(sets...), func(m any) bool {
+		switch m.(type) {
+		case *caddyhttp.MatchHost, *caddyhttp.MatchMethod, *caddyhttp.MatchRemoteIP, *caddyhttp.MatchClientIP,
+			*caddyhttp.MatchProtocol, *caddyhttp.MatchHeader, *caddyhttp.MatchQuery, *caddyhttp.MatchTLS:
+			return false
+		default:
+			return true
+		}
+	})
+}
+
+// onlyStrips reports whether all that the handlers do to a path is to take a beginning
+// away.
+func onlyStrips(handlers []caddyhttp.MiddlewareHandler) bool {
+	return !slices.ContainsFunc(handlers, func(h caddyhttp.MiddlewareHandler) bool {
+		r, ok := h.(*rewrite.Rewrite)
+		return !ok || r.URI != "" || r.StripPathSuffix != "" || len(r.URISubstring) > 0 || len(r.PathRegexp) > 0
+	})
+}
+
+// areNamed reports whether the hosts are names that an attacker cannot have.
+func areNamed(hosts []string) bool {
+	return len(hosts) > 0 && !slices.ContainsFunc(hosts, func(host string) bool {
+		wild := strings.LastIndex(host, "*.")
+		return strings.Contains(host, "{") || strings.HasSuffix(host, "*") || wild >= 0 && !strings.Contains(host[wild+2:], ".")
+	})
+}
+
+// aside visits routes that requests come to from within a handler: once something has
+// failed, or has answered. Guards in them are not found.
+func (w *walk) aside(routes caddyhttp.RouteList, at way) {
+	found := w.found
+	w.list(routes, at)
+	w.found = found
+}
+
+func (w *walk) responses(handlers []caddyhttp.ResponseHandler, at way) {
+	for _, r := range handlers {
+		w.aside(r.Routes, at)
+	}
 }
 
 // way is what is known of the requests that come to a place.
@@ -132,6 +255,10 @@ type way struct {
 	never string
 	// paths are as in placement. What was known of a path is not when it is rewritten.
 	paths [][]string
+	// vague says that something else than paths may say which paths the requests have.
+	vague bool
+	// named says that matchers ask for hosts that the configuration names.
+	named bool
 	// authenticated says that an authentication handler has let the requests through.
 	authenticated bool
 	// authenticates are patterns of paths whose requests have come through one.
@@ -156,13 +283,16 @@ func (w *walk) list(routes caddyhttp.RouteList, at way) (answers string) {
 		}
 		if paths := listed[caddyhttp.MatchPath](r.MatcherSets); len(paths) > 0 {
 			inside.paths = append(slices.Clip(at.paths), paths)
+		} else {
+			inside.vague = at.vague || mayNarrowPaths(r.MatcherSets)
 		}
+		inside.named = at.named || areNamed(listed[caddyhttp.MatchHost](r.MatcherSets))
 		inside.never = cmp.Or(at.never, neverOf(r.MatcherSets))
 		before := w.rewrites
 		by := w.handlers(r.Handlers, inside)
 		if w.rewrites > before {
-			at.paths, at.authenticates = nil, nil
-		} else if r.Group == "" && slices.ContainsFunc(r.Handlers, authenticates) {
+			at.paths, at.authenticates, at.vague = nil, nil, !onlyStrips(r.Handlers)
+		} else if r.Group == "" && slices.ContainsFunc(r.Handlers, w.authenticates) {
 			at.authenticated = at.authenticated || len(r.MatcherSets) == 0
 			at.authenticates = append(slices.Clip(at.authenticates), onlyPaths(r.MatcherSets)...)
 		}
@@ -196,15 +326,22 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 			})
 		case *Status:
 			by = "sse_guard_status"
-			before, seen := w.pages[h] // in a named route, requests come to it on several ways
-			w.pages[h] = at.authenticated && (before || !seen)
+			w.mount(h, at)
 		case *rewrite.Rewrite:
 			w.rewrites++
 		case *caddyhttp.Subroute:
 			by = w.list(h.Routes, at)
+			if h.Errors != nil {
+				w.aside(h.Errors.Routes, at)
+			}
+		case *intercept.Intercept:
+			w.responses(h.HandleResponse, at)
 		case *caddyhttp.Invoke:
 			by = w.invoke(h.Name, at)
+		case *reverseproxy.CopyResponseHandler:
+			by = "copy_response"
 		case *reverseproxy.Handler:
+			w.responses(h.HandleResponse, at)
 			if len(h.HandleResponse) == 0 { // as forward_auth has it, whose routes may go on
 				by = "reverse_proxy"
 			}
@@ -219,11 +356,11 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 				by = "file_server"
 			}
 		}
-		at.authenticated = at.authenticated || authenticates(h)
+		at.authenticated = at.authenticated || w.authenticates(h)
 		answers = cmp.Or(answers, by)
 		at.answered = cmp.Or(at.answered, by)
 		if w.rewrites > before {
-			at.paths = nil
+			at.paths, at.vague = nil, !onlyStrips([]caddyhttp.MiddlewareHandler{h})
 		}
 	}
 	return answers

@@ -1,10 +1,12 @@
 package caddymodule
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -36,6 +38,11 @@ type Status struct {
 	// Default: off.
 	Insecure bool `json:"insecure,omitempty"`
 
+	// Names by which browsers reach an insecure page, besides those that the site is for,
+	// `localhost` and addresses. By another name, a page of somebody else's could be asking
+	// (DNS rebinding). Default: none.
+	Hosts []string `json:"hosts,omitempty"`
+
 	// Where it is defined, for errors. The Caddyfile adapter sets it.
 	DefinedAt string `json:"defined_at,omitempty"`
 
@@ -48,6 +55,20 @@ var statusOptions = []option[*Status]{
 		name: "insecure", defDoc: "off",
 		doc: "Serve the page without an authentication handler before it.",
 	}, func(s *Status) *bool { return &s.Insecure }),
+	words(option[*Status]{
+		name: "hosts", syntax: "<name...>", defDoc: "none",
+		doc:      "Names by which browsers reach an `insecure` page, besides those of the site, `localhost` and addresses.",
+		validate: (*Status).validateHosts,
+	}, func(s *Status) *[]string { return &s.Hosts }),
+}
+
+func (s *Status) validateHosts() error {
+	for _, host := range s.Hosts {
+		if host == "" || strings.ContainsAny(host, ":/*{} \t") {
+			return fmt.Errorf("hosts: %q is not allowed; write names of hosts, without scheme, port and wildcards: hosts status.example.com", host)
+		}
+	}
+	return nil
 }
 
 // CaddyModule returns the Caddy module information.
@@ -75,6 +96,7 @@ func parseStatus(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //
 //	sse_guard_status [<matcher>] {
 //	    insecure
+//	    hosts    <name...>
 //	}
 func (s *Status) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
@@ -103,6 +125,9 @@ func (b pooledBoard) Destruct() error {
 	b.Close()
 	return nil
 }
+
+// Validate implements caddy.Validator.
+func (s *Status) Validate() error { return validateEach(statusOptions, s) }
 
 // Provision sets up the handler.
 func (s *Status) Provision(ctx caddy.Context) error {
@@ -134,47 +159,63 @@ func (s *Status) Cleanup() error {
 	return err
 }
 
-// checkPages refuses pages that nobody has to authenticate for.
-func (a *App) checkPages(authenticated map[*Status]bool) error {
+// checkPages refuses pages that nobody has to authenticate for, and lets the others begin.
+func (a *App) checkPages(found map[*Status]*mounting) error {
 	for _, s := range a.pages {
-		switch {
-		case authenticated[s]:
-		case s.Insecure:
-			a.logger.Warn("sse_guard_status insecure: whoever reaches the page sees and ends streams", zap.String("defined_at", s.DefinedAt))
-		default:
+		m := cmp.Or(found[s], &mounting{vague: true})
+		if err := s.check(m); err != nil {
 			place := s.DefinedAt
 			if place != "" {
 				place += ": "
 			}
-			return fmt.Errorf("%ssse_guard_status: no authentication handler is before it in its route for all of its requests, and who sees the page can end every stream; "+
-				"put basic_auth, forward_auth or another one before it, with the same path or none; or, if only administrators reach it, write in its block: insecure", place)
+			return fmt.Errorf("%ssse_guard_status: %w", place, err)
 		}
-		s.page.Begin()
+		at := livepage.Mount{AnyHost: m.authenticated || m.named, Hosts: s.Hosts}
+		if !m.vague {
+			at.Paths = m.paths
+		}
+		if !m.authenticated {
+			a.logger.Warn("sse_guard_status insecure: whoever reaches the page sees and ends streams", zap.String("defined_at", s.DefinedAt))
+		}
+		s.page.Begin(at)
 	}
 	return nil
 }
 
+func (s *Status) check(m *mounting) error {
+	switch {
+	case m.authenticated && len(s.Hosts) == 0:
+		return nil
+	case m.authenticated || !s.Insecure && len(s.Hosts) > 0:
+		return errors.New("hosts: it is for an insecure page without an authentication handler before it; leave it out")
+	case !s.Insecure:
+		return errors.New("no authentication handler is before it in its route for all of its requests, in all the ways that they come, and who sees the page can end every stream; " +
+			"put basic_auth, forward_auth or another one before it, with the same path or none; or, if only administrators reach it, write in its block: insecure")
+	case m.vague:
+		return errors.New("insecure: it is not known at which paths the page is, so that what protects some of them could be evaded; write them as its matcher, or around it: sse_guard_status /status*")
+	default:
+		return nil
+	}
+}
+
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (s *Status) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	// The browser's path, which its files are beside, and the client's address, which
-	// lines of the log tell.
-	seen := *r
+	browser := r.URL // what is asked for, the routes before have seen in r.URL.Path
 	if u := originalURL(r); u != nil {
-		seen.URL = u
+		browser = u
 	}
-	if seen.URL.Path == "" {
-		seen.URL = &url.URL{Path: "/", RawQuery: seen.URL.RawQuery}
-	}
-	if ip := (&environment{r: r}).ClientIP(); ip != "" {
+	seen := *r
+	if ip := (&environment{r: r}).ClientIP(); ip != "" { // lines of the log tell it
 		seen.RemoteAddr = net.JoinHostPort(ip, "0")
 	}
-	s.page.ServeHTTP(w, &seen)
+	s.page.Serve(w, &seen, browser.Path)
 	return nil
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Status)(nil)
+	_ caddy.Validator             = (*Status)(nil)
 	_ caddy.CleanerUpper          = (*Status)(nil)
 	_ caddyfile.Unmarshaler       = (*Status)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Status)(nil)

@@ -35,6 +35,7 @@ func newSite(t *testing.T) (url string, page *Page, z *zone.Zone) {
 	board := NewBoard(&steer.API{Zones: func() []*zone.Zone { return []*zone.Zone{z} }, Logger: zap.NewNop()})
 	t.Cleanup(board.Close)
 	page = New(board)
+	page.Begin(Mount{Paths: []string{"/status/"}, AnyHost: true})
 	server := httptest.NewServer(page)
 	t.Cleanup(func() {
 		page.Close()
@@ -117,6 +118,61 @@ func TestPage_OnlyItselfMaySteer(t *testing.T) {
 	}
 	response := do(t, http.MethodGet, url+"feed", "", map[string]string{"Sec-Fetch-Site": "cross-site"})
 	require.Equal(t, http.StatusForbidden, response.StatusCode)
+}
+
+// TestPage_IsNowhereElse: a rule for one path is not evaded by another.
+func TestPage_IsNowhereElse(t *testing.T) {
+	url, page, _ := newSite(t)
+	own := strings.TrimSuffix(url, "/status/")
+	fields := map[string]string{"Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
+	const body = `{"select":{},"all":true}`
+	for path, want := range map[string]int{
+		"/status/end": http.StatusOK, "/STATUS/end": http.StatusOK,
+		"/status/x/end": http.StatusNotFound, "/status//end": http.StatusNotFound, "/status/x/../end": http.StatusNotFound,
+		"/statusx/end": http.StatusNotFound, "/end": http.StatusNotFound, "/status/END": http.StatusMethodNotAllowed,
+		"/status/end/": http.StatusNotFound, "/status%2f%2fend": http.StatusNotFound,
+	} {
+		require.Equal(t, want, do(t, http.MethodPost, own+path, body, fields).StatusCode, path)
+	}
+	require.Equal(t, http.StatusNotFound, do(t, http.MethodGet, url+"x/feed", "", nil).StatusCode)
+	require.Equal(t, http.StatusNotFound, do(t, http.MethodGet, url+"x/", "", nil).StatusCode)
+
+	page.Begin(Mount{AnyHost: true}) // where it is not known at which path the page is
+	require.Equal(t, http.StatusOK, do(t, http.MethodPost, own+"/status/x/end", body, fields).StatusCode)
+}
+
+// TestPage_NobodyIsAskedForByAnotherName: a page of a stranger's, whose name leads here
+// once it is loaded, is of the same origin to a browser.
+func TestPage_NobodyIsAskedForByAnotherName(t *testing.T) {
+	url, page, _ := newSite(t)
+	page.Begin(Mount{Paths: []string{"/status/"}, Hosts: []string{"Status.example"}})
+	for host, want := range map[string]int{
+		"127.0.0.1:8084": http.StatusOK, "[::1]:8084": http.StatusOK, "[::1]": http.StatusOK, "192.0.2.1": http.StatusOK,
+		"localhost:8084": http.StatusOK, "LOCALHOST": http.StatusOK, "app.localhost": http.StatusOK, "localhost.": http.StatusOK,
+		"status.example": http.StatusOK, "status.example:8084": http.StatusOK, "status.example.": http.StatusOK,
+		"evil.example": http.StatusForbidden, "evil.example:8084": http.StatusForbidden, "status.example.evil.example": http.StatusForbidden,
+		"127.0.0.1.evil.example": http.StatusForbidden, "evillocalhost": http.StatusForbidden, "localhost.evil.example": http.StatusForbidden,
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"end", strings.NewReader(`{"select":{},"all":true}`))
+		require.NoError(t, err)
+		r.Host = host
+		r.Header.Set("Origin", "http://"+host)
+		r.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		response.Body.Close()
+		require.Equal(t, want, response.StatusCode, host)
+	}
+}
+
+// TestPage_AnswersOnceItHasBegun: before that, it is not known whether the configuration
+// is refused.
+func TestPage_AnswersOnceItHasBegun(t *testing.T) {
+	_, began, _ := newSite(t)
+	page := New(began.board)
+	answer := httptest.NewRecorder()
+	page.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/status/", nil))
+	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
 }
 
 // reader reads the events of a feed.
