@@ -43,6 +43,7 @@ type feed struct {
 
 // serve writes until the page is closed, does not read, or stop is closed.
 func (f *feed) serve(left, stop <-chan struct{}) {
+	defer f.out.End()
 	err := f.out.Event("hello", hello{time.Now().UTC(), samplePeriod.Seconds(), mostSamples, mostLines})
 	wait := time.NewTimer(0)
 	defer wait.Stop()

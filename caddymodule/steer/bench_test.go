@@ -36,7 +36,7 @@ func BenchmarkList(b *testing.B) {
 	for name, once := range map[string]func(){
 		"all": func() {
 			for cursor := ""; ; {
-				page, next, _ := pageOf(context.Background(), s.places(), &listed{selection: everybody(), limit: mostLimit, cursor: cursor})
+				page, next, _, _ := pageOf(context.Background(), s.places(), &listed{selection: everybody(), limit: mostLimit, cursor: cursor})
 				if cursor = next; next == "" || len(page) == 0 {
 					return
 				}

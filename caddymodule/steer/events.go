@@ -130,6 +130,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	out := NewFeedWriter(w, writeTimeout)
+	defer out.End()
 	if out.send(nil) != nil {
 		return nil // its reader is gone
 	}
@@ -193,10 +194,21 @@ func (f *FeedWriter) Event(name string, body any) error {
 
 // send writes b, and flushes.
 func (f *FeedWriter) send(b []byte) error {
-	// Not all writers know deadlines; those of servers do.
-	_ = f.rc.SetWriteDeadline(time.Now().Add(f.timeout))
+	f.limit()
 	if _, err := f.w.Write(b); err != nil {
 		return err
 	}
-	return f.rc.Flush()
+	if err := f.rc.Flush(); err != nil {
+		return err
+	}
+	// On HTTP/2, a deadline that passes resets the stream although nothing is written.
+	_ = f.rc.SetWriteDeadline(time.Time{})
+	return nil
 }
+
+// limit begins the time in which something must be taken in. Not all writers know
+// deadlines; those of servers do.
+func (f *FeedWriter) limit() { _ = f.rc.SetWriteDeadline(time.Now().Add(f.timeout)) }
+
+// End is called last, before the server writes the end of the response.
+func (f *FeedWriter) End() { f.limit() }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -139,4 +140,38 @@ func TestEvents_EndWhenTheServerStops(t *testing.T) {
 		require.Empty(t, name, "it is over")
 	}
 	require.Zero(t, s.api.readers.Load())
+}
+
+// TestFeedWriter_APauseIsNoSlowReader: on HTTP/2, a write deadline that passes ends the
+// stream although there is nothing to write.
+func TestFeedWriter_APauseIsNoSlowReader(t *testing.T) {
+	const timeout = 20 * time.Millisecond
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := NewFeedWriter(w, timeout)
+		defer f.End()
+		for i := range 3 {
+			if err := f.Event("tick", i); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-time.After(5 * timeout):
+			case <-r.Context().Done():
+				t.Error("the stream was reset")
+				return
+			}
+		}
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	require.NoError(t, err)
+	response, err := server.Client().Do(r)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, 2, response.ProtoMajor)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, 3, strings.Count(string(body), "event: tick"))
 }

@@ -106,7 +106,7 @@ func (a *API) streams(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	all, errOf := places(r.Context(), zones)
-	rows, next, err := pageOf(r.Context(), all, &q)
+	rows, next, _, err := pageOf(r.Context(), all, &q)
 	page := Page{Streams: make([]Stream, len(rows)), Next: next}
 	for i := range rows {
 		page.Streams[i] = listedAs(rows[i].zone, &rows[i].row, now)
@@ -130,15 +130,22 @@ func join(a, b string) string {
 // All places are asked for as many as the page has, so that it does not matter which
 // nodes come and go between two pages: no stream that is there all the while is left
 // out, or listed twice. Those of nodes that do not answer are left out; the error says
-// so.
-func pageOf(ctx context.Context, all []place, q *listed) (rows []found, next string, err error) {
+// so, and answered lists the other places.
+func pageOf(ctx context.Context, all []place, q *listed) (rows []found, next string, answered []place, err error) {
 	of := make([][]found, len(all))
 	more := make([]bool, len(all))
+	silent := make([]bool, len(all))
 	err = each(all, func(i int, p place) error {
 		var err error
 		of[i], more[i], err = rowsOf(ctx, p, &q.selection, q.cursor, q.limit)
+		silent[i] = err != nil
 		return err
 	})
+	for i, p := range all {
+		if !silent[i] {
+			answered = append(answered, p)
+		}
+	}
 	rows = slices.Concat(of...)
 	slices.SortFunc(rows, func(a, b found) int {
 		return a.row.Holder.ID.Compare(b.row.Holder.ID)
@@ -148,7 +155,7 @@ func pageOf(ctx context.Context, all []place, q *listed) (rows []found, next str
 	if rest && len(rows) > 0 {
 		next = rows[len(rows)-1].row.Holder.ID.String()
 	}
-	return rows, next, err
+	return rows, next, answered, err
 }
 
 // rowsOf lists streams of one place, limit of them if there are so many. It reports

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -461,4 +462,35 @@ type endsHereOnly struct{ registry.Registry }
 func (r endsHereOnly) End(ctx context.Context, sel registry.Selector, e registry.Ending) (registry.Ended, error) {
 	ended, _ := r.Registry.End(ctx, sel, e)
 	return ended, errMute
+}
+
+// many is a node with so many streams.
+type many struct {
+	registry.Node
+	n int
+}
+
+func (m many) List(_ context.Context, _ registry.Filter, cursor string, limit int) (rows []registry.Row, next string, err error) {
+	after, _ := registry.ParseStreamID(cursor)
+	for i := int(binary.BigEndian.Uint32(after[:])) + 1; i <= m.n; i++ {
+		h := &registry.Holder{}
+		binary.BigEndian.PutUint32(h.ID[:], uint32(i))
+		if rows = append(rows, registry.Row{Holder: h, State: registry.StateLive}); len(rows) == limit && i < m.n {
+			return rows, h.ID.String(), nil
+		}
+	}
+	return rows, "", nil
+}
+
+// TestStreams_OfTheOthersAreAllListed where a node does not answer.
+func TestStreams_OfTheOthersAreAllListed(t *testing.T) {
+	s := newSite(t)
+	s.zones = append(s.zones, s.newZone("default", func(n registry.Node) registry.Registry {
+		return &nodes{Registry: memory.New(n), others: []registry.Node{mute{}, many{n: 3*mostLimit + 5}}}
+	}))
+	page := s.api.Streams(t.Context(), 10*mostLimit)
+	require.Len(t, page.Streams, 3*mostLimit+5)
+	require.True(t, slices.IsSortedFunc(page.Streams, func(a, b Stream) int { return strings.Compare(a.ID, b.ID) }))
+	require.Empty(t, page.Next)
+	require.Equal(t, `zone "default": `+errMute.Error(), page.Incomplete, "it is asked, and named, once")
 }

@@ -13,7 +13,8 @@ func (a *API) Stats(ctx context.Context) Stats {
 }
 
 // Streams lists the streams of all zones, as GET streams does page by page, until there
-// are so many. There are more if the page has a Next.
+// are so many. There are more if the page has a Next. A node that does not answer is not
+// asked again.
 func (a *API) Streams(ctx context.Context, most int) Page {
 	zones, _ := a.zones("") // fails only for a name
 	all, err := places(ctx, zones)
@@ -25,13 +26,12 @@ func (a *API) Streams(ctx context.Context, most int) Page {
 	q.everything()
 	for {
 		now := time.Now()
-		rows, next, err := pageOf(ctx, all, &q)
+		rows, next, answered, err := pageOf(ctx, all, &q)
 		for i := range rows {
 			page.Streams = append(page.Streams, listedAs(rows[i].zone, &rows[i].row, now))
 		}
 		if err != nil {
-			page.Incomplete = join(page.Incomplete, lines(err))
-			return page // its cursor would leave out what has not answered
+			page.Incomplete, all = join(page.Incomplete, lines(err)), answered
 		}
 		if page.Next = next; next == "" || len(page.Streams) >= most {
 			return page
