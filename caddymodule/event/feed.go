@@ -20,14 +20,17 @@ type Feed struct {
 	// none.
 	listening atomic.Int32
 
-	// mu guards listeners. Nothing is called with it held.
-	mu        sync.Mutex
-	listeners map[*Listener]struct{}
+	// mu guards the fields below. Nothing is called with it held.
+	mu sync.Mutex
+	// listeners are who listens, and whether to other nodes too, and far is how many of
+	// them do that.
+	listeners map[*Listener]bool
+	far       int
 }
 
 // NewFeed returns the feed of a zone on the node of that name.
 func NewFeed(zone, node string) *Feed {
-	return &Feed{zone: zone, node: node, listeners: make(map[*Listener]struct{})}
+	return &Feed{zone: zone, node: node, listeners: make(map[*Listener]bool)}
 }
 
 // Share has those who listen hear what happens on other nodes, and those of other nodes
@@ -56,15 +59,25 @@ func (l *Listener) Entries() <-chan Entry { return l.entries }
 // gets no more of that feed.
 func (l *Listener) Slow() <-chan struct{} { return l.slow }
 
-// Join adds l to those who listen.
-func (f *Feed) Join(l *Listener) {
+// Join adds l to those who listen, to other nodes too.
+func (f *Feed) Join(l *Listener) { f.join(l, true) }
+
+// JoinHere adds l to those who listen to this node, and has it listen to no other any
+// more.
+func (f *Feed) JoinHere(l *Listener) { f.join(l, false) }
+
+func (f *Feed) join(l *Listener, far bool) {
 	f.mu.Lock()
-	before := len(f.listeners)
-	f.listeners[l] = struct{}{}
-	joined := len(f.listeners) - before
+	before := f.far
+	f.drop(l)
+	f.listeners[l] = far
+	if far {
+		f.far++
+	}
 	f.listening.Store(int32(len(f.listeners)))
+	more := f.far - before
 	f.mu.Unlock()
-	f.changed(joined)
+	f.changed(more)
 }
 
 // changed has other nodes know of it.
@@ -77,15 +90,18 @@ func (f *Feed) changed(more int) {
 // Leave takes l out. It may be called any number of times.
 func (f *Feed) Leave(l *Listener) {
 	f.mu.Lock()
-	before := len(f.listeners)
+	before := f.far
 	f.drop(l)
-	left := len(f.listeners) - before
+	more := f.far - before
 	f.mu.Unlock()
-	f.changed(left)
+	f.changed(more)
 }
 
 // drop takes l out. mu is held.
 func (f *Feed) drop(l *Listener) {
+	if f.listeners[l] {
+		f.far--
+	}
 	delete(f.listeners, l)
 	f.listening.Store(int32(len(f.listeners)))
 }
@@ -101,7 +117,7 @@ func (f *Feed) Observe(e Event) {
 		return
 	}
 	entry.Time, entry.Zone, entry.Node = time.Now(), f.zone, f.node
-	f.hand(entry)
+	f.hand(entry, false)
 	if heard {
 		if b, err := json.Marshal(entry); err == nil { // there is nothing in it that cannot be spelled
 			f.others.Tell(entry.Time, b)
@@ -109,11 +125,15 @@ func (f *Feed) Observe(e Event) {
 	}
 }
 
-// hand hands the entry to all who listen here.
-func (f *Feed) hand(entry Entry) {
+// hand hands the entry to all who listen here; to one from afar, only those who listen to
+// other nodes.
+func (f *Feed) hand(entry Entry, fromAfar bool) {
 	f.mu.Lock()
-	before := len(f.listeners)
-	for l := range f.listeners {
+	before := f.far
+	for l, far := range f.listeners {
+		if fromAfar && !far {
+			continue
+		}
 		select {
 		case l.entries <- entry:
 		default:
@@ -121,9 +141,9 @@ func (f *Feed) hand(entry Entry) {
 			f.drop(l)
 		}
 	}
-	left := len(f.listeners) - before
+	more := f.far - before
 	f.mu.Unlock()
-	f.changed(left)
+	f.changed(more)
 }
 
 // hear hands on what another node has told.
@@ -136,11 +156,11 @@ func (f *Feed) hear(at time.Time, b []byte, missed int) {
 		entry, missed = Entry{}, missed+1
 	}
 	if missed > 0 {
-		f.hand(Entry{Time: time.Now(), Zone: f.zone, What: WhatMissed, Missed: missed})
+		f.hand(Entry{Time: time.Now(), Zone: f.zone, What: WhatMissed, Missed: missed}, true)
 	}
 	if entry.What != "" {
 		entry.Time, entry.Zone = at, f.zone
-		f.hand(entry)
+		f.hand(entry, true)
 	}
 }
 

@@ -122,3 +122,30 @@ func TestFeed_IsSharedWithOtherNodesThatListen(t *testing.T) {
 	require.Equal(t, event.WhatMissed, e.What)
 	require.Equal(t, 3, e.Missed, "with the one that cannot be read")
 }
+
+// TestFeed_JoinHereHearsNoOtherNode, and other nodes are not told of it.
+func TestFeed_JoinHereHearsNoOtherNode(t *testing.T) {
+	f, o := event.NewFeed("zone", "here"), &others{heard: true}
+	f.Share(o)
+	l, far := event.NewListener(9), event.NewListener(9)
+	f.JoinHere(l)
+	require.Zero(t, o.listening)
+	f.Observe(admitted("a"))
+	require.Len(t, l.Entries(), 1)
+	f.Join(far)
+	require.Equal(t, 1, o.listening)
+	o.hear(time.Now(), []byte(o.told[0]), 1)
+	require.Len(t, far.Entries(), 2)
+	require.Len(t, l.Entries(), 1)
+
+	f.Join(l) // from now on, others too
+	require.Equal(t, 2, o.listening)
+	o.hear(time.Now(), []byte(o.told[0]), 0)
+	require.Len(t, l.Entries(), 2)
+	f.JoinHere(l)
+	f.JoinHere(l)
+	require.Equal(t, 1, o.listening)
+	f.Leave(l)
+	f.Leave(far)
+	require.Zero(t, o.listening)
+}

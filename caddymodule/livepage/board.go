@@ -1,8 +1,10 @@
 package livepage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -14,9 +16,10 @@ import (
 )
 
 const (
-	// samplePeriod is the time between two points of the chart, which has mostSamples.
-	samplePeriod = 5 * time.Second
-	mostSamples  = 120
+	usualPeriod = 5 * time.Second
+	usualLinger = time.Minute
+	// mostSamples is how many points the chart has.
+	mostSamples = 120
 	// mostLines is how many lines the list of what happened has.
 	mostLines = 200
 	// mostStreams is how many streams the table has at most. All are counted.
@@ -33,21 +36,34 @@ const (
 
 // Board has what the pages show: who is connected, what happened lately, and how many
 // there were in the last minutes. It looks at the streams once for all of its readers,
-// and lists them only while there are some. It must be closed.
+// and lists them only while there are some. While there are none it asks no other node,
+// and hears none: what a page then shows from before is of this node. It must be closed.
 type Board struct {
-	api  *steer.API
-	ctx  context.Context // until Close
-	stop context.CancelFunc
-	work sync.WaitGroup // its two goroutines
-	look chan struct{}  // has one element while streams have changed since the last look
-	join chan chan struct{}
+	api *steer.API
+	// period is the time between two points of the chart.
+	period time.Duration
+	// linger is how long other nodes are heard and asked once the last page is closed, so
+	// that one which is loaded again finds the chart as it was.
+	linger time.Duration
+	ctx    context.Context // until Close
+	stop   context.CancelFunc
+	work   sync.WaitGroup // its two goroutines
+	look   chan struct{}  // has one element while streams have changed since the last look
+	join   chan chan struct{}
+	// wasFar says that other nodes were of interest when the last sample was made. It
+	// belongs to the goroutine that watches.
+	wasFar bool
 
 	mu sync.Mutex // guards what follows; nothing is called with it held
 	// changed is closed at the next change.
 	changed chan struct{}
 	readers int
-	list    *listing // the last one, which does not change; nil: none yet
-	stats   steer.Stats
+	// until is when other nodes are of no interest any more, where there are no readers.
+	until time.Time
+	list  *listing // the last one, which does not change; nil: none yet
+	stats steer.Stats
+	// counted is how often stats were others than before.
+	counted int
 	samples journal[Sample]
 	lines   journal[json.RawMessage]
 	now     Sample // the one that is being made
@@ -64,6 +80,8 @@ type Sample struct {
 	Takeovers int `json:"takeovers"`
 	Refused   int `json:"refused"`
 	Untracked int `json:"untracked"`
+	// Here says that other nodes have not been asked, or heard all the while.
+	Here bool `json:"here,omitempty"`
 }
 
 // journal keeps the last entries, and how many there were.
@@ -86,9 +104,14 @@ func (j *journal[T]) since(read int) []T {
 }
 
 // NewBoard returns a Board of what api sees.
-func NewBoard(api *steer.API) *Board {
+func NewBoard(api *steer.API) *Board { return newBoard(api, usualPeriod, usualLinger) }
+
+func newBoard(api *steer.API, period, linger time.Duration) *Board {
 	ctx, stop := context.WithCancel(context.Background())
-	b := &Board{api: api, ctx: ctx, stop: stop, look: make(chan struct{}, 1), join: make(chan chan struct{}), changed: make(chan struct{})}
+	b := &Board{
+		api: api, period: period, linger: linger, ctx: ctx, stop: stop,
+		look: make(chan struct{}, 1), join: make(chan chan struct{}), changed: make(chan struct{}),
+	}
 	b.work.Go(b.listen)
 	b.work.Go(b.watch)
 	return b
@@ -136,7 +159,7 @@ func (b *Board) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.readers--; b.readers == 0 {
-		b.list = nil
+		b.list, b.stats, b.until = nil, steer.Stats{}, time.Now().Add(b.linger)
 	}
 }
 
@@ -144,6 +167,13 @@ func (b *Board) hasReaders() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.readers > 0
+}
+
+// isFar reports whether other nodes are of interest.
+func (b *Board) isFar() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.readers > 0 || time.Now().Before(b.until)
 }
 
 func (b *Board) lookSoon() {
@@ -155,15 +185,20 @@ func (b *Board) lookSoon() {
 
 // listen notes what happens in the zones that there are.
 func (b *Board) listen() {
-	joined := make(map[*zone.Zone]bool)
+	joined := make(map[*zone.Zone]bool) // and whether other nodes are heard, too
 	l := event.NewListener(mostWaiting)
 	join := func() {
-		open := b.api.Zones()
+		open, far := b.api.Zones(), b.isFar()
 		for _, z := range open {
-			if !joined[z] {
-				joined[z] = true
+			switch before, known := joined[z]; {
+			case known && before == far:
+				continue
+			case far:
 				z.Feed.Join(l)
+			default:
+				z.Feed.JoinHere(l)
 			}
+			joined[z] = far
 		}
 		for z := range joined {
 			if !slices.Contains(open, z) {
@@ -248,7 +283,7 @@ func (b *Board) watch() {
 	sampled := time.Now()
 	for {
 		began := time.Now()
-		sample := began.Sub(sampled) >= samplePeriod
+		sample := began.Sub(sampled) >= b.period
 		if sample {
 			sampled = began
 		}
@@ -262,7 +297,7 @@ func (b *Board) watch() {
 			pause.Stop()
 			return
 		}
-		next := time.NewTimer(max(0, time.Until(sampled.Add(samplePeriod))))
+		next := time.NewTimer(max(0, time.Until(sampled.Add(b.period))))
 		select {
 		case <-b.look:
 		case <-next.C:
@@ -275,8 +310,18 @@ func (b *Board) watch() {
 func (b *Board) takeLook(sample bool) {
 	ctx, cancel := context.WithTimeout(b.ctx, lookTimeout)
 	defer cancel()
-	stats := b.api.Stats(ctx)
+	far, here := b.isFar(), false
+	var stats steer.Stats
 	var list *listing
+	if far {
+		stats = b.api.Stats(ctx)
+	}
+	if !far || !b.wasFar {
+		var states steer.States
+		if states, here = b.api.StatesHere(ctx); !far {
+			stats.Streams = states
+		}
+	}
 	if b.hasReaders() {
 		list = newListing(b.api.Streams(ctx, mostStreams))
 	}
@@ -285,16 +330,22 @@ func (b *Board) takeLook(sample bool) {
 	}
 	now := time.Now()
 	b.change(func() {
-		b.stats = stats
-		if b.readers > 0 && list != nil {
-			b.list = list
+		if b.readers > 0 && far {
+			if !reflect.DeepEqual(b.stats, stats) {
+				b.stats = stats
+				b.counted++
+			}
+			b.list = cmp.Or(list, b.list)
 		}
 		if sample {
-			b.now.Time, b.now.Streams = now.UTC(), stats.Streams
+			b.now.Time, b.now.Streams, b.now.Here = now.UTC(), stats.Streams, here
 			b.samples.add(b.now, mostSamples)
 			b.now = Sample{}
 		}
 	})
+	if sample {
+		b.wasFar = far
+	}
 }
 
 // read is what a reader has read so far.
@@ -307,6 +358,7 @@ type read struct {
 type news struct {
 	before, list *listing // the same: nothing is new
 	stats        steer.Stats
+	counted      int // as in Board; 0: not yet
 	samples      []Sample
 	lines        []json.RawMessage
 	changed      <-chan struct{} // closed when there is more
@@ -316,7 +368,7 @@ func (b *Board) news(r *read) news {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := news{
-		before: r.list, list: b.list, stats: b.stats,
+		before: r.list, list: b.list, stats: b.stats, counted: b.counted,
 		samples: b.samples.since(r.samples), lines: b.lines.since(r.lines), changed: b.changed,
 	}
 	*r = read{b.list, b.samples.written, b.lines.written}

@@ -11,7 +11,10 @@ const (
 	// knows that it is connected, and the feed that the page is there.
 	feedHeartbeat = 10 * time.Second
 	// feedPause is the least time between two rounds of events, which then have more in one.
-	feedPause    = 100 * time.Millisecond
+	feedPause = 100 * time.Millisecond
+	// statsPause is the least time between two events with stats, which may be long: they
+	// have the values of all labels.
+	statsPause   = time.Second
 	writeTimeout = 10 * time.Second
 	// mostReaders is how many pages are open at the same time.
 	mostReaders = 64
@@ -39,12 +42,15 @@ type feed struct {
 	board *Board
 	out   *steer.FeedWriter
 	read  read
+	// counted is which stats were told last, as counted in Board, and when.
+	counted int
+	told    time.Time
 }
 
 // serve writes until the page is closed, does not read, or stop is closed.
 func (f *feed) serve(left, stop <-chan struct{}) {
 	defer f.out.End()
-	err := f.out.Event("hello", hello{time.Now().UTC(), samplePeriod.Seconds(), mostSamples, mostLines})
+	err := f.out.Event("hello", hello{time.Now().UTC(), f.board.period.Seconds(), mostSamples, mostLines})
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for err == nil {
@@ -60,11 +66,18 @@ func (f *feed) serve(left, stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
-		wait.Reset(feedHeartbeat)
+		owes := n.counted != f.counted
+		if owes {
+			wait.Reset(statsPause)
+		} else {
+			wait.Reset(feedHeartbeat)
+		}
 		select {
 		case <-n.changed:
 		case <-wait.C:
-			err = f.out.Event("beat", struct{}{})
+			if !owes {
+				err = f.out.Event("beat", struct{}{})
+			}
 		case <-left:
 			return
 		case <-stop:
@@ -91,8 +104,10 @@ func (f *feed) write(n news) error {
 			return err
 		}
 	}
-	if n.stats.Zones == nil {
-		return nil // nobody has looked yet
+	now := time.Now()
+	if n.stats.Zones == nil || n.counted == f.counted || now.Sub(f.told) < statsPause {
+		return nil // nobody has looked yet, or nothing has changed, or it is too soon
 	}
-	return f.out.Event("stats", counted{time.Now().UTC(), n.stats})
+	f.counted, f.told = n.counted, now
+	return f.out.Event("stats", counted{now.UTC(), n.stats})
 }

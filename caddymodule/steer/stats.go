@@ -78,15 +78,16 @@ func (a *API) stats(w http.ResponseWriter, r *http.Request) error {
 func statsOfAll(ctx context.Context, zones []*zone.Zone) Stats {
 	stats := Stats{Zones: make([]ZoneStats, len(zones))}
 	for i, z := range zones {
-		stats.Zones[i] = statsOf(ctx, z)
+		all, err := places(ctx, []*zone.Zone{z})
+		stats.Zones[i] = statsOf(ctx, z, all, err)
 		stats.Streams.add(stats.Zones[i].Streams)
 	}
 	return stats
 }
 
-func statsOf(ctx context.Context, z *zone.Zone) ZoneStats {
+// statsOf counts the streams of places of a zone; err says which are missing.
+func statsOf(ctx context.Context, z *zone.Zone, all []place, err error) ZoneStats {
 	stats := ZoneStats{Zone: z.Name, Nodes: []NodeStats{}, Labels: make(map[string]LabelStats)}
-	all, err := places(ctx, []*zone.Zone{z})
 	if err != nil {
 		stats.Incomplete = lines(err)
 	}

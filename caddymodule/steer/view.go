@@ -4,12 +4,27 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/zone"
 )
 
 // Stats counts the streams of all zones, as GET stats does.
 func (a *API) Stats(ctx context.Context) Stats {
 	zones, _ := a.zones("") // fails only for a name
 	return statsOfAll(ctx, zones)
+}
+
+// StatesHere counts the streams of all zones that this process has, and reports whether
+// other nodes may have some, too. It asks none of them.
+func (a *API) StatesHere(ctx context.Context) (here States, others bool) {
+	zones, _ := a.zones("") // fails only for a name
+	for _, z := range zones {
+		stats := statsOf(ctx, z, []place{{z, z.Streams}}, nil)
+		here.add(stats.Streams)
+		all, err := places(ctx, []*zone.Zone{z})
+		others = others || len(all) > 1 || err != nil
+	}
+	return here, others
 }
 
 // Streams lists the streams of all zones, as GET streams does page by page, until there

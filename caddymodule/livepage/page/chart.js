@@ -53,10 +53,11 @@ export class Chart {
   get step() { return (this.box.clientWidth - left - right) / this.most; }
 
   told(s) {
-    return t("chartAt", {
+    const told = t("chartAt", {
       time: clock(Date.parse(s.time)), live: number(s.streams.live),
       takeovers: number(s.takeovers), refused: number(s.refused), untracked: number(s.untracked),
     });
+    return s.here ? `${told} (${t("chartHere")})` : told;
   }
 
   draw() {
@@ -75,6 +76,9 @@ export class Chart {
       drawing.append(svg("line", { class: "rule", x1: left, x2: width - right, y1: at, y2: at }),
         svg("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, text));
     }
+    samples.forEach((s, i) => { // when no page was open, only the streams of this node were counted
+      if (s.here) drawing.append(svg("rect", { class: "here", x: x(i) - step / 2, width: step, y: top, height: ground - top }));
+    });
     if (samples.length > 0) {
       const points = samples.map((s, i) => `${x(i).toFixed(1)},${y(s.streams.live).toFixed(1)}`);
       drawing.append(svg("path", { class: "area", d: `M${x(0).toFixed(1)},${y(0)}L${points.join("L")}L${x(samples.length - 1).toFixed(1)},${y(0)}Z` }),
