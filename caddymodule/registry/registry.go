@@ -27,6 +27,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -45,6 +46,28 @@ type ID [32]byte
 
 // IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
+
+// MarshalText implements encoding.TextMarshaler: nodes tell each other of holders in
+// JSON, in which an array of bytes is a list of numbers, and takes several times as long.
+func (id ID) MarshalText() ([]byte, error) {
+	if id.IsZero() {
+		return nil, nil
+	}
+	return base64.RawStdEncoding.AppendEncode(nil, id[:]), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID) UnmarshalText(text []byte) error {
+	*id = ID{}
+	if len(text) == 0 {
+		return nil
+	}
+	if len(text) != base64.RawStdEncoding.EncodedLen(len(id)) {
+		return fmt.Errorf("a hash of %d bytes cannot be read", len(text))
+	}
+	_, err := base64.RawStdEncoding.Decode(id[:], text)
+	return err
+}
 
 // StreamID names a stream on all nodes. Each guard of a request has a stream of
 // its own; their IDs differ in the last byte only. The zero StreamID means "none".
@@ -76,6 +99,19 @@ func (id StreamID) IsZero() bool { return id == StreamID{} }
 
 // String is the hexadecimal spelling.
 func (id StreamID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id StreamID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *StreamID) UnmarshalText(text []byte) error {
+	read, ok := ParseStreamID(string(text))
+	if !ok {
+		return fmt.Errorf("a stream ID of %d bytes cannot be read", len(text))
+	}
+	*id = read
+	return nil
+}
 
 // Compare orders IDs, as lists have them.
 func (id StreamID) Compare(other StreamID) int { return bytes.Compare(id[:], other[:]) }

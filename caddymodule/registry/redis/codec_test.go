@@ -64,3 +64,12 @@ func TestEffects_ThatCannotBeReadAreRefused(t *testing.T) {
 	_, err = redis.ParseEffects("\xff\xff\xff\xff\xff\xff\xff\xff")
 	require.Error(t, err)
 }
+
+// TestAnswer_IsDecodedByWhoHasAsked: the worker that reads messages also ends streams, and
+// lists of thousands must not hold it up.
+func TestAnswer_IsDecodedByWhoHasAsked(t *testing.T) {
+	const unread = `{"Rows":[{"Holder"`
+	require.Equal(t, unread, redis.Answered(7, "\x00\x00\x00\x00\x00\x00\x00\x07"+unread))
+	require.Empty(t, redis.Answered(8, "\x00\x00\x00\x00\x00\x00\x00\x07"+unread))
+	require.Empty(t, redis.Answered(7, "\x00\x07"), "what is cut off")
+}

@@ -192,3 +192,16 @@ func (r *Registry) Advance(d time.Duration) {
 	r.link.there -= d.Microseconds()
 	r.link.within += d
 }
+
+// Answered returns what the asker of a question is handed for a message: nothing if it is
+// the answer to another one.
+func Answered(question uint64, message string) (handed string) {
+	asker := make(chan string, 1)
+	ps := peers{open: map[uint64]chan string{question: asker}}
+	ps.answered(message)
+	select {
+	case handed = <-asker:
+	default:
+	}
+	return handed
+}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,7 @@ type peers struct {
 	live []*peer // in the order of their IDs
 	// gone has the IDs of those that have gone, and until when each counts as missing.
 	gone map[string]time.Time
-	open map[uint64]chan reaction
+	open map[uint64]chan string
 }
 
 // peer is another node. It is a registry.Node for whoever asks about its streams.
@@ -57,9 +58,8 @@ type question struct {
 	Data     string              `json:",omitempty"`
 }
 
-// reaction is the answer.
+// reaction is the answer. In a message, the number of the question stands before it.
 type reaction struct {
-	Number uint64
 	// Ahead is as that of a question.
 	Ahead   time.Duration
 	Error   string             `json:",omitempty"`
@@ -164,10 +164,10 @@ var errDeaf = errors.New("the node does not listen")
 func (p *peer) ask(ctx context.Context, q question, within time.Duration) (reaction, error) {
 	ps := &p.r.peers
 	q.Number, q.From, q.Ahead = ps.asked.Add(1), []byte(p.r.id), p.r.link.ahead()
-	answers := make(chan reaction, 1)
+	answers := make(chan string, 1)
 	ps.mu.Lock()
 	if ps.open == nil {
-		ps.open = make(map[uint64]chan reaction)
+		ps.open = make(map[uint64]chan string)
 	}
 	ps.open[q.Number] = answers
 	ps.mu.Unlock()
@@ -182,7 +182,11 @@ func (p *peer) ask(ctx context.Context, q question, within time.Duration) (react
 		return reaction{}, err
 	}
 	select {
-	case a := <-answers:
+	case body := <-answers:
+		var a reaction
+		if err := json.Unmarshal([]byte(body), &a); err != nil {
+			return a, fmt.Errorf("its answer cannot be read: %w", err)
+		}
 		a.shift(p.r.shift(a.Ahead))
 		if a.Error != "" {
 			return a, errors.New(a.Error)
@@ -215,20 +219,24 @@ func (r *Registry) publish(ctx context.Context, to, kind string, what any) error
 	return nil
 }
 
-// answered hands an answer to who waits for it.
-func (ps *peers) answered(body string) {
-	var a reaction
-	if json.Unmarshal([]byte(body), &a) != nil {
+// answered hands an answer to who waits for it, and who decodes it: it may be long, and
+// messages behind it end streams.
+func (ps *peers) answered(message string) {
+	if len(message) < numberSize {
 		return // who waits for it will not get it
 	}
+	number := binary.BigEndian.Uint64([]byte(message[:numberSize]))
 	ps.mu.Lock()
-	waits := ps.open[a.Number]
-	delete(ps.open, a.Number)
+	waits := ps.open[number]
+	delete(ps.open, number)
 	ps.mu.Unlock()
 	if waits != nil {
-		waits <- a
+		waits <- message[numberSize:]
 	}
 }
+
+// numberSize is how many bytes the number of a question has before an answer.
+const numberSize = 8
 
 // answer does what another node asks.
 func (ps *peers) answer(r *Registry, body string) {
@@ -239,10 +247,11 @@ func (ps *peers) answer(r *Registry, body string) {
 	}
 	q.shift(r.shift(q.Ahead))
 	a := r.react(&q)
-	a.Number, a.Ahead = q.Number, r.link.ahead()
+	a.Ahead = r.link.ahead()
 	ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 	defer cancel()
-	if err := r.publish(ctx, string(q.From), answerMessage, a); err != nil {
+	kind := answerMessage + string(binary.BigEndian.AppendUint64(nil, q.Number))
+	if err := r.publish(ctx, string(q.From), kind, a); err != nil {
 		r.options.Logger.Debug("answering another node", zap.String("zone", r.zone), zap.Error(err))
 	}
 }
