@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -40,8 +41,17 @@ func (*Admin) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the paths. Each admin endpoint has a module of its own.
 func (a *Admin) Provision(caddy.Context) error {
-	a.api.Zones, a.api.Logger = openZones, caddy.Log().Named("admin.api.sse_guard")
+	a.api.Zones, a.api.Logger, a.api.User = openZones, caddy.Log().Named("admin.api.sse_guard"), remoteAdmin
 	return nil
+}
+
+// remoteAdmin names who has a client certificate, as remote administrators do.
+func remoteAdmin(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return ""
+	}
+	c := r.TLS.PeerCertificates[0]
+	return fmt.Sprintf("%s (certificate %x)", c.Subject, c.SerialNumber)
 }
 
 // Routes implements caddy.AdminRouter.

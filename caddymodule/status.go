@@ -136,7 +136,7 @@ func (s *Status) Provision(ctx caddy.Context) error {
 		return err
 	}
 	board, _, err := boards.LoadOrNew(theBoard, func() (caddy.Destructor, error) {
-		return pooledBoard{livepage.NewBoard(&steer.API{Zones: openZones, Logger: lastingLogger().Named("status")})}, nil
+		return pooledBoard{livepage.NewBoard(&steer.API{Zones: openZones, Logger: lastingLogger().Named("status"), User: authenticatedUser})}, nil
 	})
 	if err != nil {
 		return err
@@ -147,6 +147,16 @@ func (s *Status) Provision(ctx caddy.Context) error {
 	}
 	app.pages = append(app.pages, s)
 	return nil
+}
+
+// authenticatedUser names who has come through basic_auth, or another such handler.
+func authenticatedUser(r *http.Request) string {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	user, _ := repl.GetString("http.auth.user.id")
+	return user
 }
 
 // Cleanup gives the board back.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -115,6 +116,9 @@ func (a *API) end(w http.ResponseWriter, r *http.Request) error {
 	// What is begun is done, although the administrator leaves.
 	done := endingRun{ctx: context.WithoutCancel(r.Context()), ending: &e, ended: make(map[registry.StreamID]bool)}
 	var errs []error
+	for _, z := range zones { // whatever the limit is
+		errs = append(errs, done.denyToken(z))
+	}
 	for _, z := range zones {
 		if done.full() {
 			break
@@ -123,8 +127,8 @@ func (a *API) end(w http.ResponseWriter, r *http.Request) error {
 	}
 	err = errors.Join(errs...)
 	n := len(done.ended)
-	a.Logger.Info("streams ended by an administrator", zap.Int("streams", n), zap.String("reason", string(e.Reason)),
-		zap.Int("denied", done.denied), zap.Duration("deny", e.deny), zap.String("remote_ip", e.By), zap.Error(err))
+	a.audit("streams ended by an administrator", r, &e.selection, zap.Int("streams", n), zap.String("reason", string(e.Reason)),
+		zap.Int("denied", done.denied), zap.Duration("deny", e.deny), zap.Int("limit", e.limit), zap.Error(err))
 	if err != nil {
 		p := unreached(err)
 		p.Ended = &n
@@ -153,11 +157,16 @@ type endingRun struct {
 
 func (r *endingRun) full() bool { return r.limit > 0 && r.listed >= r.limit }
 
+// denyToken denies the raw token, if there is one.
+func (r *endingRun) denyToken(z *zone.Zone) error {
+	if r.deny == 0 || r.token.IsZero() {
+		return nil
+	}
+	return r.denyThem(z, []registry.Denial{{Token: r.token, Until: r.until()}})
+}
+
 func (r *endingRun) inZone(z *zone.Zone) error {
 	var errs []error
-	if r.deny > 0 && !r.token.IsZero() {
-		errs = append(errs, r.denyThem(z, []registry.Denial{{Token: r.token, Until: r.until()}}))
-	}
 	all, err := places(r.ctx, []*zone.Zone{z})
 	errs = append(errs, err)
 	for _, p := range all {
@@ -251,21 +260,41 @@ func (r *endingRun) denyThem(z *zone.Zone, ds []registry.Denial) error {
 	}
 	r.denied += len(ds)
 	var errs []error
-	for _, d := range ds {
-		ended, err := z.Registry.End(r.ctx, registry.Selector{Token: d.Token, Subject: d.Subject}, r.Ending)
-		for _, h := range ended.Holders {
-			r.ended[h.ID] = true
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("ending the streams of who is denied: %w", err))
-		}
-		if len(errs) == mostFailures {
+	for part := range slices.Chunk(ds, endsAtOnce) {
+		if errs = append(errs, r.endThem(z, part)...); len(errs) >= mostFailures {
 			break
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// mostFailures is how often a node may fail to answer, which takes a while each time,
-// before the rest of a page's denials are only put in force.
-const mostFailures = 10
+// endThem ends the streams that denials name, which takes as long as one of them.
+func (r *endingRun) endThem(z *zone.Zone, ds []registry.Denial) (errs []error) {
+	ended := make([]registry.Ended, len(ds))
+	failed := make([]error, len(ds))
+	var wg sync.WaitGroup
+	for i, d := range ds {
+		wg.Go(func() {
+			ended[i], failed[i] = z.Registry.End(r.ctx, registry.Selector{Token: d.Token, Subject: d.Subject}, r.Ending)
+		})
+	}
+	wg.Wait()
+	for i := range ds {
+		for _, h := range ended[i].Holders {
+			r.ended[h.ID] = true
+		}
+		if failed[i] != nil {
+			errs = append(errs, fmt.Errorf("ending the streams of who is denied: %w", failed[i]))
+		}
+	}
+	return errs[:min(len(errs), mostFailures)]
+}
+
+const (
+	// endsAtOnce is for how many denials streams are ended at the same time: each may be a
+	// question to all nodes.
+	endsAtOnce = 32
+	// mostFailures is how often a node may fail to answer, which takes a while, before the
+	// rest of a page's denials are only put in force.
+	mostFailures = 10
+)

@@ -84,8 +84,7 @@ func (a *API) notify(w http.ResponseWriter, r *http.Request) error {
 	for _, count := range counts {
 		n += count
 	}
-	a.Logger.Info("streams notified by an administrator", zap.Int("streams", n), zap.String("event", body.Event),
-		zap.String("remote_ip", addr(r)), zap.Error(err))
+	a.audit("streams notified by an administrator", r, &sel, zap.Int("streams", n), zap.String("event", body.Event), zap.Error(err))
 	if err != nil {
 		p := unreached(err)
 		p.Notified = &n

@@ -44,6 +44,8 @@ type API struct {
 	Zones func() []*zone.Zone
 	// Logger gets a line for what an administrator has done.
 	Logger *zap.Logger
+	// User names who makes a request, as far as that is known; nil: it never is.
+	User func(*http.Request) string
 
 	readers atomic.Int32 // of the feed
 	// stops is closed when the server shuts down. It is made by the first who needs it.

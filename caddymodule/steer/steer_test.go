@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -321,6 +322,81 @@ func TestEnd_DeniesTokensAndUsers(t *testing.T) {
 	require.False(t, z.Registry.Denied(other.holder))
 	require.False(t, s.zones[1].Registry.Denied(elsewhere.holder))
 	require.ElementsMatch(t, idsOf(other, elsewhere), ids(s.list("")))
+}
+
+// TestEnd_TheLimitSparesNoZoneTheDenial of a raw token.
+func TestEnd_TheLimitSparesNoZoneTheDenial(t *testing.T) {
+	s := newSite(t, "default", "shop")
+	s.open(s.zones[0], "a", untracked) // which the denial does not end by itself
+	require.Equal(t, 1, s.end(`{"select":{"raw_token":"a"},"deny":"10m","limit":1}`).Ended)
+	for _, z := range s.zones {
+		require.True(t, z.Registry.Denied(&registry.Holder{Token: s.tokenOf("a")}))
+	}
+}
+
+// together ends streams once several are to be ended at the same time.
+type together struct {
+	registry.Registry
+	asked atomic.Int32
+	all   chan struct{} // closed when there are as many
+}
+
+const manyTogether = 20
+
+func (r *together) End(ctx context.Context, sel registry.Selector, e registry.Ending) (registry.Ended, error) {
+	if r.asked.Add(1) == manyTogether {
+		close(r.all)
+	}
+	select {
+	case <-r.all:
+		return r.Registry.End(ctx, sel, e)
+	case <-time.After(10 * time.Second):
+		return registry.Ended{}, errMute
+	}
+}
+
+// TestEnd_ManyAreDeniedAtOnce: each may be a question to all nodes.
+func TestEnd_ManyAreDeniedAtOnce(t *testing.T) {
+	s := newSite(t)
+	s.zones = append(s.zones, s.newZone("default", func(n registry.Node) registry.Registry {
+		return &together{Registry: memory.New(n), all: make(chan struct{})}
+	}))
+	for i := range manyTogether {
+		s.open(s.zones[0], fmt.Sprint("token ", i))
+	}
+	require.Equal(t, manyTogether, s.end(`{"select":{},"all":true,"deny":"1h"}`).Ended)
+}
+
+// TestAudit_SaysWhoDidWhatToWhom in a line for each end and notify.
+func TestAudit_SaysWhoDidWhatToWhom(t *testing.T) {
+	s := newSite(t, "default")
+	s.api.User = func(*http.Request) string { return "ann" }
+	line := func(what string) map[string]any {
+		t.Helper()
+		lines := s.logs.TakeAll()
+		require.Len(t, lines, 1)
+		require.Equal(t, "streams "+what+" by an administrator", lines[0].Message)
+		return lines[0].ContextMap()
+	}
+	key, ok := identity.Key("shop", "alice")
+	require.True(t, ok)
+	s.end(`{"select":{"raw_token":"secret-token","raw_client":"secret-client","key_parts":["shop","alice"],"subject":"alice","labels":{"room":"one"},"state":"live","zone":"default"}}`)
+	fields := line("ended")
+	require.Equal(t, "ann", fields["user"])
+	require.Equal(t, "127.0.0.1", fields["remote_ip"])
+	require.Equal(t, map[string]any{
+		"zone": "default", "state": "live", "key": short(registry.ID(key)), "token": short(s.tokenOf("secret-token")),
+		"raw_client": true, "sub": "alice", "label.room": "one",
+	}, fields["select"])
+	require.NotContains(t, fmt.Sprint(fields), "secret")
+
+	id := registry.NewStreamID().String()
+	s.notify(`{"select":{"id":"` + id + `","client":"0123456789abcdef"},"event":"HI","data":"you"}`)
+	fields = line("notified")
+	require.Equal(t, "ann", fields["user"])
+	require.Equal(t, map[string]any{"id": id, "client": "0123456789abcdef"}, fields["select"])
+	s.end(`{"select":{},"all":true}`)
+	require.Equal(t, map[string]any{"all": true}, line("ended")["select"])
 }
 
 // A token that no stream has is denied as well.
