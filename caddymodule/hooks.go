@@ -151,10 +151,23 @@ const hookFlush = 5 * time.Second
 // stops reports whether Caddy stops, rather than runs another configuration.
 func stops() bool { return caddy.Exiting() || caddy.ActiveContext().Context == nil }
 
-// flush posts what waits, before Caddy stops. All calls together wait for hookFlush at
-// most.
+// flush posts what waits, before Caddy stops. All senders begin with the first, and all
+// calls together wait for hookFlush at most.
 func (p *pooledHook) flush() {
-	p.stop.Do(func() { p.until = time.Now().Add(hookFlush) })
+	until := time.Now().Add(hookFlush)
+	hurry := func(p *pooledHook) {
+		p.stop.Do(func() {
+			p.until = until
+			p.Hurry()
+		})
+	}
+	hooks.Range(func(_, value any) bool {
+		if other, ok := value.(*pooledHook); ok {
+			hurry(other)
+		}
+		return true
+	})
+	hurry(p) // it may be out of the pool
 	ctx, cancel := context.WithDeadline(context.Background(), p.until)
 	defer cancel()
 	p.Flush(ctx)

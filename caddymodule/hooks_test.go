@@ -81,3 +81,23 @@ func TestWebhooks_HaveTheDefaultEventsAndReserve(t *testing.T) {
 	require.Zero(t, h.guard.Reserve, "no place is kept under supersede")
 	require.Equal(t, 3*time.Second, time.Duration(*h.Reserve), "the client is waited for all the same")
 }
+
+// TestWebhooks_StopTogether: however many URLs there are, Caddy waits for their last posts
+// once.
+func TestWebhooks_StopTogether(t *testing.T) {
+	posted := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { posted <- struct{}{} }))
+	t.Cleanup(server.Close)
+	c := newConfiguration(t, storageIn(t.TempDir()))
+	h := c.handler(t, hooked("http://a.example", fmt.Sprintf(`, {"url": %q, "secret": %q, "events": ["ended"]}`, server.URL, hookSecret)))
+	other := c.handler(t, hooked("http://b.example", ""))
+	stream := event.Who{Holder: &registry.Holder{ID: registry.NewStreamID(), Key: registry.ID{1}, Client: registry.ID{1}}}
+	h.hooks[1].Observe(webhook.Source{Holders: h.zone.Registry, Kinds: []webhook.Kind{webhook.Ended}, Reserve: time.Hour}).
+		Observe(event.Over{Stream: stream, Reason: event.Left})
+	h.hooks[0].flush()
+	<-posted // the other has begun, too
+	for _, hook := range []openedHook{h.hooks[1], other.hooks[0]} {
+		hook.flush()
+		require.Equal(t, h.hooks[0].until, hook.until)
+	}
+}

@@ -28,8 +28,10 @@ type departures struct {
 	// mu guards the fields below. Nothing is called with it held.
 	mu    sync.Mutex
 	queue due.Queue[place, *departure]
-	// waiting are those of a key whose clients may come back.
-	waiting map[place][]*departureEntry
+	// waiting are those of a key whose clients may come back, and clients has them by
+	// these: there is one of a client at most.
+	waiting map[place]map[*departureEntry]struct{}
+	clients map[client]*departureEntry
 	// working is closed when the goroutine ends; nil: there is none.
 	working chan struct{}
 }
@@ -38,6 +40,21 @@ type departures struct {
 type place struct {
 	zone string
 	key  registry.ID
+}
+
+// client is a client at a place, as registry.Holder.SameClient tells them apart.
+type client struct {
+	place
+	id, fingerprint registry.ID
+}
+
+// clientOf is the client of h; false: it is not known, and nobody is taken for it.
+func clientOf(at place, h *registry.Holder) (c client, known bool) {
+	c = client{place: at, id: h.Client}
+	if c.id.IsZero() {
+		c.fingerprint = h.Fingerprint
+	}
+	return c, !c.id.IsZero() || !c.fingerprint.IsZero()
 }
 
 // departure is a stream that is over. It is not changed.
@@ -54,7 +71,8 @@ type departureEntry = due.Entry[place, *departure]
 func (ds *departures) init(s *Sender) {
 	ds.sender = s
 	ds.wake = make(chan struct{}, 1)
-	ds.waiting = make(map[place][]*departureEntry)
+	ds.waiting = make(map[place]map[*departureEntry]struct{})
+	ds.clients = make(map[client]*departureEntry)
 }
 
 // add has d told of in due time. If there is no room, one that would be due soon is
@@ -69,7 +87,7 @@ func (ds *departures) add(d *departure) {
 	}
 	ds.queue.Put(e, time.Now().Add(d.grace))
 	if d.grace > 0 {
-		ds.waiting[e.Key] = append(ds.waiting[e.Key], e)
+		ds.wait(e)
 	}
 	if ds.working == nil {
 		ds.working = make(chan struct{})
@@ -79,8 +97,8 @@ func (ds *departures) add(d *departure) {
 	if full {
 		ds.sender.drops.add(causeFull, 1)
 	}
-	for _, earlier := range back {
-		earlier.returned(d.holder.ID)
+	if back != nil {
+		back.returned(d.holder.ID)
 	}
 	select {
 	case ds.wake <- struct{}{}:
@@ -88,15 +106,31 @@ func (ds *departures) add(d *departure) {
 	}
 }
 
+// wait lists e among those whose clients may come back; mu is held.
+func (ds *departures) wait(e *departureEntry) {
+	if ds.waiting[e.Key] == nil {
+		ds.waiting[e.Key] = make(map[*departureEntry]struct{})
+	}
+	ds.waiting[e.Key][e] = struct{}{}
+	if c, known := clientOf(e.Key, e.Value.holder); known {
+		ds.clients[c] = e
+	}
+}
+
 // remove takes e out; mu is held.
 func (ds *departures) remove(e *departureEntry) {
 	ds.queue.Remove(e)
-	waiting := slices.DeleteFunc(ds.waiting[e.Key], func(w *departureEntry) bool { return w == e })
-	if len(waiting) == 0 {
-		delete(ds.waiting, e.Key)
+	waiting := ds.waiting[e.Key]
+	if _, waits := waiting[e]; !waits {
 		return
 	}
-	ds.waiting[e.Key] = waiting
+	delete(waiting, e)
+	if len(waiting) == 0 {
+		delete(ds.waiting, e.Key)
+	}
+	if c, known := clientOf(e.Key, e.Value.holder); known {
+		delete(ds.clients, c)
+	}
 }
 
 // back notes that a client has a stream of the key. If it had left, it is back.
@@ -104,20 +138,20 @@ func (ds *departures) back(zone string, newcomer *registry.Holder) {
 	ds.mu.Lock()
 	back := ds.takeClient(place{zone, newcomer.Key}, newcomer)
 	ds.mu.Unlock()
-	for _, d := range back {
-		d.returned(newcomer.ID)
+	if back != nil {
+		back.returned(newcomer.ID)
 	}
 }
 
-// takeClient takes out those that wait for the client of h; mu is held.
-func (ds *departures) takeClient(at place, h *registry.Holder) (taken []*departure) {
-	for _, e := range slices.Clone(ds.waiting[at]) {
-		if e.Value.holder.SameClient(h) {
-			taken = append(taken, e.Value)
-			ds.remove(e)
-		}
+// takeClient takes out the one that waits for the client of h; nil: none does. mu is held.
+func (ds *departures) takeClient(at place, h *registry.Holder) *departure {
+	c, known := clientOf(at, h)
+	e := ds.clients[c]
+	if !known || e == nil {
+		return nil
 	}
-	return taken
+	ds.remove(e)
+	return e.Value
 }
 
 // returned tells, in place of d's end, as which stream its client is back.
@@ -240,8 +274,11 @@ func (ds *departures) find(d *departure) (*found, error) {
 	}
 	ds.silent = time.Time{}
 	ds.mu.Lock()
-	for _, e := range ds.waiting[place{d.observer.source.Zone, d.holder.Key}] {
-		if id := e.Value.holder.ID; !slices.Contains(f.streams, id) && len(f.streams) < manyHolders {
+	for e := range ds.waiting[place{d.observer.source.Zone, d.holder.Key}] {
+		if len(f.streams) >= manyHolders {
+			break
+		}
+		if id := e.Value.holder.ID; !slices.Contains(f.streams, id) {
 			f.streams = append(f.streams, id) // its client may be back yet
 		}
 	}

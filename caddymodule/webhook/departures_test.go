@@ -1,11 +1,13 @@
 package webhook
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -349,6 +351,65 @@ func TestEnded_EachStreamHasOneEnd(t *testing.T) {
 	})
 }
 
+// TestLeft_ManyOfOneKeyAtOnce cost each as much as one: what is copied for each of the
+// others grows with their square.
+func TestLeft_ManyOfOneKeyAtOnce(t *testing.T) {
+	const many = 10_000
+	inRoom(t, func(t *testing.T, rm *room) {
+		of := func(i int) *registry.Holder {
+			h := holder('k', 0)
+			binary.BigEndian.PutUint32(h.Client[:], uint32(i+1))
+			return h
+		}
+		allocated := func() uint64 {
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.TotalAlloc
+		}
+		before := allocated()
+		for i := range many {
+			rm.observer.Observe(closed(of(i), event.Left))
+		}
+		require.Len(t, rm.sender.departures.waiting, 1)
+		for i := range many {
+			rm.observer.Observe(admitted(of(i)))
+		}
+		require.Less(t, allocated()-before, uint64(many)*10_000)
+		require.Empty(t, rm.sender.departures.waiting)
+		require.Empty(t, rm.sender.departures.clients)
+		pass(time.Minute)
+		returned := 0
+		for _, r := range rm.told() {
+			if r.Event == Returned {
+				returned++
+			}
+		}
+		require.Equal(t, many, returned)
+	})
+}
+
+// TestLeft_LongIDsAreNotKept while clients have time to come back.
+func TestLeft_LongIDsAreNotKept(t *testing.T) {
+	inRoom(t, func(t *testing.T, rm *room) {
+		for _, n := range []int{longestID, longestID + 1} {
+			e, ok := closed(holder('k', 'a'), event.Left).(event.Over)
+			require.True(t, ok)
+			e.LastEventID = strings.Repeat("x", n)
+			rm.observer.Observe(e)
+		}
+		var kept []int
+		for e := range rm.sender.departures.waiting[place{"shop", id('k')}] {
+			kept = append(kept, len(e.Value.record.LastEventID))
+		}
+		require.Equal(t, []int{0}, kept, "the first is told of by now: its client was still there")
+		pass(time.Minute)
+		told := rm.told()
+		require.Len(t, told, 2)
+		require.Len(t, told[0].LastEventID, longestID)
+		require.Empty(t, told[1].LastEventID)
+	})
+}
+
 func FuzzEncode(f *testing.F) {
 	f.Add("ann", "41", "shop", 3)
 	f.Add("\xff<>&\u2028", strings.Repeat("é", 600), "", 600)
@@ -370,9 +431,6 @@ func FuzzEncode(f *testing.F) {
 			for _, r := range p.Batch {
 				require.Equal(t, strings.ToValidUTF8(sub, "\ufffd"), strings.ToValidUTF8(r.Sub, "\ufffd"))
 				require.Equal(t, seen, r.Life.Events)
-				if len(last) > longestID {
-					require.Empty(t, r.LastEventID)
-				}
 				seen++
 			}
 		}

@@ -52,7 +52,7 @@ type Life struct {
 	LastEventID string `json:"last_event_id,omitempty"`
 }
 
-// longestID bounds what an application's ids add to a body.
+// longestID bounds what an application's ids add to a body, and to what waits.
 const longestID = 1024
 
 // body is what is posted. A receiver that gets one twice knows it by Delivery.
@@ -79,13 +79,6 @@ func encode(id string, records []*Record) (text []byte, n int, err error) {
 	b := body{Delivery: id}
 	size := 0
 	for _, r := range records {
-		if r.Life != nil && len(r.LastEventID) > longestID {
-			life := *r.Life
-			life.LastEventID = ""
-			shortened := *r
-			shortened.Life = &life
-			r = &shortened
-		}
 		one, err := json.Marshal(r)
 		if err != nil {
 			return nil, len(b.Batch) + 1, err

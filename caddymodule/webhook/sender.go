@@ -392,12 +392,14 @@ func (s *Sender) isHurried() bool {
 // Dropped is how many events were not, and will not be, posted.
 func (s *Sender) Dropped() uint64 { return s.drops.count() }
 
-// Flush has everything posted that waits, and returns when that is done, or ctx is:
-// for a process that is about to end. Clients that have left, and could still come
-// back, are not waited for: their streams end with reason.Shutdown, for nobody will
-// know.
+// Hurry has everything posted that waits, for a process that is about to end. Clients
+// that have left, and could still come back, are not waited for: their streams end with
+// reason.Shutdown, for nobody will know.
+func (s *Sender) Hurry() { s.hurry.Do(func() { close(s.hurried) }) }
+
+// Flush is Hurry, and returns when all is posted, or ctx is done.
 func (s *Sender) Flush(ctx context.Context) {
-	s.hurry.Do(func() { close(s.hurried) })
+	s.Hurry()
 	for {
 		busy := s.departures.busy() // they are posted once they are known
 		if busy == nil {

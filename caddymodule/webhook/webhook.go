@@ -104,11 +104,13 @@ func (o *Observer) closed(e event.Over) {
 	r := o.about(Ended, e.Stream)
 	r.Reason = e.Reason
 	r.Life = &Life{
-		Since:       stamp(e.Stream.Holder.Since),
-		AgeSeconds:  e.Age.Seconds(),
-		Events:      e.Events,
-		Bytes:       e.Bytes,
-		LastEventID: e.LastEventID,
+		Since:      stamp(e.Stream.Holder.Since),
+		AgeSeconds: e.Age.Seconds(),
+		Events:     e.Events,
+		Bytes:      e.Bytes,
+	}
+	if len(e.LastEventID) <= longestID {
+		r.LastEventID = e.LastEventID
 	}
 	d := &departure{observer: o, holder: e.Stream.Holder, record: r}
 	if e.Reason == event.Left {
