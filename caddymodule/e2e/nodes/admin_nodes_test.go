@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,11 +14,11 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
 
-// adminNodes starts so many Caddy processes, each with an admin endpoint, that share a
-// Redis, and returns them once they know each other.
+// adminNodes starts so many Caddy processes, each with an admin endpoint and the live page,
+// that share a Redis, and returns them once they know each other.
 func adminNodes(t *testing.T, n int) []*harness.AdminCaddy {
 	redis := harness.StartRedis(t)
-	site := harness.RoomSite(fmt.Sprintf("registry redis {\naddress %s\nlease 60s\ntimeout 3s\n}", redis.Addr), harness.StartTickingBackend(t))
+	site := harness.RoomSite(fmt.Sprintf("registry redis {\naddress %s\nlease 60s\ntimeout 3s\n}", redis.Addr), harness.StartTickingBackend(t)) + livePage
 	all := make([]*harness.AdminCaddy, n)
 	for i := range all {
 		all[i] = harness.StartAdminCaddy(t, site)
@@ -29,6 +30,13 @@ func adminNodes(t *testing.T, n int) []*harness.AdminCaddy {
 	}
 	return all
 }
+
+const livePage = `
+basic_auth /status* {
+	# see and steer
+	admin $2a$04$AeT0N1W8qfraLCdrdQ53FusEb849D5hnOWzwWuh7C.VfM.4C.eZ1y
+}
+sse_guard_status /status*`
 
 // TestAdmin_CoversAllNodes asks one of three nodes about streams of all.
 func TestAdmin_CoversAllNodes(t *testing.T) {
@@ -169,4 +177,92 @@ func TestAdmin_TheFeedCoversAllNodes(t *testing.T) {
 	} {
 		require.Eventually(t, func() bool { return told(want...) }, harness.Patience, 20*time.Millisecond, "%s", want)
 	}
+}
+
+// table is what a live page knows of the streams, by their IDs.
+type table map[string]harness.Listed
+
+// apply does what an event "streams" of the feed says.
+func (tb table) apply(t *testing.T, e harness.Event) {
+	t.Helper()
+	var change struct {
+		Reset      bool
+		Put        []harness.Listed
+		Gone       []string
+		Incomplete string
+	}
+	require.NoError(t, json.Unmarshal([]byte(e.Data), &change))
+	require.Empty(t, change.Incomplete)
+	if change.Reset {
+		clear(tb)
+	}
+	for _, row := range change.Put {
+		tb[row.ID] = row
+	}
+	for _, id := range change.Gone {
+		delete(tb, id)
+	}
+}
+
+// TestStatus_CoversAllNodes: the page of one of three nodes shows, notifies and ends the
+// streams of all.
+func TestStatus_CoversAllNodes(t *testing.T) {
+	servers := adminNodes(t, 3)
+	page := servers[0].URL + "/status/"
+	asAdmin := func(r *http.Request) { r.SetBasicAuth("admin", "see and steer") }
+	open := func(i int, user string) *harness.Stream {
+		s := harness.NewClient(t, harness.HTTP1).Open(t, servers[i].URL+"/events?room="+user+"&user="+user, harness.WithBearer("token-of-"+user))
+		harness.RequireLive(t, s)
+		return s
+	}
+	open(0, "ann")
+	bob, cat := open(1, "bob"), open(2, "cat")
+	response, _ := harness.Get(t, page)
+	require.Equal(t, http.StatusUnauthorized, response.StatusCode)
+	feed := harness.NewClient(t, harness.HTTP1).Open(t, page+"feed", asAdmin)
+	require.Equal(t, http.StatusOK, feed.Status)
+	rows := make(table)
+	reads := func(name string, until func(harness.Event) bool) {
+		t.Helper()
+		for done := false; !done; {
+			e := feed.Next(t)
+			if e.Type == "streams" {
+				rows.apply(t, e)
+			}
+			done = e.Type == name && until(e)
+		}
+	}
+	reads("streams", func(harness.Event) bool { return len(rows) == 3 })
+	nodes := make(map[string]bool)
+	for _, row := range rows {
+		nodes[row.Node] = true
+	}
+	require.Len(t, nodes, 3)
+	reads("stats", func(e harness.Event) bool { return strings.Contains(e.Data, `"streams":{"live":3,`) })
+
+	post := func(name, body string) string {
+		t.Helper()
+		response, answer := harness.Send(t, http.MethodPost, page+name, harness.WithPost(body), asAdmin,
+			harness.WithHeader("Content-Type", "application/json"), harness.WithHeader("Sec-Fetch-Site", "same-origin"))
+		require.Equal(t, http.StatusOK, response.StatusCode, answer)
+		return answer
+	}
+	require.JSONEq(t, `{"notified":3}`, post("notify", `{"select":{},"all":true,"event":"HI","data":"you"}`))
+	require.Equal(t, "you", cat.NextOfType(t, "HI").Data)
+
+	// A takeover on one of the others is told, with the node.
+	of := servers[0].Streams(t, "label.room=bob")[0]
+	newer := open(1, "bob")
+	bob.Wait(t)
+	reads("lines", func(e harness.Event) bool {
+		return strings.Contains(e.Data, `"event":"superseded"`) && strings.Contains(e.Data, of.ID) && strings.Contains(e.Data, of.Node)
+	})
+	id := servers[0].Streams(t, "label.room=bob&state=live")[0].ID
+	require.JSONEq(t, `{"ended":1}`, post("end", `{"select":{"id":"`+id+`"},"message":"Call us."}`))
+	notice := harness.RequireEnded(t, newer, harness.Revoked, "revoked")
+	require.Equal(t, "Call us.", harness.NoticeOf(t, notice).Message)
+	reads("streams", func(harness.Event) bool { _, there := rows[id]; return !there && len(rows) == 2 })
+	require.True(t, slices.ContainsFunc(servers[0].HandlerLogs(t), func(l harness.LogLine) bool {
+		return strings.Contains(l.Raw, `"user":"admin"`) && strings.Contains(l.Raw, `"select":{"id":"`+id+`"}`)
+	}), "the log says who has ended it")
 }
