@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -193,6 +194,39 @@ func openFeed(t *testing.T, url string) *reader {
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 1<<20)
 	return &reader{t, lines}
+}
+
+// deafPage is the response to a page that does not read.
+type deafPage struct {
+	*httptest.ResponseRecorder
+	writes, free chan struct{}
+}
+
+func (d *deafPage) Write([]byte) (int, error) {
+	close(d.writes)
+	<-d.free
+	return 0, io.ErrClosedPipe
+}
+
+// TestFeed_APageThatNeverReadsHoldsUpNothing, until it is dropped.
+func TestFeed_APageThatNeverReadsHoldsUpNothing(t *testing.T) {
+	url, page, z := newSite(t)
+	deaf := &deafPage{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+	var serving sync.WaitGroup
+	serving.Go(func() { page.ServeHTTP(deaf, httptest.NewRequest(http.MethodGet, "/status/feed", nil)) })
+	<-deaf.writes
+	feed := openFeed(t, url)
+	for range 2 * mostWaiting {
+		z.Feed.Observe(event.Admitted{Stream: event.Who{Holder: &registry.Holder{}}})
+	}
+	z.Feed.Observe(event.Untracked{Stream: &registry.Holder{}, Cause: event.UntrackedToken})
+	var lines []steer.Happened
+	feed.next("lines", &lines)
+	require.NotEmpty(t, lines)
+	var streams change
+	openFeed(t, url).next("streams", &streams)
+	close(deaf.free)
+	serving.Wait()
 }
 
 // next returns the data of the next event of that name.

@@ -174,6 +174,13 @@ func (g *guest) text() string {
 
 func (g *guest) id() string { return g.holder.ID.String() }
 
+// say has the backend send an event, and returns once it was written.
+func (g *guest) say() {
+	said := make(chan struct{})
+	g.says <- said
+	<-said
+}
+
 // reads waits until the client has received text.
 func (g *guest) reads(t *testing.T, text string) {
 	t.Helper()

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -569,4 +571,63 @@ func TestStreams_OfTheOthersAreAllListed(t *testing.T) {
 	require.True(t, slices.IsSortedFunc(page.Streams, func(a, b Stream) int { return strings.Compare(a.ID, b.ID) }))
 	require.Empty(t, page.Next)
 	require.Equal(t, `zone "default": `+errMute.Error(), page.Incomplete, "it is asked, and named, once")
+}
+
+// stuckWriter is the response to somebody who does not read it.
+type stuckWriter struct {
+	nowhere
+	writes chan struct{} // is told of a write that has begun
+	free   chan struct{}
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	select {
+	case w.writes <- struct{}{}:
+	default:
+	}
+	<-w.free
+	return len(p), nil
+}
+
+// TestStreams_AListThatNobodyReadsHoldsUpNothing.
+func TestStreams_AListThatNobodyReadsHoldsUpNothing(t *testing.T) {
+	s := newSite(t, "default")
+	g := s.open(s.zones[0], "a")
+	w := &stuckWriter{writes: make(chan struct{}, 1), free: make(chan struct{})}
+	var lists sync.WaitGroup
+	for _, path := range []string{"streams", "stats", "health"} {
+		lists.Go(func() { s.api.ServeHTTP(w, httptest.NewRequest(http.MethodGet, Prefix+path, nil)) })
+		<-w.writes
+	}
+	g.say()
+	s.open(s.zones[0], "b")
+	require.Len(t, s.list("").Streams, 2)
+	require.Equal(t, 2, s.end(`{"select":{},"all":true}`).Ended)
+	g.ends(t)
+	close(w.free)
+	lists.Wait()
+}
+
+// TestStreams_OfManyHoldUpNoEvent: events pass while all streams are listed, not in
+// between.
+func TestStreams_OfManyHoldUpNoEvent(t *testing.T) {
+	const enough = 10
+	s := newSite(t, "default")
+	for i := range crowd {
+		s.open(s.zones[0], fmt.Sprint(i))
+	}
+	g := s.open(s.zones[0], "the one")
+	require.Eventually(t, func() bool {
+		listed := make(chan Page)
+		go func() { listed <- s.api.Streams(t.Context(), 2*crowd) }()
+		for passed := 0; ; passed++ {
+			select {
+			case page := <-listed:
+				require.Len(t, page.Streams, crowd+1)
+				return passed >= enough
+			default:
+				g.say()
+			}
+		}
+	}, time.Minute, time.Millisecond, "fewer than %d events pass while streams are listed", enough)
 }
