@@ -229,9 +229,11 @@ func areNamed(hosts []string) bool {
 }
 
 // aside visits routes that requests come to from within a handler: once something has
-// failed, or has answered. Guards in them are not found.
+// failed, or has answered, and may have rewritten the path before. Guards in them are not
+// found.
 func (w *walk) aside(routes caddyhttp.RouteList, at way) {
 	found := w.found
+	at.paths, at.authenticates, at.vague = nil, nil, true
 	w.list(routes, at)
 	w.found = found
 }
@@ -360,7 +362,7 @@ func (w *walk) handlers(handlers []caddyhttp.MiddlewareHandler, at way) (answers
 		answers = cmp.Or(answers, by)
 		at.answered = cmp.Or(at.answered, by)
 		if w.rewrites > before {
-			at.paths, at.vague = nil, !onlyStrips([]caddyhttp.MiddlewareHandler{h})
+			at.paths, at.authenticates, at.vague = nil, nil, !onlyStrips([]caddyhttp.MiddlewareHandler{h})
 		}
 	}
 	return answers

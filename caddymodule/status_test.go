@@ -6,6 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -93,6 +94,7 @@ func TestStatus_NeedsAnAuthenticationHandlerBeforeIt(t *testing.T) {
 			require.ErrorContains(t, err, "insecure")
 
 			pages[0].Insecure = true
+			found[pages[0]].vague = false // TestStatus_KnowsItsPaths is about that
 			require.NoError(t, a.checkPages(found))
 			require.Equal(t, 1, logs.Len(), "that is a warning")
 		})
@@ -144,6 +146,48 @@ func TestStatus_SubroutesHandleErrors(t *testing.T) {
 	require.False(t, authenticated())
 }
 
+// TestStatus_WhatIsRewrittenWasNotAuthenticatedByItsPath: an authentication handler for
+// some paths has not seen what comes to them only later.
+func TestStatus_WhatIsRewrittenWasNotAuthenticatedByItsPath(t *testing.T) {
+	const site = "http://a.example {\nroute {\nbasic_auth /status* {\nann $2a$04$AeT0N1W8qfraLCdrdQ53FusEb849D5hnOWzwWuh7C.VfM.4C.eZ1y\n}\nroute {\nroute /status* {\nsse_guard_status\n}\n}\n}\n}"
+	rewritten := &rewrite.Rewrite{URI: "/status/"}
+	for name, test := range map[string]struct {
+		edit func(inner *caddyhttp.Subroute, outer *caddyhttp.Route)
+		want bool
+	}{
+		"as it is": {func(*caddyhttp.Subroute, *caddyhttp.Route) {}, true},
+		"rewritten in the same route": {func(_ *caddyhttp.Subroute, outer *caddyhttp.Route) {
+			outer.Handlers = append([]caddyhttp.MiddlewareHandler{rewritten}, outer.Handlers...)
+		}, false},
+		"rewritten before it fails": {func(inner *caddyhttp.Subroute, _ *caddyhttp.Route) {
+			inner.Errors = &caddyhttp.HTTPErrorConfig{Routes: inner.Routes}
+			inner.Routes = caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{rewritten, &caddyhttp.StaticError{}}}}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := httpAppOf(t, site)
+			for _, server := range app.Servers {
+				routes := server.Routes
+				for {
+					last := &routes[len(routes)-1]
+					inner, ok := last.Handlers[len(last.Handlers)-1].(*caddyhttp.Subroute)
+					require.True(t, ok)
+					if len(inner.Routes) == 1 && len(inner.Routes[0].MatcherSets) > 0 {
+						test.edit(inner, last)
+						break
+					}
+					routes = inner.Routes
+				}
+			}
+			_, pages := walkThrough(app)
+			require.Len(t, pages, 1)
+			for _, m := range pages {
+				require.Equal(t, test.want, m.authenticated)
+			}
+		})
+	}
+}
+
 // TestStatus_KnowsItsPaths: an action is beside the page and nowhere else, so that it can
 // be told which path is protected.
 func TestStatus_KnowsItsPaths(t *testing.T) {
@@ -164,6 +208,7 @@ func TestStatus_KnowsItsPaths(t *testing.T) {
 		"a path that was rewritten":       {"http://a.example {\nrewrite /x /status/\nsse_guard_status /status* {\ninsecure\n}\n}", []string{"/status/"}, true},
 		"any that was":                    {"http://a.example {\nrewrite /x /status/\n" + page + "\n}", nil, true},
 		"by an expression":                {"http://a.example {\n@s expression path('/status*')\nsse_guard_status @s {\ninsecure\n}\n}", nil, true},
+		"where errors are handled":        {"http://a.example {\nhandle_errors {\n" + page + "\n}\n}", nil, true},
 		"by a suffix":                     {"http://a.example {\n@s path *.status\nsse_guard_status @s {\ninsecure\n}\n}", nil, true},
 		"of any host":                     {"http:// {\nsse_guard_status /status* {\ninsecure\n}\n}", []string{"/status/"}, false},
 		"of a port":                       {"http://:8080 {\nsse_guard_status /status* {\ninsecure\n}\n}", []string{"/status/"}, false},
