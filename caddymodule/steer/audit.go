@@ -12,13 +12,13 @@ import (
 
 // audit writes a line of what was done, by whom, and to which streams.
 func (a *API) audit(what string, r *http.Request, sel *selection, done ...zap.Field) {
-	fields := append(done, zap.String("remote_ip", addr(r)))
+	done = append(done, zap.String("remote_ip", addr(r)), zap.Object("select", sel))
 	if a.User != nil {
 		if user := a.User(r); user != "" {
-			fields = append(fields, zap.String("user", user))
+			done = append(done, zap.String("user", user))
 		}
 	}
-	a.Logger.Info(what, append(fields, zap.Object("select", sel))...)
+	a.Logger.Info(what, done...)
 }
 
 // MarshalLogObject implements zapcore.ObjectMarshaler. What is a credential is a hash, as
