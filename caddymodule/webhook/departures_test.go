@@ -72,6 +72,14 @@ func (rm *room) leave(h *registry.Holder, why reason.Reason) {
 	rm.observer.Observe(closed(h, why))
 }
 
+// waiting counts the keys, and the clients, of those that may come back.
+func (rm *room) waiting() (places, clients int) {
+	ds := &rm.sender.departures
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return len(ds.waiting), len(ds.clients)
+}
+
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -370,13 +378,16 @@ func TestLeft_ManyOfOneKeyAtOnce(t *testing.T) {
 		for i := range many {
 			rm.observer.Observe(closed(of(i), event.Left))
 		}
-		require.Len(t, rm.sender.departures.waiting, 1)
+		places, clients := rm.waiting()
+		require.Equal(t, 1, places)
+		require.Equal(t, many, clients)
 		for i := range many {
 			rm.observer.Observe(admitted(of(i)))
 		}
 		require.Less(t, allocated()-before, uint64(many)*10_000)
-		require.Empty(t, rm.sender.departures.waiting)
-		require.Empty(t, rm.sender.departures.clients)
+		places, clients = rm.waiting()
+		require.Zero(t, places)
+		require.Zero(t, clients)
 		pass(time.Minute)
 		returned := 0
 		for _, r := range rm.told() {
@@ -398,9 +409,11 @@ func TestLeft_LongIDsAreNotKept(t *testing.T) {
 			rm.observer.Observe(e)
 		}
 		var kept []int
+		rm.sender.departures.mu.Lock()
 		for e := range rm.sender.departures.waiting[place{"shop", id('k')}] {
 			kept = append(kept, len(e.Value.record.LastEventID))
 		}
+		rm.sender.departures.mu.Unlock()
 		require.Equal(t, []int{0}, kept, "the first is told of by now: its client was still there")
 		pass(time.Minute)
 		told := rm.told()
