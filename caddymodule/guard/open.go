@@ -41,7 +41,7 @@ func (q *request) open(t stream.Terms) {
 	t.Holder = q.holder
 	t.About = q.about()
 	t.Connection = q.connection()
-	t.Gone = q.guard.Zone.Forget
+	t.Gone = q.gone
 	s := q.response.NewStream(t)
 	if !t.Untracked {
 		s.Renew(q.guard.deadline(q.claims))
@@ -83,7 +83,8 @@ func (q *request) Opened() {
 	q.held = true
 	q.noteHeld()
 	z.Sessions.Add(q.holder, s)
-	q.tell(event.Admitted{Stream: q.self(), Superseding: q.supersedes})
+	q.attend(s)
+	q.tell(event.Admitted{Stream: q.labeled(), Superseding: q.supersedes})
 }
 
 // warnIfEncoded says once that this guard's upstream compresses streams.
