@@ -144,7 +144,11 @@ func openDeafSite(t testing.TB, server *harness.Redis, o redis.Options) site {
 	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "allchannels")
 	o.Client.Username, o.Client.Password = "deaf", "any"
 	s := openSite(t, o)
-	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its subscriptions, and allows it no more
+	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its connection, and allows no more subscriptions
+	require.Eventually(t, func() bool { // it has another
+		_, err := s.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("deaf"), Rule: one}}, nil)
+		return err == nil
+	}, soon, aWhile)
 	return s
 }
 
@@ -485,4 +489,36 @@ func TestMissing_IsANodeThatIsCutOff(t *testing.T) {
 	wire.mend(t)
 	missing(a, false)
 	missing(b, false)
+}
+
+// However many ask while Redis hangs, each is answered as on_error says once timeout is
+// over, also who finds the connection full. What Redis did all the same is taken back.
+func TestSlow_ManyAreAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	o.Client.ConnWriteTimeout = time.Hour // until then it is not broken
+	s := openSite(t, o)
+	const many = 3000
+	errs := make(chan error, many)
+	server.Pause(t)
+	for i := range many {
+		ask := registry.Ask{Holder: anon(fmt.Sprint("n", i)), Rule: one}
+		go func() {
+			_, err := s.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{ask}, nil)
+			errs <- err
+		}()
+	}
+	late := time.After(soon)
+	for i := range many {
+		select {
+		case err := <-errs:
+			require.ErrorIs(t, err, registry.ErrAway)
+		case <-late:
+			server.Resume(t)
+			require.Fail(t, "some were not answered", "%d of %d were", i, many)
+		}
+	}
+	server.Resume(t)
+	s.requireHolders(t)
 }

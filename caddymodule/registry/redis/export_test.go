@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // it is Redis' choice
+	"encoding/hex"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -158,6 +160,9 @@ func (b *bucket) awaitTold() {
 // IsCluster reports whether the registry asks as it must ask a cluster.
 func (r *Registry) IsCluster() bool { return r.link.isCluster() }
 
+// WhileBusy calls f while another call is under way in the bucket.
+func (r *Registry) WhileBusy(i int, f func() error) error { return r.buckets[i].busy(f) }
+
 // RenewBusy renews the lease in the bucket of the place while another call is under way.
 func (r *Registry) RenewBusy(of registry.Place) error {
 	b := of.(*place).b
@@ -224,4 +229,22 @@ func (r *Registry) KnownGroups() int {
 	r.groups.mu.Lock()
 	defer r.groups.mu.Unlock()
 	return len(r.groups.others)
+}
+
+// Renew renews the lease in all buckets that the node has anything in.
+func (r *Registry) Renew() error {
+	return r.each(false, func(b *bucket) error { return b.renew(false) })
+}
+
+// ScriptNames names the scripts of a bucket by their hashes.
+func ScriptNames() map[string]string {
+	names := make(map[string]string)
+	for name, source := range map[string]string{
+		"admit": admitSource, "commit": commitSource, "settle": settleSource, "wait": waitSource,
+		"list": listSource, "finish": finishSource, "renew": renewSource, "sync": syncSource,
+	} {
+		hash := sha1.Sum([]byte(wholeSource(source))) //nolint:gosec // it is Redis' choice
+		names[hex.EncodeToString(hash[:])] = name
+	}
+	return names
 }
