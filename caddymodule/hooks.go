@@ -226,7 +226,7 @@ func (s streamHook) Observe(e event.Event) {
 		hooks.LoadOrStore(s.key, s.pooledHook)
 	}
 	s.observer.Observe(e)
-	if _, ok := e.(event.Over); ok {
+	if ended, ok := e.(event.Ended); ok && ended.Held {
 		_, _ = hooks.Delete(s.key) // Destruct has no error
 	}
 }

@@ -61,7 +61,7 @@ func TestWebhooks_StreamsKeepTheirSender(t *testing.T) {
 	<-posted
 	c.unload()
 	require.Equal(t, 1, users(key), "the stream's")
-	observers.Tell(event.Over{Stream: stream, Reason: reason.Dead})
+	observers.Tell(event.Ended{Stream: stream, Held: true, Reason: reason.Dead})
 	<-posted
 	require.Zero(t, users(key))
 }

@@ -190,8 +190,8 @@ func (m *zoneMetrics) Observe(e event.Event) {
 		m.untracked.WithLabelValues(m.zone, string(e.Cause)).Inc()
 	case event.Refused:
 		m.admitted(e.Outcome)
-	case event.Closed:
-		m.closed(e)
+	case event.Ended:
+		m.ended(e)
 	case event.Probed:
 		m.probes.WithLabelValues(m.zone, string(e.Proof)).Inc()
 	}
@@ -201,13 +201,13 @@ func (m *zoneMetrics) admitted(o event.Outcome) {
 	m.admissions.WithLabelValues(m.zone, string(o)).Inc()
 }
 
-func (m *zoneMetrics) closed(c event.Closed) {
-	m.overEvents.Add(c.Events)
-	m.overBytes.Add(uint64(c.Bytes))
-	m.ends.WithLabelValues(m.zone, string(c.Why())).Inc()
-	m.lifetime.WithLabelValues(m.zone).Observe(c.Age.Seconds())
-	if c.Ending != nil && !c.Ending.Asked.IsZero() {
-		m.takeover.WithLabelValues(m.zone).Observe(max(time.Since(c.Ending.Asked).Seconds(), 0)) // of another node's clock, nearly
+func (m *zoneMetrics) ended(e event.Ended) {
+	m.overEvents.Add(e.Events)
+	m.overBytes.Add(uint64(e.Bytes))
+	m.ends.WithLabelValues(m.zone, string(e.Reason)).Inc()
+	m.lifetime.WithLabelValues(m.zone).Observe(e.Age.Seconds())
+	if e.Ending != nil && !e.Ending.Asked.IsZero() {
+		m.takeover.WithLabelValues(m.zone).Observe(max(time.Since(e.Ending.Asked).Seconds(), 0)) // of another node's clock, nearly
 	}
 }
 

@@ -115,10 +115,10 @@ func TestMetrics_CountWhatHappens(t *testing.T) {
 		event.Admitted{}, event.Admitted{}, event.Admitted{Superseding: true},
 		event.Untracked{Cause: event.UntrackedKey},
 		event.Refused{Outcome: event.OutcomeParked},
-		event.Closed{Ending: &registry.Ending{Reason: reason.Superseded, Asked: time.Now().Add(-3 * time.Second)}, Age: time.Minute, Events: 5, Bytes: 50},
-		event.Closed{Ending: &registry.Ending{Reason: reason.MaxAge}, Left: true, Age: time.Hour, Events: 1, Bytes: 10},
-		event.Closed{Left: true},
-		event.Closed{},
+		event.Ended{Reason: reason.Superseded, Ending: &registry.Ending{Asked: time.Now().Add(-3 * time.Second)}, Age: time.Minute, Events: 5, Bytes: 50},
+		event.Ended{Reason: reason.MaxAge, Ending: &registry.Ending{}, Age: time.Hour, Events: 1, Bytes: 10},
+		event.Ended{Reason: event.Left},
+		event.Ended{Reason: event.Finished},
 		event.Probed{Proof: event.ProofDead},
 		event.LoggedOut{}, // counts nowhere
 	} {
@@ -206,7 +206,7 @@ func TestMetrics_OfZonesOfOneNameAreOne(t *testing.T) {
 // A stream that ends during a scrape may be in neither of the sums.
 func TestMetrics_NoCounterFallsWhileAStreamEnds(t *testing.T) {
 	m := newZoneMetrics("z")
-	m.Observe(event.Closed{Events: 5, Bytes: 50})
+	m.Observe(event.Ended{Events: 5, Bytes: 50})
 	before := m.count(nil)
 	m.overEvents.Store(3) // as if the rest were on its way from the list of streams to here
 	m.overBytes.Store(30)

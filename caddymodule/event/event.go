@@ -94,71 +94,40 @@ type Entombed struct {
 	Reason reason.Reason
 }
 
-// Ended is that the guard ended a stream, as its log tells. Closed tells of all streams.
+// Ended is that a stream is over that was relayed, whoever has ended it. Its guard tells it
+// once, when nothing will happen to the stream any more: of a response behind several
+// guards, each of them.
 type Ended struct {
 	Stream Who
+	// Held says that it was Admitted. Others passed untracked, or lost the key as they
+	// opened.
+	Held bool
+	// Reason is why the response is over, whichever of its guards has ended it: that
+	// guard's reason, or else Left, Finished or reason.Dead.
 	Reason reason.Reason
-	// Delivered tells whether the client was sent the event.
+	// Ending is how the guard that tells it ended the stream; nil: it did not. Delivered
+	// tells whether the client was sent the event.
+	Ending    *registry.Ending
 	Delivered bool
 	Age       time.Duration
 	// Events and Bytes count what was relayed.
 	Events uint64
 	Bytes  int64
-}
-
-// Closed is that a stream is over that was relayed, whoever has ended it. It is told
-// once for each: of a response behind several guards, for each of them.
-type Closed struct {
-	Stream *registry.Holder
-	// Ending is how the guard ended it; nil: it did not.
-	Ending *registry.Ending
-	// Left says that its client went away by itself before it was told an end.
-	Left bool
-	Age  time.Duration
-	// Events and Bytes count what was relayed.
-	Events uint64
-	Bytes  int64
+	// LastEventID is the last id that the application sent in a whole event.
+	LastEventID string
 }
 
 const (
-	// Left is the Why of a stream whose client went away by itself.
+	// Left is the Reason of a stream whose client went away by itself.
 	Left reason.Reason = "left"
 	// Finished is that of a stream whose upstream has ended it.
 	Finished reason.Reason = "finished"
 )
 
-// Why is why the stream is over: the reason for which the guard ended it, or Left, or
-// Finished.
-func (c Closed) Why() reason.Reason {
-	switch {
-	case c.Ending != nil:
-		return c.Ending.Reason
-	case c.Left:
-		return Left
-	default:
-		return Finished
-	}
-}
-
 // Probed is that a newcomer had a stream's client prove that it lives.
 type Probed struct {
 	Stream *registry.Holder
 	Proof  Proof
-}
-
-// Over is that a stream is over that was Admitted, whoever ended it. Its guard tells it, once
-// for each, behind Ended where that is told too, and with what only the guard knows: whom the
-// stream was for, and why the response has ended behind several guards.
-type Over struct {
-	Stream Who
-	// Reason is why the guard ended the stream, or else Left, Finished or reason.Dead.
-	Reason reason.Reason
-	Age    time.Duration
-	// Events and Bytes count what was relayed.
-	Events uint64
-	Bytes  int64
-	// LastEventID is the last id that the application sent in a whole event.
-	LastEventID string
 }
 
 // Untracked is that a stream passes without holding a key of this guard.
@@ -202,8 +171,6 @@ type LoggedOut struct {
 func (Admitted) isEvent()   {}
 func (Superseded) isEvent() {}
 func (Refused) isEvent()    {}
-func (Closed) isEvent()     {}
-func (Over) isEvent()       {}
 func (Probed) isEvent()     {}
 func (Lost) isEvent()       {}
 func (Rejected) isEvent()   {}

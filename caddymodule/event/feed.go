@@ -157,7 +157,7 @@ type Entry struct {
 	Sub string
 	// By is the newcomer that took the key; nil: none did.
 	By *registry.Holder
-	// Reason is why a stream has ended: that of the guard, Left or Finished.
+	// Reason is why a stream has ended, as of Ended.
 	Reason reason.Reason
 	Cause  UntrackedCause
 	// Outcome is what a request was refused for.
@@ -197,9 +197,9 @@ func entryOf(e Event) (entry Entry, shown bool) {
 		return Entry{What: WhatSuperseded, Stream: e.Loser, By: e.Newcomer.Holder}, true
 	case Refused:
 		return Entry{What: WhatRefused, Stream: e.Client.Holder, Sub: e.Client.Sub, Outcome: e.Outcome}, true
-	case Closed:
+	case Ended:
 		return Entry{
-			What: WhatEnded, Stream: e.Stream, Reason: e.Why(),
+			What: WhatEnded, Stream: e.Stream.Holder, Sub: e.Stream.Sub, Reason: e.Reason,
 			Age: e.Age, Events: e.Events, Bytes: e.Bytes,
 		}, true
 	case LoggedOut:

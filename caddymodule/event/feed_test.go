@@ -23,9 +23,8 @@ func TestFeed_TellsAllWhoListen(t *testing.T) {
 	f.Join(both)
 	other.Join(both)
 	f.Observe(admitted("a"))
-	other.Observe(event.Closed{Stream: &registry.Holder{Addr: "b"}, Ending: &registry.Ending{Reason: reason.Revoked}})
-	f.Observe(event.Lost{})  // is not shown
-	f.Observe(event.Ended{}) // is what Closed tells
+	other.Observe(event.Ended{Stream: event.Who{Holder: &registry.Holder{Addr: "b"}}, Reason: reason.Revoked})
+	f.Observe(event.Lost{}) // is not shown
 	f.Leave(one)
 	f.Leave(one)
 	f.Observe(admitted("after"))

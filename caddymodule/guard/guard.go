@@ -241,7 +241,6 @@ func (g *Guard) Serve(w http.ResponseWriter, r *http.Request, next Next, env Env
 		q.chain.leaveConnection(q)
 		q.leaveArrivals()
 		q.noteHeld()
-		q.tellOver()
 		q.ahead.stop()
 	}()
 	if f := q.enter(w); f != nil {

@@ -50,7 +50,9 @@ func (l *eventLog) Observe(e event.Event) {
 			zap.String("newcomer_ip", e.Newcomer.Holder.Addr),
 		)...)
 	case event.Ended:
-		l.ended(e)
+		if e.Ending != nil {
+			l.ended(e)
+		}
 	case event.LoggedOut:
 		l.loggedOut(e)
 	}

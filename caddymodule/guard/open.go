@@ -41,7 +41,7 @@ func (q *request) open(t stream.Terms) {
 	t.Holder = q.holder
 	t.About = q.about()
 	t.Connection = q.connection()
-	t.Gone = q.guard.Zone.Forget
+	t.Gone = q.gone
 	s := q.response.NewStream(t)
 	if !t.Untracked {
 		s.Renew(q.guard.deadline(q.claims))

@@ -172,16 +172,6 @@ func (q *request) decideHead(w http.ResponseWriter) *refusal {
 
 // conclude ends the way of a request whose handlers have returned.
 func (q *request) conclude(w http.ResponseWriter, sum stream.Summary, err error) error {
-	if sum.Ending != nil {
-		q.tell(event.Ended{
-			Stream:    q.self(),
-			Reason:    sum.Ending.Reason,
-			Delivered: sum.Delivered,
-			Age:       time.Since(q.holder.Since),
-			Events:    sum.Events,
-			Bytes:     sum.Bytes,
-		})
-	}
 	if sum.Ending == nil && !sum.Refused && !sum.Passed && !sum.Left && q.response.Stream() != nil {
 		q.tellWriteTimeout()
 	}

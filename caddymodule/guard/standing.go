@@ -54,8 +54,8 @@ func (c *chain) why() string {
 	if o := c.outcome(); o != "" {
 		return string(o)
 	}
-	if _, s := c.shown(); s != nil && s.State() == registry.StateEnding {
-		return string(event.Closed{Left: s.ClientLeft()}.Why())
+	if q, s := c.shown(); s != nil && s.State() == registry.StateEnding {
+		return string(q.endedBy())
 	}
 	return ""
 }

@@ -76,9 +76,9 @@ func TestEvents_TellWhatHappens(t *testing.T) {
 		{event.Superseded{Loser: a, Newcomer: event.Who{Holder: b}}, Happened{Event: "superseded", Party: party,
 			By: &Party{ID: b.ID.String(), Key: short(b.Key), Token: short(b.Token), RemoteIP: "192.0.2.2"}}},
 		{event.Refused{Client: ann, Outcome: event.OutcomeRejected}, Happened{Event: "refused", Party: party, Subject: "ann", Outcome: "rejected"}},
-		{event.Closed{Stream: a, Ending: &registry.Ending{Reason: reason.Revoked}, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
+		{event.Ended{Stream: event.Who{Holder: a}, Reason: reason.Revoked, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
 			Happened{Event: "ended", Party: party, Reason: "revoked", AgeSeconds: &age, Events: &events, Bytes: &bytes}},
-		{event.Closed{Stream: a, Left: true, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
+		{event.Ended{Stream: event.Who{Holder: a}, Reason: event.Left, Age: 1500 * time.Millisecond, Events: 7, Bytes: 70},
 			Happened{Event: "ended", Party: party, Reason: "left", AgeSeconds: &age, Events: &events, Bytes: &bytes}},
 		{event.LoggedOut{By: ann, Streams: 3}, Happened{Event: "logout", Party: party, Subject: "ann", Streams: &three}},
 	} {

@@ -156,6 +156,10 @@ func (s *Stream) Renew(until time.Time) { s.care.expireAt(until) }
 // end. It is final once the handlers behind the guard have returned.
 func (s *Stream) ClientLeft() bool { return s.left.Load() }
 
+// Delivered reports whether the notice of its end was handed to the connection. It may be
+// called once the stream is Gone.
+func (s *Stream) Delivered() bool { return s.relay.delivered }
+
 // About is what a list shows of the stream besides its holder.
 func (s *Stream) About() *registry.About { return &s.terms.About }
 

@@ -175,5 +175,5 @@ func admitted(h *registry.Holder) event.Event {
 }
 
 func closed(h *registry.Holder, why reason.Reason) event.Event {
-	return event.Over{Stream: event.Who{Holder: h, Sub: "ann"}, Reason: why, Age: 90 * time.Second, Events: 12, Bytes: 3456, LastEventID: "41"}
+	return event.Ended{Stream: event.Who{Holder: h, Sub: "ann"}, Held: true, Reason: why, Age: 90 * time.Second, Events: 12, Bytes: 3456, LastEventID: "41"}
 }

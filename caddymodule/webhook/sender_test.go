@@ -61,7 +61,7 @@ func TestPost_EachKindHasItsReason(t *testing.T) {
 	o.Observe(event.Admitted{Stream: who})
 	o.Observe(event.Rejected{Newcomer: who})
 	o.Observe(event.Damped{Newcomer: who})
-	o.Observe(event.Ended{Stream: who, Reason: reason.Logout}) // Closed follows
+	o.Observe(event.Ended{Stream: who, Reason: reason.Logout}) // it held no key
 	var got [][2]string
 	for _, r := range rc.wait(3) {
 		require.Nil(t, r.Life)

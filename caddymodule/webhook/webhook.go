@@ -81,8 +81,8 @@ func (o *Observer) Observe(e event.Event) {
 		o.refused(reason.Rejected, e.Newcomer)
 	case event.Damped:
 		o.refused(reason.Parked, e.Newcomer)
-	case event.Over:
-		o.closed(e)
+	case event.Ended:
+		o.ended(e)
 	}
 }
 
@@ -95,10 +95,10 @@ func (o *Observer) refused(why reason.Reason, newcomer event.Who) {
 	o.tell(r)
 }
 
-// closed has the end of a stream told once it is known who holds the key then; if its
+// ended has the end of a stream told once it is known who holds the key then; if its
 // client has left by itself, once it had time to come back.
-func (o *Observer) closed(e event.Over) {
-	if e.Stream.Holder.Yields || !o.told[Ended] && !o.told[Returned] {
+func (o *Observer) ended(e event.Ended) {
+	if !e.Held || e.Stream.Holder.Yields || !o.told[Ended] && !o.told[Returned] {
 		return
 	}
 	r := o.about(Ended, e.Stream)

@@ -146,22 +146,6 @@ func (d *Directory) Probe(ctx context.Context, id registry.StreamID, within time
 	return proof.Lives()
 }
 
-// closed tells that s, which is not listed any more, is over, if it was relayed.
-func (d *Directory) closed(s *stream.Stream) {
-	if !s.Opened() {
-		return
-	}
-	events, bytes := s.Relayed()
-	d.observers.Tell(event.Closed{
-		Stream: s.Holder(),
-		Ending: s.Ended(),
-		Left:   s.ClientLeft(),
-		Age:    time.Since(s.Holder().Since),
-		Events: events,
-		Bytes:  bytes,
-	})
-}
-
 // Census is what all streams of a Directory are together.
 type Census struct {
 	// States counts them by their state.

@@ -34,10 +34,9 @@ type house struct {
 	// id is that of the next stream; zero: one of its own.
 	id registry.StreamID
 
-	// mu guards told and closed.
-	mu     sync.Mutex
-	told   []event.Event
-	closed []event.Closed
+	// mu guards told.
+	mu   sync.Mutex
+	told []event.Event
 }
 
 func inZone(t *testing.T, test func(*testing.T, *house)) {
@@ -62,10 +61,6 @@ func inZone(t *testing.T, test func(*testing.T, *house)) {
 func (h *house) Observe(e event.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if c, ok := e.(event.Closed); ok {
-		h.closed = append(h.closed, c)
-		return
-	}
 	h.told = append(h.told, e)
 }
 
@@ -198,7 +193,7 @@ func (h *house) lose() (writer weak.Pointer[httptest.ResponseRecorder], gone fun
 	h.Streams.End(g.holder.ID, registry.Ending{Reason: reason.Superseded})
 	<-g.done
 	gone = h.told[0].(event.Lost).Gone
-	h.told, h.closed = nil, nil
+	h.told = nil
 	return weak.Make(g.rec), gone
 }
 

@@ -118,11 +118,10 @@ const mostHolders = 1000
 // Enter lists s, which is about to be admitted, or parked.
 func (z *Zone) Enter(s *stream.Stream) { z.Streams.enter(s) }
 
-// Forget is for streams that are over.
+// Forget is for streams that are over. It is for their guard to tell that.
 func (z *Zone) Forget(s *stream.Stream) {
 	z.Streams.forget(s)
 	z.Sessions.remove(s.Holder())
-	z.Streams.closed(s)
 }
 
 // DrainAndClose closes the zone once its streams, if there are any, were told to

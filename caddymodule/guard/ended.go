@@ -5,20 +5,24 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
 
-// tellOver tells that the request's stream is over, if it held a key. It is called
-// when the handlers behind the guard have returned, or panicked, as reverse_proxy does
-// where the backend fails in the middle of a stream.
-func (q *request) tellOver() {
-	if !q.held {
+// gone is for the request's stream when it is over, or its answer has proved to be none.
+// The handlers behind the guard may have panicked, as reverse_proxy does where the backend
+// fails in the middle of a stream.
+func (q *request) gone(s *stream.Stream) {
+	q.guard.Zone.Forget(s)
+	if !s.Opened() {
 		return
 	}
-	s := q.response.Stream()
 	events, bytes := s.Relayed()
-	q.tell(event.Over{
+	q.tell(event.Ended{
 		Stream:      q.self(),
-		Reason:      q.closedBy(),
+		Held:        q.held,
+		Reason:      q.endedBy(),
+		Ending:      s.Ended(),
+		Delivered:   s.Delivered(),
 		Age:         time.Since(q.holder.Since),
 		Events:      events,
 		Bytes:       bytes,
@@ -26,9 +30,9 @@ func (q *request) tellOver() {
 	})
 }
 
-// closedBy is why the request's stream is over. If another guard of the request has
+// endedBy is why the request's stream is over. If another guard of the request has
 // ended it, or has seen the client leave, this one saw only that it ended.
-func (q *request) closedBy() reason.Reason {
+func (q *request) endedBy() reason.Reason {
 	if e := q.response.Stream().Ended(); e != nil {
 		return e.Reason
 	}

@@ -17,7 +17,7 @@ import (
 type witness struct {
 	mu       sync.Mutex
 	admitted []registry.StreamID
-	closed   []event.Over
+	ended    []event.Ended
 }
 
 func (w *witness) Observe(e event.Event) {
@@ -26,15 +26,35 @@ func (w *witness) Observe(e event.Event) {
 	switch e := e.(type) {
 	case event.Admitted:
 		w.admitted = append(w.admitted, e.Stream.Holder.ID)
-	case event.Over:
-		w.closed = append(w.closed, e)
+	case event.Ended:
+		w.ended = append(w.ended, e)
 	}
 }
 
+// held lists the streams that are over, and had held their key.
+func (w *witness) held() (held []registry.StreamID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.ended {
+		if e.Held {
+			held = append(held, e.Stream.Holder.ID)
+		}
+	}
+	return held
+}
+
+// revokeAll has an administrator end all streams of the outermost guard's zone.
+func (s *site) revokeAll() {
+	for _, row := range s.rows() {
+		s.guards[0].Zone.Streams.End(row.Holder.ID, registry.Ending{Reason: reason.Revoked})
+	}
+}
+
+// reasons are those of the streams that are over, in order.
 func (w *witness) reasons() (reasons []reason.Reason) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, e := range w.closed {
+	for _, e := range w.ended {
 		reasons = append(reasons, e.Reason)
 	}
 	return reasons
@@ -44,7 +64,7 @@ func watchedBy(w *witness) func(*Config) {
 	return func(g *Config) { g.Observers = event.Observers{w} }
 }
 
-func TestOver_TellsOnceWhyAStreamIsOver(t *testing.T) {
+func TestEnded_TellsOnceWhyAStreamIsOver(t *testing.T) {
 	for name, test := range map[string]struct {
 		configure func(*Config)
 		end       func(*site)
@@ -85,8 +105,9 @@ func TestOver_TellsOnceWhyAStreamIsOver(t *testing.T) {
 			s.open(token("ann"))
 			s.open(token("ann")).leave()
 		}, nil},
-		"untracked":        {tended, func(s *site) { s.open().leave() }, nil},
-		"no stream at all": {tended, func(s *site) { s.open(token("ann"), method(http.MethodHead)).leave() }, nil},
+		"an untracked stream":              {tended, func(s *site) { s.open().leave() }, []reason.Reason{event.Left}},
+		"an untracked one that is revoked": {tended, func(s *site) { s.open(); s.revokeAll() }, []reason.Reason{reason.Revoked}},
+		"no stream at all":                 {tended, func(s *site) { s.open(token("ann"), method(http.MethodHead)).leave() }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := new(witness)
@@ -96,13 +117,13 @@ func TestOver_TellsOnceWhyAStreamIsOver(t *testing.T) {
 				require.Equal(t, test.want, w.reasons())
 				s.leaveAll()
 				s.pass(time.Second)
-				require.Len(t, w.reasons(), len(w.admitted), "one for each that was admitted")
+				require.Equal(t, w.admitted, w.held(), "one for each that was admitted")
 			}, all(test.configure, watchedBy(w)))
 		})
 	}
 }
 
-func TestOver_TellsWhatWasRelayed(t *testing.T) {
+func TestEnded_TellsWhatWasRelayed(t *testing.T) {
 	w := new(witness)
 	atSite(t, func(t *testing.T, s *site) {
 		c := s.open(token("ann"))
@@ -110,18 +131,53 @@ func TestOver_TellsWhatWasRelayed(t *testing.T) {
 		s.backend.say("more")
 		c.leave()
 		s.settle()
-		require.Len(t, w.closed, 1)
-		got := w.closed[0]
+		require.Len(t, w.ended, 1)
+		got := w.ended[0]
 		require.Equal(t, "7", got.LastEventID, "the last that the application sent")
 		require.Equal(t, uint64(2), got.Events)
 		require.Equal(t, int64(len(hello+"data: more\n\n")), got.Bytes)
 		require.Equal(t, 5*time.Second, got.Age)
 		require.Equal(t, w.admitted[0], got.Stream.Holder.ID)
+		require.Nil(t, got.Ending)
+		require.False(t, got.Delivered)
+	}, watchedBy(w))
+}
+
+func TestEnded_TellsHowTheGuardEndedTheStream(t *testing.T) {
+	w := new(witness)
+	atSite(t, func(t *testing.T, s *site) {
+		s.open(token("ann"))
+		s.revokeAll()
+		s.settle()
+		require.Len(t, w.ended, 1)
+		require.Equal(t, &registry.Ending{Reason: reason.Revoked}, w.ended[0].Ending)
+		require.True(t, w.ended[0].Delivered)
+		require.True(t, w.ended[0].Held)
+		require.Zero(t, s.guards[0].Zone.Streams.Len(), "the stream is listed no more when it is told")
+	}, watchedBy(w))
+}
+
+// The feed and the metrics read the same event as the webhook.
+func TestEnded_IsToldOnceToEachObserver(t *testing.T) {
+	w := new(witness)
+	atSite(t, func(t *testing.T, s *site) {
+		l := event.NewListener(9)
+		s.guards[0].Zone.Feed.Join(l)
+		defer s.guards[0].Zone.Feed.Leave(l)
+		s.open(token("ann"))
+		s.revokeAll()
+		s.settle()
+		require.Len(t, l.Entries(), 2)
+		require.Equal(t, event.WhatAdmitted, (<-l.Entries()).What)
+		e := <-l.Entries()
+		require.Equal(t, event.WhatEnded, e.What)
+		require.Equal(t, reason.Revoked, e.Reason)
+		require.Len(t, w.ended, 1)
 	}, watchedBy(w))
 }
 
 // The guards of one request see different things of one end, and tell the same.
-func TestOver_GuardsOfOneRequestTellTheSameReason(t *testing.T) {
+func TestEnded_GuardsOfOneRequestTellTheSameReason(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(*site)
 		want reason.Reason
