@@ -36,6 +36,10 @@ type Who struct {
 	Holder *registry.Holder
 	// Sub is the verified user's name; empty: not known.
 	Sub string
+	// Labels are those of the stream, where it is Admitted or has Ended; of who is Rejected
+	// or Damped, those that the stream would have, as far as they are known by then. Other
+	// events do not tell them.
+	Labels registry.Labels
 }
 
 // Admitted is that a stream opened. It holds a key.

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -27,18 +28,35 @@ func (q *request) about() registry.About {
 	a := registry.About{
 		Protocol: q.r.Proto,
 		Path:     registry.Shorten(identity.WithoutParameters(q.env.Path()), longestPath),
-		Labels:   registry.Labels{Names: q.guard.labelNames},
+		Labels:   q.labels(),
 	}
 	if q.verified() {
 		a.Sub = q.claims.Sub
 	}
-	if len(a.Labels.Names) > 0 {
-		a.Labels.Values = make([]string, len(a.Labels.Names))
+	return a
+}
+
+// labels are those of the request's stream, as far as they are known now.
+func (q *request) labels() registry.Labels {
+	labels := registry.Labels{Names: q.guard.labelNames}
+	if len(labels.Names) > 0 {
+		labels.Values = make([]string, len(labels.Names))
 	}
 	for i, l := range q.guard.Labels {
-		a.Labels.Values[i] = q.label(l)
+		labels.Values[i] = q.label(l)
 	}
-	return a
+	return labels
+}
+
+// labeled is who asks, with the labels of the stream.
+func (q *request) labeled() event.Who {
+	who := q.self()
+	if s := q.response.Stream(); s != nil {
+		who.Labels = s.About().Labels
+	} else {
+		who.Labels = q.labels()
+	}
+	return who
 }
 
 // label is the value of a label. A token is none: lists show labels as they are.

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
@@ -57,6 +58,50 @@ func TestAbout_OfThoseThatHoldNothing(t *testing.T) {
 		require.Len(t, rows, 1)
 		require.WithinDuration(t, time.Now(), rows[0].Opened(), time.Second)
 	}, all(parking, room))
+}
+
+// labelsOf are the labels that observers were told, with what they were told of.
+type labelsOf []string
+
+func (l *labelsOf) Observe(e event.Event) {
+	note := func(what string, who event.Who) {
+		*l = append(*l, what+" "+who.Labels.Value("room")+who.Labels.Value("user"))
+	}
+	switch e := e.(type) {
+	case event.Admitted:
+		note("admitted", e.Stream)
+	case event.Ended:
+		note("ended", e.Stream)
+	case event.Rejected:
+		note("rejected", e.Newcomer)
+	case event.Damped:
+		note("damped", e.Newcomer)
+	}
+}
+
+// What the backend's answer would tell is not known of who is refused early.
+func TestLabels_AreToldOfWhoOpensEndsAndIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		configure func(*Config)
+		want      labelsOf
+	}{
+		"early":         {func(*Config) {}, labelsOf{"admitted one, ann", "rejected two", "ended one, ann"}},
+		"at the header": {onlyAtHeader, labelsOf{"admitted one, ann", "rejected two, ann", "ended one, ann"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told labelsOf
+			atSite(t, func(t *testing.T, s *site) {
+				s.named(", ann")
+				c := s.open(token("a"), field("X-Room", "one"))
+				s.open(token("a"), field("X-Room", "two"))
+				c.leave()
+				s.settle()
+				require.Equal(t, test.want, told)
+			}, all(rejecting, test.configure, labelled(Label{"room", "{req.X-Room}"}, Label{"user", "{resp.X-User}"}), func(g *Config) {
+				g.Observers = event.Observers{&told}
+			}))
+		})
+	}
 }
 
 // Whoever may look at lists is not to see tokens.

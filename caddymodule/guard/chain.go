@@ -256,7 +256,7 @@ func (c *chain) admit(asking []*request) (*request, *refusal) {
 			return q, refusedBy(a, q)
 		}
 		if tries == mostProbes || q.yielding || !q.guard.probe(q.r.Context(), a.Suspects) {
-			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
+			q.tell(event.Rejected{Newcomer: q.labeled(), Holders: a.Holders})
 			return q, rejected()
 		}
 	}
@@ -269,7 +269,7 @@ func refusedBy(a registry.Admission, q *request) *refusal {
 	case registry.Entombed:
 		return sentAway(q, q.back.shown)
 	case registry.Damped:
-		q.tell(event.Damped{Newcomer: q.self()})
+		q.tell(event.Damped{Newcomer: q.labeled()})
 		return parked()
 	case registry.Outasked:
 		q.tell(event.Superseded{Loser: q.holder, Newcomer: event.Who{Holder: a.Holders[0]}})

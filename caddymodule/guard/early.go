@@ -100,7 +100,7 @@ func admitEarly(q *request) *refusal {
 			return nil // decided at the header
 		}
 		if tries == mostProbes || q.yielding || !q.guard.probe(q.r.Context(), a.Suspects) {
-			q.tell(event.Rejected{Newcomer: q.self(), Holders: a.Holders})
+			q.tell(event.Rejected{Newcomer: q.labeled(), Holders: a.Holders})
 			return f
 		}
 	}

@@ -18,7 +18,7 @@ func (q *request) gone(s *stream.Stream) {
 	}
 	events, bytes := s.Relayed()
 	q.tell(event.Ended{
-		Stream:      q.self(),
+		Stream:      q.labeled(),
 		Held:        q.held,
 		Reason:      q.endedBy(),
 		Ending:      s.Ended(),

@@ -83,7 +83,7 @@ func (q *request) Opened() {
 	q.held = true
 	q.noteHeld()
 	z.Sessions.Add(q.holder, s)
-	q.tell(event.Admitted{Stream: q.self(), Superseding: q.supersedes})
+	q.tell(event.Admitted{Stream: q.labeled(), Superseding: q.supersedes})
 }
 
 // warnIfEncoded says once that this guard's upstream compresses streams.

@@ -565,6 +565,17 @@ type About struct {
 // the names.
 type Labels struct{ Names, Values []string }
 
+// Map has the labels that have a value.
+func (l *Labels) Map() map[string]string {
+	labels := make(map[string]string)
+	for i, value := range l.Values {
+		if value != "" {
+			labels[l.Names[i]] = value
+		}
+	}
+	return labels
+}
+
 // MostLabels is how many labels a stream has at most.
 const MostLabels = 8
 

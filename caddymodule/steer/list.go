@@ -67,18 +67,13 @@ func listedAs(zone string, row *registry.Row, now time.Time) Stream {
 		Since: row.Opened().UTC(), AgeSeconds: seconds(now.Sub(row.Opened())),
 		Events: row.Events, Bytes: row.Bytes,
 		RemoteIP: h.Addr, Node: row.Node, Protocol: row.About.Protocol, Path: row.About.Path,
-		Labels: make(map[string]string),
+		Labels: row.About.Labels.Map(),
 	}
 	if !row.LastEvent.IsZero() {
 		s.LastEventAt = row.LastEvent.UTC()
 	}
 	if !row.LastAck.IsZero() {
 		s.LastAckAt = row.LastAck.UTC()
-	}
-	for i, value := range row.About.Labels.Values {
-		if value != "" {
-			s.Labels[row.About.Labels.Names[i]] = value
-		}
 	}
 	return s
 }

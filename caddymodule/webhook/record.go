@@ -28,6 +28,9 @@ type Record struct {
 	Client string `json:"client,omitempty"`
 	// Sub is the verified user's name.
 	Sub string `json:"sub,omitempty"`
+	// Labels are those of the stream that have a value; of one that was refused, as far as
+	// they were known.
+	Labels map[string]string `json:"labels,omitempty"`
 
 	*Life // of a stream that is over
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 func TestPost_IsSignedAndSaysWhatHappened(t *testing.T) {
@@ -25,7 +26,9 @@ func TestPost_IsSignedAndSaysWhatHappened(t *testing.T) {
 	s, _ := start(t, serve(t, rc), quick())
 	o := s.Observe(everything(new(keys)))
 	h := holder('k', 'c')
-	o.Observe(closed(h, reason.Superseded))
+	ended := closed(h, reason.Superseded).(event.Ended)
+	ended.Stream.Labels = registry.Labels{Names: []string{"room", "seat"}, Values: []string{"one", ""}}
+	o.Observe(ended)
 	rc.wait(1)
 
 	post := rc.all()[0]
@@ -48,7 +51,7 @@ func TestPost_IsSignedAndSaysWhatHappened(t *testing.T) {
 	delete(record, "since")
 	require.Equal(t, map[string]any{
 		"event": "ended", "reason": "superseded", "zone": "shop", "stream": h.ID.String(),
-		"key": "6b01000000000000", "token": "7401000000000000", "client": "6301000000000000", "sub": "ann",
+		"key": "6b01000000000000", "token": "7401000000000000", "client": "6301000000000000", "sub": "ann", "labels": map[string]any{"room": "one"},
 		"age_seconds": 90.0, "events": 12.0, "bytes": 3456.0, "last_event_id": "41", "holders": 0.0,
 	}, record)
 }

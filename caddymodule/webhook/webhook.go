@@ -129,6 +129,7 @@ func (o *Observer) about(what Kind, who event.Who) *Record {
 		Token:  short(h.Token),
 		Client: short(h.Client),
 		Sub:    who.Sub,
+		Labels: who.Labels.Map(),
 	}
 }
 

@@ -30,6 +30,7 @@ type HookEvent struct {
 	Event, Reason, Zone, Stream, Key, Token, Client, Sub, As string
 	LastEventID                                              string `json:"last_event_id"`
 	Holders                                                  *int
+	Labels                                                   map[string]string
 }
 
 // HookReceiver is a backend that a webhook posts to. It counts each delivery once, and

@@ -90,6 +90,27 @@ func TestWebhook_APageThatReloadsHasNotLeft(t *testing.T) {
 	assert.Zero(t, *last.Holders)
 }
 
+// TestWebhook_TellsLabels of who opens, is refused and has gone.
+func TestWebhook_TellsLabels(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	receiver := harness.NewHookReceiver(t)
+	server := harness.StartCaddy(t, "sse_guard {\npolicy reject\nreserve off\nlabel room {query.room}\nlabel seat {query.seat}\n"+
+		hook(receiver.URL, "")+"\n}\nreverse_proxy "+app.URL)
+	open := func(room string) *harness.Stream {
+		return harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw?room="+room, harness.WithBearer("ann"))
+	}
+	holder := open("one")
+	holder.Next(t)
+	open("two").Next(t)
+	receiver.Wait(t, 2)
+	holder.Close()
+	var got []string
+	for _, e := range receiver.Wait(t, 3) {
+		got = append(got, fmt.Sprint(e.Event, " ", e.Labels))
+	}
+	assert.ElementsMatch(t, []string{"admitted map[room:one]", "rejected map[room:two]", "ended map[room:one]"}, got)
+}
+
 // TestWebhook_AReloadOfTheConfigurationLosesNothing, nor posts it twice, whether the
 // receiver is there or not, and whatever becomes of the webhook.
 func TestWebhook_AReloadOfTheConfigurationLosesNothing(t *testing.T) {
