@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"caddymodule/livepage"},
 	{"caddymodule/guard", "caddymodule/steer"},
 	{"caddymodule/zone"},
-	{"caddymodule/stream", "caddymodule/conflict", "caddymodule/webhook"},
+	{"caddymodule/stream", "caddymodule/conflict", "caddymodule/webhook", "caddymodule/presence"},
 	{"caddymodule/registry/redis"},
 	{"caddymodule/event", "caddymodule/registry/memory", "caddymodule/registry/registrytest"},
 	{"caddymodule/registry", "caddymodule/check", "caddymodule/console"},

@@ -109,6 +109,7 @@ const importSeparator = ", import "
 //	    drain          <window> [<rate>]
 //	    shared_account <addresses> <window>|off
 //	    label          <name> <placeholder>  # repeatable
+//	    presence       <label> <event> [<interval>]  # repeatable
 //	    webhook        <url> {  # repeatable
 //	        secret <placeholder>
 //	        events <event...>
@@ -116,7 +117,7 @@ const importSeparator = ", import "
 //	    registry       <module> { ... }
 //	}
 //
-// The options token, client, event, message, logout, label, webhook, hmac_secret, public_key and
+// The options token, client, event, message, logout, label, presence, webhook, hmac_secret, public_key and
 // jwks may be repeated.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name

@@ -123,6 +123,8 @@ var optionForms = map[string]struct{ block, json string }{
 	"stall_after off":       {`stall_after off`, `{"stall_after":0}`},
 	"message":               {`message logout "로그아웃되었습니다, {http.request.header.X-Name}"`, `{"messages":{"logout":"로그아웃되었습니다, {http.request.header.X-Name}"}}`},
 	"label":                 {`label room {http.request.uri.query.room}`, `{"labels":{"room":"{http.request.uri.query.room}"}}`},
+	"presence":              {"presence room PRESENCE\nlabel room {http.vars.a}", `{"labels":{"room":"{http.vars.a}"},"presence":[{"label":"room","event":"PRESENCE"}]}`},
+	"presence, interval":    {"label room {http.vars.a}\npresence room PRESENCE 250ms", `{"labels":{"room":"{http.vars.a}"},"presence":[{"label":"room","event":"PRESENCE","interval":250000000}]}`},
 	"label, twice":          {"label room {http.vars.a}\nlabel plan \"the {http.vars.b}\"", `{"labels":{"room":"{http.vars.a}","plan":"the {http.vars.b}"}}`},
 	"message, twice":        {"message logout Bye\nmessage rejected Busy", `{"messages":{"logout":"Bye","rejected":"Busy"}}`},
 	"event superseded":      {`event superseded KICKED`, `{"events":{"superseded":"KICKED"}}`},
@@ -315,7 +317,7 @@ func TestCaddyfile_ShortPlaceholdersAreSpelledOut(t *testing.T) {
 }
 
 func TestCaddyfile_Errors(t *testing.T) {
-	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, label, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, webhook, zone"
+	const options = "allow_origin, client, come_back, dead_after, drain, end_timeout, event, flap, heartbeat, hold, jwt, key, label, limit, logout, max_age, max_event_size, message, methods, missing_key, on_expiry, on_reject, policy, presence, probe, registry, require_token, reserve, retry, retry_refused, secret, shared_account, stall_after, takeover, token, webhook, zone"
 	for name, test := range map[string]struct {
 		block string
 		// parts of the message: the line, the option, what was given, what is
@@ -467,6 +469,11 @@ func TestCaddyfile_Errors(t *testing.T) {
 		"message given twice":       {"message logout A\nmessage logout B", []string{"Caddyfile:4", "message", "logout has a message already", "expected one"}},
 		"message with a typo":       {`message logout "Bye {sse_guard.user}"`, []string{"Caddyfile:3", "message logout", "{sse_guard.user}", "{sse_guard.key}, {sse_guard.token}"}},
 		"label given twice":         {"label room {http.vars.a}\nlabel room {http.vars.b}", []string{"Caddyfile:4", "label", "room has a value already", "expected one"}},
+		"presence of nothing":       {"label room {http.vars.a}\npresence rom PRESENCE", []string{"Caddyfile:", "presence", `no label "rom"`, "label <name> <placeholder>"}},
+		"presence given twice":      {"label room {http.vars.a}\npresence room A\npresence room B", []string{"Caddyfile:", "presence", "room is given twice", "expected once"}},
+		"presence, too often":       {"label room {http.vars.a}\npresence room A 99ms", []string{"Caddyfile:4", "presence", `"99ms"`, "at least 100ms"}},
+		"presence, too seldom":      {"label room {http.vars.a}\npresence room A 61m", []string{"Caddyfile:", "presence room", "1h1m0s", "100ms to 1h"}},
+		"presence without an event": {"label room {http.vars.a}\npresence room", []string{"Caddyfile:4", "presence", "1 arguments", "write: presence <label> <event> [<interval>]"}},
 		"label without a value":     {`label room all`, []string{"Caddyfile:3", "label room", `"all"`, "{http.request.uri.query.room}"}},
 		"label with a typo":         {`label room {sse_guard.user}`, []string{"Caddyfile:3", "label room", "{sse_guard.user}"}},
 		"label of claims":           {`label plan {sse_guard.claims.plan}`, []string{"label plan", "{sse_guard.claims.plan} needs a jwt block"}},

@@ -265,6 +265,9 @@ type Handler struct {
 	// has at most 64 bytes; of a longer one the rest is kept as a hash. Default: none.
 	Labels map[string]string `json:"labels,omitempty"`
 
+	// Labels whose streams are told how many have the same value. Default: none.
+	Presence []Presence `json:"presence,omitempty"`
+
 	// Who is told what becomes of streams. Default: none.
 	Webhooks []Webhook `json:"webhooks,omitempty"`
 
@@ -394,6 +397,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, sign signs) (guard.Config,
 		Names:          h.Events,
 		Messages:       h.canonicalMessages(),
 		Labels:         h.labels(),
+		Presence:       h.presences(),
 		Stream: stream.Config{
 			EndTimeout:   time.Duration(h.EndTimeout),
 			MaxEventSize: int(h.MaxEventSize),

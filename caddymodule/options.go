@@ -218,6 +218,11 @@ var options = []option[*Handler]{
 		parse: parseLabel, validate: (*Handler).validateLabels,
 	},
 	{
+		name: "presence", syntax: "<label> <event> [<interval>]", repeats: true, defDoc: "none",
+		doc:   "Tells streams that have the same value of a label how many they are, by an event of that name, whenever that changes, at most once in `<interval>` (`" + defaultPresence.String() + "`); see [the recipe](#tell-a-page-how-many-are-there).",
+		parse: parsePresence, validate: (*Handler).validatePresence,
+	},
+	{
 		name: "webhook", fields: []string{"webhooks"}, syntax: "<url> { ... }", repeats: true, defDoc: "none",
 		doc:   "Who is told, by signed JSON, what becomes of streams; see [the recipe](#tell-the-backend-why-a-stream-ended).",
 		block: (*Handler).unmarshalWebhook, validate: (*Handler).validateWebhooks,

@@ -319,6 +319,9 @@ func (h *Handler) validateWhole() error {
 			}
 		}
 	}
+	if err := h.validatePresenceLabels(); err != nil {
+		return err
+	}
 	for _, l := range h.Logout {
 		// The path is compared before the guard has looked at the request.
 		if err := ownPlaceholdersAmong("logout", "its path", []string{l.Path}, nil); err != nil {

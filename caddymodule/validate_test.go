@@ -57,6 +57,10 @@ func TestValidate_ErrorsNameOptionAndAllowedValues(t *testing.T) {
 		"message with a typo":       {`{"messages": {"logout": "{sse_guard.user}"}}`, []string{"message logout", "{sse_guard.user}"}},
 		"label without a value":     {`{"labels": {"room": ""}}`, []string{"label room", `""`, "a placeholder such as"}},
 		"labels, nine":              {`{"labels": {"a": "{a}", "b": "{a}", "c": "{a}", "d": "{a}", "e": "{a}", "f": "{a}", "g": "{a}", "h": "{a}", "i": "{a}"}}`, []string{"label", "9", "8"}},
+		"presence without a label":  {`{"presence": [{"label": "room", "event": "P"}]}`, []string{"presence", `no label "room"`, "label <name>"}},
+		"presence without an event": {`{"labels": {"room": "{http.vars.a}"}, "presence": [{"label": "room"}]}`, []string{"presence room", `""`, "one line of text"}},
+		"presence of two lines":     {`{"labels": {"room": "{http.vars.a}"}, "presence": [{"label": "room", "event": "a\nb"}]}`, []string{"presence room", `"a\nb"`, "one line of text"}},
+		"presence, too seldom":      {`{"labels": {"room": "{http.vars.a}"}, "presence": [{"label": "room", "event": "P", "interval": "2h"}]}`, []string{"presence room", "2h0m0s", "100ms to 1h"}},
 		"label's name":              {`{"labels": {"the room": "{http.vars.a}"}}`, []string{"label", `"the room"`, "a-z, 0-9 and _"}},
 		"event of unknown reason":   {`{"events": {"kicked": "X"}}`, []string{"event", `"kicked"`, "superseded, replaced, parked, rejected"}},
 		"event without a name":      {`{"events": {"superseded": " "}}`, []string{"event superseded", `" "`, "one line of text"}},
@@ -210,5 +214,7 @@ func plausible() *Handler {
 		Drain:         &Drain{Window: caddy.Duration(time.Minute)},
 		SharedAccount: &SharedAccount{Addresses: 5, Window: caddy.Duration(time.Minute)},
 		Logout:        []Logout{{Path: "/logout"}},
+		Labels:        map[string]string{"room": "{http.request.uri.query.room}"},
+		Presence:      []Presence{{Label: "room", Event: "PRESENCE"}},
 	}
 }

@@ -9,7 +9,9 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/identity"
+	"github.com/sse-guard/sse-guard/caddymodule/presence"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
 
 // Label is a name with a value that each stream has for itself.
@@ -17,6 +19,21 @@ type Label struct {
 	Name string
 	// Value has placeholders, which are replaced when the stream opens.
 	Value string
+}
+
+// Presence has the streams with one value of a label told how many they are, whenever that
+// changes.
+type Presence struct {
+	// Label is the name of one of the Labels.
+	Label string
+	presence.Telling
+}
+
+// attend has the request's stream, which is admitted, count in the groups of its labels.
+func (q *request) attend(s *stream.Stream) {
+	for _, p := range q.guard.Presence {
+		q.guard.Zone.Presence.Enter(s, p.Label, s.About().Labels.Value(p.Label), p.Telling)
+	}
 }
 
 // longestPath is how many bytes of its path a stream keeps.

@@ -85,6 +85,8 @@ type Config struct {
 	Messages map[reason.Reason]string
 	// Labels are those of each stream, registry.MostLabels at most.
 	Labels []Label
+	// Presence says which labels have their groups told how many streams they are.
+	Presence []Presence
 	// Stream is how streams are relayed and ended.
 	Stream stream.Config
 

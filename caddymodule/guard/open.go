@@ -83,6 +83,7 @@ func (q *request) Opened() {
 	q.held = true
 	q.noteHeld()
 	z.Sessions.Add(q.holder, s)
+	q.attend(s)
 	q.tell(event.Admitted{Stream: q.labeled(), Superseding: q.supersedes})
 }
 

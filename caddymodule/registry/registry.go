@@ -480,6 +480,21 @@ type Sharing interface {
 	Tell(at time.Time, b []byte)
 }
 
+// Grouping is a Registry by which the nodes of a zone know how many streams of a group
+// others have. A hash names a group. What is known of others may be a moment old.
+type Grouping interface {
+	// Group has count called for how many streams of a group this node has, and changed
+	// when other nodes have more or fewer of groups that this node has streams of. It is
+	// called once, before all others. Both may be called at any time, and do not block.
+	Group(count func(group ID) int, changed func(groups []ID))
+	// GroupChanged says that count may return another number for the groups. It does not
+	// block.
+	GroupChanged(groups ...ID)
+	// Elsewhere is how many streams of a group other nodes have, as far as is known: where
+	// this node has had none of it lately, nothing is.
+	Elsewhere(group ID) int
+}
+
 // As returns r as a T, or the registry that r wraps, if that is one. A wrapper has a
 // method Unwrap that returns what it wraps.
 func As[T any](r Registry) (t T, ok bool) {

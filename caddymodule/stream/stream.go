@@ -160,6 +160,10 @@ func (s *Stream) ClientLeft() bool { return s.left.Load() }
 // called once the stream is Gone.
 func (s *Stream) Delivered() bool { return s.relay.delivered }
 
+// Framed reports whether the stream's events can be told apart, so that others can be
+// written between them. It may be called once the header is on its way.
+func (s *Stream) Framed() bool { return !s.relay.opaque }
+
 // About is what a list shows of the stream besides its holder.
 func (s *Stream) About() *registry.About { return &s.terms.About }
 

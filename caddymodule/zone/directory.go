@@ -14,6 +14,7 @@ import (
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/eventstream"
+	"github.com/sse-guard/sse-guard/caddymodule/presence"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
@@ -25,6 +26,7 @@ import (
 // registry reaches them. All methods may be called concurrently.
 type Directory struct {
 	observers event.Observers
+	presence  *presence.Groups
 	// node names this process to whoever looks at several.
 	node string
 	// shards have the streams by the first bits of their ids, so that going through
@@ -44,8 +46,8 @@ type directoryShard struct {
 	streams map[registry.StreamID]*stream.Stream
 }
 
-func newDirectory(observers event.Observers) *Directory {
-	d := &Directory{observers: observers, node: nodeName()}
+func newDirectory(observers event.Observers, p *presence.Groups) *Directory {
+	d := &Directory{observers: observers, presence: p, node: nodeName()}
 	for i := range d.shards {
 		d.shards[i].streams = make(map[registry.StreamID]*stream.Stream)
 	}
@@ -125,6 +127,7 @@ func (d *Directory) End(id registry.StreamID, e registry.Ending) {
 		}})
 	}
 	s.End(e)
+	d.presence.Ending(id)
 }
 
 // EndAll implements registry.Node.

@@ -19,6 +19,7 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
 	"github.com/sse-guard/sse-guard/caddymodule/internal/wheel"
+	"github.com/sse-guard/sse-guard/caddymodule/presence"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/stream"
 )
@@ -47,6 +48,8 @@ type Zone struct {
 	Audit *conflict.Audit
 	// Feed hands what happens on to whoever listens.
 	Feed *event.Feed
+	// Presence tells the streams of a group how many there are.
+	Presence *presence.Groups
 	// Metrics count what happens in the zone.
 	Metrics event.Metrics
 	// Nesting knows behind which guards others stand.
@@ -63,18 +66,19 @@ type Zone struct {
 // in which metrics count. The node that open is given are the zone's streams.
 func New(name string, open func(registry.Node) (registry.Registry, error), metrics event.Metrics) (*Zone, error) {
 	z := &Zone{
-		Name:    name,
-		Damping: conflict.NewDamping(),
-		Returns: conflict.NewReturns(),
-		Audit:   conflict.NewAudit(),
-		Metrics: metrics,
-		Held:    due.NewSet[registry.ID](maxHeld),
-		Feed:    event.NewFeed(name, nodeName()),
-		Nesting: newNesting(),
-		Wheel:   wheel.New(),
+		Name:     name,
+		Damping:  conflict.NewDamping(),
+		Returns:  conflict.NewReturns(),
+		Audit:    conflict.NewAudit(),
+		Metrics:  metrics,
+		Held:     due.NewSet[registry.ID](maxHeld),
+		Feed:     event.NewFeed(name, nodeName()),
+		Presence: presence.New(),
+		Nesting:  newNesting(),
+		Wheel:    wheel.New(),
 	}
 	z.draining.began = make(chan struct{})
-	z.Streams = newDirectory(event.Observers{z.Damper(), metrics, z.Feed})
+	z.Streams = newDirectory(event.Observers{z.Damper(), metrics, z.Feed}, z.Presence)
 	opened, err := open(z.Streams)
 	if err != nil {
 		return nil, err
@@ -83,6 +87,9 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 	if shared, ok := registry.As[registry.Sharing](opened); ok {
 		z.shared = true
 		z.Feed.Share(shared)
+	}
+	if grouping, ok := registry.As[registry.Grouping](opened); ok {
+		z.Presence.Share(grouping)
 	}
 	if metrics != (event.NoMetrics{}) {
 		z.Registry = &measured{opened, metrics}
@@ -122,6 +129,7 @@ func (z *Zone) Enter(s *stream.Stream) { z.Streams.enter(s) }
 func (z *Zone) Forget(s *stream.Stream) {
 	z.Streams.forget(s)
 	z.Sessions.remove(s.Holder())
+	z.Presence.Leave(s.Holder().ID)
 }
 
 // DrainAndClose closes the zone once its streams, if there are any, were told to
@@ -167,6 +175,7 @@ func (z *Zone) Close() error {
 	z.Damping.Close()
 	z.Returns.Close()
 	z.Held.Close()
+	z.Presence.Close()
 	if c, ok := registry.As[io.Closer](z.Registry); ok {
 		return c.Close()
 	}

@@ -106,6 +106,7 @@ func TestCheck_Recipes(t *testing.T) {
 		{heading: "A backend that hangs", flags: alice, code: superseded},
 		{heading: "A backend with a timeout of its own", flags: alice, code: superseded},
 		{heading: "Tell the backend why a stream ended", flags: alice, code: superseded},
+		{heading: "Tell a page how many are there", path: "/raw?room=one", flags: alice, code: superseded},
 		{heading: "Several nodes", flags: alice, code: superseded},
 		{heading: "Access log and traces", flags: alice, code: superseded},
 		{heading: "Operate: live page", flags: alice, code: superseded},
