@@ -51,6 +51,7 @@ const (
 	answerMessage   = "a"
 	sharedMessage   = "s" // what happened, for who listens
 	listenMessage   = "l" // a node listens, or does so no more
+	groupsMessage   = "g" // how many streams of groups a node has
 
 	mostMessages = 1 << 13
 	mostDenials  = memory.MaxDenials
@@ -96,6 +97,8 @@ func (bu *bus) do(r *Registry, m message) {
 		r.wg.Go(func() { r.peers.answer(r, m.body) })
 	case answerMessage:
 		r.peers.answered(m.body)
+	case groupsMessage:
+		r.groups.heard(m.body)
 	}
 }
 

@@ -192,3 +192,23 @@ func (r *Registry) Advance(d time.Duration) {
 	r.link.there -= d.Microseconds()
 	r.link.within += d
 }
+
+// MissGroups has all that others have told of their groups be as if it had been lost on the
+// way.
+func (r *Registry) MissGroups() {
+	r.groups.mu.Lock()
+	defer r.groups.mu.Unlock()
+	for _, of := range r.groups.others {
+		clear(of)
+	}
+	for node := range r.groups.seen {
+		r.groups.seen[node] = 0
+	}
+}
+
+// KnownGroups returns of how many groups it is known what others have.
+func (r *Registry) KnownGroups() int {
+	r.groups.mu.Lock()
+	defer r.groups.mu.Unlock()
+	return len(r.groups.others)
+}

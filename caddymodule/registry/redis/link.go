@@ -250,6 +250,7 @@ func (l *link) reach() error {
 	l.cause, l.told = nil, false
 	l.mu.Unlock()
 	l.up.Store(true)
+	poke(l.r.groups.check)
 	if !l.announced { // else the others hear of this node when they renew
 		l.announced = true
 		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
@@ -284,6 +285,7 @@ func (l *link) connect() error {
 	l.r.wg.Go(func() { l.r.bus.work(l.r) })
 	l.r.wg.Go(l.r.shared.tell)
 	l.r.wg.Go(l.r.shared.work)
+	l.r.wg.Go(l.r.groups.work)
 	return nil
 }
 
@@ -585,6 +587,7 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)
+	r.groups.hello(nodes)
 	if last < since { // a failover has lost some, or all are over
 		r.bus.doubt(time.Time{})
 	}
@@ -600,6 +603,7 @@ func (l *link) sayGoodbye() {
 	client := l.client()
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()
+	l.r.groups.sayGoodbye(ctx, client)
 	_ = client.Do(ctx, client.B().Zrem().Key(l.r.key(zoneTag, "z")).Member(l.r.id).Build()).Error() // same
 }
 

@@ -138,6 +138,14 @@ func (ps *peers) all() []*peer {
 	return slices.Clone(ps.live)
 }
 
+// ids lists the IDs of those who live.
+func (ps *peers) ids() (ids []string) {
+	for _, p := range ps.all() {
+		ids = append(ids, p.id)
+	}
+	return ids
+}
+
 // after lists, in order, the peer of that ID and those that come after it.
 func (ps *peers) after(id string) []*peer {
 	return slices.DeleteFunc(ps.all(), func(p *peer) bool { return p.id < id })

@@ -85,6 +85,7 @@ type Registry struct {
 	bus        bus
 	peers      peers
 	shared     shared
+	groups     groups
 
 	start  func() error    // once
 	ctx    context.Context // ends with Close
@@ -125,6 +126,7 @@ func New(zone string, node registry.Node, options Options) *Registry {
 	r.bus.given = make(map[string]*given)
 	r.bus.messages = make(chan message, mostMessages)
 	r.shared.init(r)
+	r.groups.init(r)
 	for i := range r.buckets {
 		r.buckets[i].init(r, i)
 	}
