@@ -95,7 +95,7 @@ func TestWebhook_TellsLabels(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	receiver := harness.NewHookReceiver(t)
 	server := harness.StartCaddy(t, "sse_guard {\npolicy reject\nreserve off\nlabel room {query.room}\nlabel seat {query.seat}\n"+
-		hook(receiver.URL, "")+"\n}\nreverse_proxy "+app.URL)
+		harness.Webhook(receiver.URL, "")+"\n}\nreverse_proxy "+app.URL)
 	open := func(room string) *harness.Stream {
 		return harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw?room="+room, harness.WithBearer("ann"))
 	}
