@@ -93,7 +93,7 @@ func TestWebhooks_StopTogether(t *testing.T) {
 	other := c.handler(t, hooked("http://b.example", ""))
 	stream := event.Who{Holder: &registry.Holder{ID: registry.NewStreamID(), Key: registry.ID{1}, Client: registry.ID{1}}}
 	h.hooks[1].Observe(webhook.Source{Holders: h.zone.Registry, Kinds: []webhook.Kind{webhook.Ended}, Reserve: time.Hour}).
-		Observe(event.Over{Stream: stream, Reason: event.Left})
+		Observe(event.Ended{Stream: stream, Held: true, Reason: event.Left})
 	h.hooks[0].flush()
 	<-posted // the other has begun, too
 	for _, hook := range []openedHook{h.hooks[1], other.hooks[0]} {

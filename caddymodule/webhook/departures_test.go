@@ -403,7 +403,7 @@ func TestLeft_ManyOfOneKeyAtOnce(t *testing.T) {
 func TestLeft_LongIDsAreNotKept(t *testing.T) {
 	inRoom(t, func(t *testing.T, rm *room) {
 		for _, n := range []int{longestID, longestID + 1} {
-			e, ok := closed(holder('k', 'a'), event.Left).(event.Over)
+			e, ok := closed(holder('k', 'a'), event.Left).(event.Ended)
 			require.True(t, ok)
 			e.LastEventID = strings.Repeat("x", n)
 			rm.observer.Observe(e)

@@ -232,7 +232,7 @@ func (g *groups) tellPart(ids []registry.ID, now map[registry.ID]int) error {
 	message := g.message(g.version)
 	for _, id := range ids {
 		n := now[id]
-		message = binary.BigEndian.AppendUint32(append(message, id[:]...), uint32(n)) //nolint:gosec // the streams of a process
+		message = binary.BigEndian.AppendUint32(append(message, id[:]...), uint32(n))
 		if n == 0 {
 			over = append(over, string(id[:]))
 		} else {
