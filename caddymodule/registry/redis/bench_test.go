@@ -1,13 +1,20 @@
 package redis_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/redis"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
 )
 
@@ -55,4 +62,120 @@ func takeovers(b *testing.B, registries [2]registry.Registry, nodes [2]*registry
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+}
+
+// BenchmarkScripts is how long Redis takes for each script, as its slow log has it. Nothing
+// else runs meanwhile; beside the key that is asked for, the bucket has none, or many.
+func BenchmarkScripts(b *testing.B) {
+	for _, others := range []int{0, 1000} {
+		b.Run(fmt.Sprint(others, "_others"), func(b *testing.B) {
+			server := harness.StartRedis(b)
+			o := options(b, server.Addr)
+			o.Lease = time.Hour // nothing is renewed but by the benchmark
+			s := sites(b, o, 2)
+			for i := range others {
+				h := anon(fmt.Sprint("other", i))
+				h.Key = registrytest.ID(fmt.Sprint("other", i))
+				h.Key[0] = registrytest.ID("key")[0]
+				s[0].hold(b, h, one)
+			}
+			server.Do(b, "CONFIG", "SET", "slowlog-max-len", "1000000")
+			server.Do(b, "CONFIG", "SET", "slowlog-log-slower-than", "0")
+			b.ResetTimer()
+			var last registry.Place
+			for i := range b.N + 1 {
+				older := last
+				newcomer := s[i%2]
+				switch i % 3 {
+				case 0: // a newcomer that is asked for early
+					h := anon("h")
+					newcomer.ask(b, registry.Early, h, one)
+					last = newcomer.hold(b, h, one)
+				case 1: // one that has several guards
+					last = newcomer.reserve(b, anon("h"), one)
+					_, err := last.Commit(b.Context())
+					require.NoError(b, err)
+				case 2: // a logout
+					_, err := newcomer.End(b.Context(), registry.Selector{Key: registrytest.ID("key")}, registry.Ending{Reason: reason.Logout})
+					require.NoError(b, err)
+					last = newcomer.hold(b, anon("h"), one)
+				}
+				if older != nil {
+					leaveAndDepart(older)
+				}
+				s[0].Settle()
+				s[1].Settle()
+				require.NoError(b, s[i%2].Renew())
+			}
+			b.StopTimer()
+			for name, all := range took(b, server) {
+				slices.Sort(all)
+				b.ReportMetric(float64(all[len(all)/2].Microseconds()), name+"-us")
+			}
+		})
+	}
+}
+
+// took returns how long the scripts took that the slow log has, by their names.
+func took(b *testing.B, server *harness.Redis) map[string][]time.Duration {
+	answer := server.Do(b, "SLOWLOG", "GET", "-1")
+	names, all := redis.ScriptNames(), make(map[string][]time.Duration)
+	entries, err := answer.ToArray()
+	require.NoError(b, err)
+	for _, e := range entries {
+		fields, err := e.ToArray()
+		require.NoError(b, err)
+		us, err := fields[2].AsInt64()
+		require.NoError(b, err)
+		command, err := fields[3].AsStrSlice()
+		require.NoError(b, err)
+		if len(command) > 1 && names[command[1]] != "" {
+			all[names[command[1]]] = append(all[names[command[1]]], time.Duration(us)*time.Microsecond)
+		}
+	}
+	return all
+}
+
+// BenchmarkBusy has as many takeovers as Redis carries, each of a key that another node
+// has.
+func BenchmarkBusy(b *testing.B) {
+	server := harness.StartRedis(b)
+	o := options(b, server.Addr)
+	o.Lease = time.Hour
+	s := sites(b, o, 2)
+	var workers atomic.Int64
+	b.SetParallelism(16)
+	server.Do(b, "CONFIG", "RESETSTAT")
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		worker := workers.Add(1)
+		var last registry.Place
+		for i := 0; pb.Next(); i++ {
+			h := registrytest.Anon("h")
+			h.Asked, h.Key = time.Now(), registrytest.ID(fmt.Sprint("key", worker))
+			as, err := s[i%2].Admit(b.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: h, Rule: one}}, nil)
+			if err != nil || as[0].Outcome != registry.Admitted {
+				b.Error(as, err)
+				return
+			}
+			if last != nil {
+				leaveAndDepart(last)
+			}
+			last = as[0].Place
+		}
+	})
+	b.StopTimer()
+	answer := server.Do(b, "INFO", "commandstats")
+	stats, err := answer.ToString()
+	require.NoError(b, err)
+	for line := range strings.SplitSeq(stats, "\r\n") {
+		if rest, ok := strings.CutPrefix(line, "cmdstat_evalsha:"); ok {
+			var calls, us int64
+			_, err := fmt.Sscanf(rest, "calls=%d,usec=%d,", &calls, &us)
+			require.NoError(b, err)
+			b.ReportMetric(float64(us)/float64(calls), "us/script")
+			b.ReportMetric(float64(us)/float64(b.N), "us-of-redis/takeover")
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "takeovers/s")
 }

@@ -109,3 +109,32 @@ func TestCost_OfDoingNothing(t *testing.T) {
 	t.Logf("%.0f commands a second", rate)
 	require.LessOrEqual(t, rate, 50.0)
 }
+
+// A question that changes nothing writes nothing, once the node's lease is there: a replica
+// has no work with it.
+func TestCost_OfAQuestion(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // nothing is renewed
+	s := sites(t, o, 2)
+	s[0].hold(t, anon("held"), one)
+	ask := func() {
+		as, err := s[1].Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("asks"), Rule: one}}, nil)
+		require.NoError(t, err)
+		require.Len(t, as[0].Ends, 1)
+		require.Equal(t, []string{"held"}, s[1].holders(t))
+	}
+	written := func() string {
+		answer := server.Do(t, "INFO", "persistence")
+		info, err := answer.ToString()
+		require.NoError(t, err)
+		_, rest, found := strings.Cut(info, "rdb_changes_since_last_save:")
+		require.True(t, found)
+		n, _, _ := strings.Cut(rest, "\r\n")
+		return n
+	}
+	ask()
+	before := written()
+	ask()
+	require.Equal(t, before, written())
+}

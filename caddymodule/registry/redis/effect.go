@@ -61,7 +61,7 @@ func (r *Registry) takenAway(t ticket, e registry.Ending) {
 // endingWords is of how many words the scripts make an ending.
 const endingWords = 5
 
-// ending reads one as the scripts spell it: see endFor in scripts/rules.lua. It is zero
+// ending reads one as the scripts spell it: see endFor in scripts/records.lua. It is zero
 // where there is none.
 func (r *Registry) ending(words []string) (e registry.Ending) {
 	if len(words) != endingWords {

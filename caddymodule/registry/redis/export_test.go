@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // it is Redis' choice
+	"encoding/hex"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -191,4 +193,22 @@ func (r *Registry) Advance(d time.Duration) {
 	defer r.link.mu.Unlock()
 	r.link.there -= d.Microseconds()
 	r.link.within += d
+}
+
+// Renew renews the lease in all buckets that the node has anything in.
+func (r *Registry) Renew() error {
+	return r.each(false, func(b *bucket) error { return b.renew(false) })
+}
+
+// ScriptNames names the scripts of a bucket by their hashes.
+func ScriptNames() map[string]string {
+	names := make(map[string]string)
+	for name, source := range map[string]string{
+		"admit": admitSource, "commit": commitSource, "settle": settleSource, "wait": waitSource,
+		"list": listSource, "finish": finishSource, "renew": renewSource, "sync": syncSource,
+	} {
+		hash := sha1.Sum([]byte(wholeSource(source))) //nolint:gosec // it is Redis' choice
+		names[hex.EncodeToString(hash[:])] = name
+	}
+	return names
 }

@@ -13,13 +13,18 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// The scripts of a bucket share what bucket.lua and rules.lua have; the others stand
-// alone. Each is sent by its hash, and as a whole only where Redis does not know it.
+// The scripts of a bucket share what bucket.lua, rules.lua, records.lua and queue.lua have;
+// the others stand alone. Each is sent by its hash, and as a whole only where Redis does not
+// know it.
 var (
 	//go:embed scripts/bucket.lua
 	bucketSource string
 	//go:embed scripts/rules.lua
 	rulesSource string
+	//go:embed scripts/records.lua
+	recordsSource string
+	//go:embed scripts/queue.lua
+	queueSource string
 	//go:embed scripts/admit.lua
 	admitSource string
 	//go:embed scripts/commit.lua
@@ -54,9 +59,7 @@ type scripts struct {
 }
 
 func newScripts() scripts {
-	ofBucket := func(source string) *rueidis.Lua {
-		return rueidis.NewLuaScript(bucketSource + rulesSource + source)
-	}
+	ofBucket := func(source string) *rueidis.Lua { return rueidis.NewLuaScript(wholeSource(source)) }
 	return scripts{
 		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
@@ -64,6 +67,13 @@ func newScripts() scripts {
 		hello: rueidis.NewLuaScript(helloSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
 		time: rueidis.NewLuaScript(timeSource),
 	}
+}
+
+// wholeSource returns all of a script of a bucket. What is behind bucket.lua is a function,
+// since that makes functions in less time: for each variable of its own that a function
+// uses, Lua searches those that others use, and what is the outer function's it knows.
+func wholeSource(source string) string {
+	return bucketSource + "local function script()\n" + rulesSource + recordsSource + queueSource + source + "end\nreturn script()\n"
 }
 
 // args are the arguments of a script, in the order in which it reads them.

@@ -4,6 +4,9 @@ local EARLY, HEADER, RESERVE = 0, 1, 2
 local UNDECIDED, ADMITTED, REJECTED, DENIED, ENTOMBED, DAMPED, OUTASKED = 0, 1, 2, 3, 4, 5, 6
 local MOST_HOLDERS, MOST_ASKED = 5, 64
 
+needRecords()
+needRules()
+
 local phase, sameToken, sameSubject, denied = number(), number() == 1, number() == 1, number()
 sure = number() == 1
 local asks, answers, gone = {}, {}, {}
@@ -134,14 +137,6 @@ end
 local function allows(h, victim)
 	return sameToken and victim.token ~= '' and victim.token == h.token
 		or sameSubject and victim.subject ~= '' and victim.subject == h.subject
-end
-
--- watch has this node told when e's upstream request is gone.
-local function watch(r, e)
-	local watchers = e[WATCHERS] or {}
-	if not contains(watchers, me) then watchers[#watchers + 1] = me end
-	e[WATCHERS] = watchers
-	r.changed = true
 end
 
 local function ends(a, out)

@@ -1,5 +1,11 @@
--- The ground of all scripts of a bucket: its records, the leases of the nodes, and
--- what the nodes are told. It is put in front of rules.lua and of the script itself.
+-- The ground of all scripts of a bucket: the leases of the nodes, what the nodes are
+-- told, and what is written. Behind it come rules.lua, records.lua and queue.lua, and then
+-- the script itself.
+--
+-- Redis runs all of it anew for each call. To make a function costs Redis about as much as
+-- to run it: so those that a call may not need are made by the first that does, with
+-- needRules, needRecords or needOperations.
+-- What is behind this file is one function, which may use 60 of the names below.
 --
 -- A bucket has the keys of registry.ID that fall to it, in five Redis keys of one
 -- slot: e, a hash with a record per key; n, a hash with the lease of each node, the
@@ -97,7 +103,8 @@ local function openBucket(i)
 	local mine = { lease = 0, count = 0, digest = 0 }
 	if stored[2] then mine.lease, mine.count, mine.digest = struct.unpack('>ddd', stored[2]) end
 	b.lost = mine.lease < now
-	mine.lease, mine.changed = now + lease, true
+	mine.changed = mine.lease < now + lease * 3 / 4 -- else it is written if something else is, or by renew.lua
+	mine.lease = now + lease
 	b.nodes[me] = mine
 	buckets[i] = b
 	return b
@@ -110,28 +117,6 @@ local function flushFreed(b)
 	redis.call('ZREMRANGEBYRANK', b.f, 0, -MOST_FREED - 1)
 	redis.call('PEXPIRE', b.f, FREE_LATELY)
 	b.freed = {}
-end
-
--- freed notes that a place of the record's key came free.
-local function freed(r, e)
-	local f = r.b.freed
-	f[#f + 1] = now
-	f[#f + 1] = r.key .. e[NODE] .. whole(e[TICKET])
-	if #f >= 1000 then flushFreed(r.b) end
-end
-
--- freedLately returns when a place of the key came free last, and how many did.
-local function freedLately(b, key)
-	flushFreed(b)
-	local latest, places = nil, 0
-	local all = redis.call('ZRANGEBYSCORE', b.f, '(' .. (now - FREE_LATELY), '+inf', 'WITHSCORES')
-	for i = 1, #all, 2 do
-		if string.sub(all[i], 1, #key) == key then
-			latest = tonumber(all[i + 1])
-			places = places + 1
-		end
-	end
-	return latest, places
 end
 
 -- The flags of a holder as the nodes spell it; see codec.go.
@@ -163,63 +148,16 @@ local function holderOf(e)
 	return h
 end
 
-local function find(r, nodeId, ticket)
-	for i = 1, #r.list do
-		local e = r.list[i]
-		if e[TICKET] == ticket and e[NODE] == nodeId then return e, i end
+local function contains(entries, e)
+	for i = 1, #entries do
+		if entries[i] == e then return true end
 	end
+	return false
 end
 
--- unlist takes e out of its record for good.
-local function unlist(r, e)
-	for i = 1, #r.list do
-		if r.list[i] == e then
-			table.remove(r.list, i)
-			break
-		end
-	end
-	count(r.b, e, -1)
-	r.changed = true
-end
-
--- list enters e behind all others.
-local function list(r, e)
-	r.list[#r.list + 1] = e
-	count(r.b, e, 1)
-	r.changed = true
-end
-
--- goesBefore tells whether a, of two that hold, is before b: it makes room first. Those
--- that yield come before all others, the one that came last first; then whoever asked
--- first; and of two that asked at the same time whoever came to hold first.
-local function goesBefore(a, b)
-	local yields = holderOf(a).yields
-	if yields ~= holderOf(b).yields then return yields end
-	if yields then return a[SINCE] > b[SINCE] end
-	if a[AGE] ~= b[AGE] then return a[AGE] < b[AGE] end
-	return a[SINCE] <= b[SINCE]
-end
-
--- enter enters e, which holds, in its turn.
-local function enter(r, e)
-	local pos = #r.list + 1
-	for i = #r.list, 1, -1 do
-		local other = r.list[i]
-		if other[STATE] == HELD then
-			if goesBefore(other, e) then break end
-			pos = i
-		end
-	end
-	table.insert(r.list, pos, e)
-	count(r.b, e, 1)
-	r.changed = true
-end
-
--- move puts e, in another state, behind all others.
-local function move(r, e, state)
-	unlist(r, e)
-	e[STATE] = state
-	list(r, e)
+-- reference is how a script's answer names an entry. A node knows its own.
+local function reference(e)
+	return { e[NODE], e[TICKET], e[STATE], e[AGE], e[NODE] ~= me and e[HOLDER] or '' }
 end
 
 -- save writes all that was changed, and tells the nodes. What this node itself is
@@ -227,8 +165,10 @@ end
 local function save()
 	for i = 1, #buckets do
 		local b = buckets[i]
+		local written = not b.versioned
 		for key, r in pairs(b.records) do
 			if r.changed then
+				written = true
 				if #r.list == 0 then
 					redis.call('HDEL', b.e, key)
 				else
@@ -238,15 +178,17 @@ local function save()
 		end
 		for id, n in pairs(b.nodes) do
 			if n.changed and (id == me or n.lease > 0) then
+				written = true
 				redis.call('HSET', b.n, id, struct.pack('>ddd', n.lease, n.count, n.digest))
 			end
 		end
 		if not b.versioned then redis.call('HSET', b.n, 'v', VERSION) end
 		if sure and b.epoch ~= epoch then redis.call('HSET', b.n, 'g', epoch) end
 		flushFreed(b)
-		-- No key outlives the nodes for long.
-		redis.call('PEXPIRE', b.e, lease * 3)
-		redis.call('PEXPIRE', b.n, lease * 3)
+		if written then -- no key outlives the nodes for long
+			redis.call('PEXPIRE', b.e, lease * 3)
+			redis.call('PEXPIRE', b.n, lease * 3)
+		end
 	end
 	for id, effects in pairs(told) do
 		if id ~= me then

@@ -4,6 +4,9 @@
 
 -- As one: all asks of a request were admitted just now, so that there is room, and streams
 -- of the same response do not count.
+needRecords()
+needRules()
+
 local key, ticket, by, asOne = arg(), number(), arg(), number() == 1
 local gone, prefer = {}, {}
 for _ = 1, number() do gone[arg()] = true end

@@ -2,6 +2,8 @@
 -- answer names those who did, and, of each, whether it has a stream that has yet to
 -- depart.
 
+needRecords()
+
 local key, why, by, forId, asked, message = arg(), arg(), arg(), arg(), number(), arg()
 local r = record(buckets[1], key)
 local out = {}
@@ -11,11 +13,7 @@ for _ = 1, number() do
 		local ref = reference(e)
 		out[#out + 1] = ref
 		ref[6] = (e[STATE] == HELD and e[DEPARTED] ~= 1) and 1 or 0
-		if ref[6] == 1 and e[NODE] ~= me then
-			local watchers = e[WATCHERS] or {}
-			if not contains(watchers, me) then watchers[#watchers + 1] = me end
-			e[WATCHERS] = watchers
-		end
+		if ref[6] == 1 and e[NODE] ~= me then watch(r, e) end
 		if e[STATE] == HELD then
 			endFor(r, e, why, by, forId, asked, message)
 		else

@@ -1,5 +1,7 @@
 -- Lists who holds a key, the oldest first, then whom a place is kept for.
 
+needRecords()
+
 local r = record(buckets[1], arg())
 local out = {}
 for _, state in ipairs({ HELD, KEPT }) do

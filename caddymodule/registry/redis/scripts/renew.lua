@@ -5,6 +5,7 @@
 local MOST_SWEPT = 500
 
 local b = buckets[1]
+b.nodes[me].changed = true
 local dead = {}
 local all = redis.call('HGETALL', b.n)
 local cursor = '0'
@@ -18,6 +19,7 @@ for i = 1, #all, 2 do
 end
 local more = 0
 if #dead > 0 then
+	needRecords()
 	local swept = 0
 	repeat
 		local page = redis.call('HSCAN', b.e, cursor, 'COUNT', 100)

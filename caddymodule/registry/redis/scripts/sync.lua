@@ -3,6 +3,8 @@
 -- answer has, for each ticket of the list, its state here, 0 for none, and, if it was
 -- ended, its ENDING.
 
+needRecords()
+
 local before, known, order = number(), {}, {}
 for i = 1, number() do
 	local ticket = number()

@@ -3,6 +3,9 @@
 
 local MOST_WAITERS = 8
 
+needRecords()
+needRules()
+
 local key, ticket, rule, blob = arg(), number(), number(), arg()
 local r = record(buckets[1], key)
 if admitted(newcomer(r, parse(blob), rule, nil, true)) then return { lost, save(), { 1 } } end
