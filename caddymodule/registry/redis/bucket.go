@@ -43,8 +43,8 @@ type bucket struct {
 	gone     []gonePlace
 	// unsure counts the comparisons, one after the other, that did not count.
 	unsure int
-	// idle is closed when nothing is queued or under way; nil: nobody asks.
-	idle   chan struct{}
+	// step is closed when a call is over, or flushing; nil: nobody waits for that.
+	step   chan struct{}
 	closed bool
 }
 
@@ -111,7 +111,7 @@ func (b *bucket) flush() {
 		b.mu.Lock()
 		if len(b.queue) == 0 || b.closed || !b.r.link.isUp() {
 			b.flushing = false
-			b.settled()
+			b.stepped()
 			b.mu.Unlock()
 			return
 		}
@@ -122,11 +122,34 @@ func (b *bucket) flush() {
 	}
 }
 
-// settled tells those who wait for it that nothing is queued. mu is held.
-func (b *bucket) settled() {
-	if b.idle != nil && len(b.queue) == 0 && len(b.calls) == 0 && !b.flushing {
-		close(b.idle)
-		b.idle = nil
+// stepped has those look who wait for something that is told. mu is held.
+func (b *bucket) stepped() {
+	if b.step != nil {
+		close(b.step)
+		b.step = nil
+	}
+}
+
+// await has the queue told until done is true, which is called with mu held, or Redis is
+// away.
+func (b *bucket) await(done func() bool) {
+	for {
+		b.mu.Lock()
+		b.kick()
+		if done() || !b.r.link.isUp() || !b.flushing && len(b.calls) == 0 {
+			b.mu.Unlock()
+			return
+		}
+		if b.step == nil {
+			b.step = make(chan struct{})
+		}
+		step := b.step
+		b.mu.Unlock()
+		select {
+		case <-step:
+		case <-b.r.ctx.Done():
+			return
+		}
 	}
 }
 
@@ -161,7 +184,7 @@ func (b *bucket) over(call uint64) {
 		needed = len(b.gone)
 	}
 	b.gone = slices.Delete(b.gone, 0, needed)
-	b.settled()
+	b.stepped()
 }
 
 // find returns the place of that ticket, also one that only answers may know of; nil:
@@ -426,21 +449,6 @@ const mostCancels = 1024
 func (r *Registry) Settle() {
 	for i := range r.buckets {
 		b := &r.buckets[i]
-		b.mu.Lock()
-		if !r.link.isUp() || len(b.queue) == 0 && len(b.calls) == 0 && !b.flushing {
-			b.mu.Unlock()
-			continue
-		}
-		if b.idle == nil {
-			b.idle = make(chan struct{})
-		}
-		idle := b.idle
-		b.kick()
-		b.mu.Unlock()
-		select {
-		case <-idle:
-		case <-r.ctx.Done():
-			return
-		}
+		b.await(func() bool { return len(b.queue) == 0 && len(b.calls) == 0 && !b.flushing })
 	}
 }

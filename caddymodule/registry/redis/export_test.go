@@ -160,6 +160,9 @@ func (b *bucket) awaitTold() {
 // IsCluster reports whether the registry asks as it must ask a cluster.
 func (r *Registry) IsCluster() bool { return r.link.isCluster() }
 
+// WhileBusy calls f while another call is under way in the bucket.
+func (r *Registry) WhileBusy(i int, f func() error) error { return r.buckets[i].busy(f) }
+
 // RenewBusy renews the lease in the bucket of the place while another call is under way.
 func (r *Registry) RenewBusy(of registry.Place) error {
 	b := of.(*place).b

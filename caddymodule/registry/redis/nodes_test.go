@@ -429,3 +429,25 @@ func TestNodes_WhoseClocksDiffer(t *testing.T) {
 		require.True(t, old.Expires.Equal(rows[0].Holder.Expires), "that is by the clock of who issued the token")
 	}))
 }
+
+// A node that is asked to end streams waits until Redis knows of those, not until nothing is
+// under way: where much is, that may never be.
+func TestEnd_OnAnotherNodeDoesNotWaitForWhatElseIsUnderWay(t *testing.T) {
+	s := sites(t, options(t, harness.StartRedis(t).Addr), 2)
+	a, b := s[0], s[1]
+	for _, name := range []string{"its bucket", "another bucket"} {
+		h := anon(name)
+		h.Subject = registrytest.ID("subject")
+		a.hold(t, h, rejectOne)
+		busy := int(h.Key[0]) % 64
+		if name == "another bucket" {
+			busy = (busy + 1) % 64
+		}
+		require.NoError(t, a.WhileBusy(busy, func() error {
+			ended, err := b.End(t.Context(), registry.Selector{Subject: h.Subject}, registry.Ending{Reason: reason.Revoked})
+			require.Len(t, ended.Holders, 1, name)
+			return err
+		}), name)
+		require.Empty(t, b.holders(t), name)
+	}
+}

@@ -294,7 +294,8 @@ func (r *Registry) react(q *question) (a reaction) {
 	switch q.What {
 	case askEnd:
 		from := foreignWaiter{r, string(q.From)}
-		for _, p := range r.own(ctx, q.Selector) {
+		own := r.own(ctx, q.Selector)
+		for _, p := range own {
 			was := p.end(q.Ending, true)
 			if was != held && was != kept {
 				continue
@@ -304,7 +305,9 @@ func (r *Registry) react(q *question) (a reaction) {
 				a.Departing = append(a.Departing, p.ticket)
 			}
 		}
-		r.Settle()
+		for _, p := range own { // else who asks might still find them in Redis
+			p.b.await(func() bool { return p.known == none || p.known == left })
+		}
 	case askOne:
 		r.node.End(q.ID, q.Ending)
 	case askMany:
