@@ -486,3 +486,35 @@ func TestMissing_IsANodeThatIsCutOff(t *testing.T) {
 	missing(a, false)
 	missing(b, false)
 }
+
+// However many ask while Redis hangs, each is answered as on_error says once timeout is
+// over, also who finds the connection full. What Redis did all the same is taken back.
+func TestSlow_ManyAreAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Deny)
+	o.Client.ConnWriteTimeout = time.Hour // until then it is not broken
+	s := openSite(t, o)
+	const many = 3000
+	errs := make(chan error, many)
+	server.Pause(t)
+	for i := range many {
+		ask := registry.Ask{Holder: anon(fmt.Sprint("n", i)), Rule: one}
+		go func() {
+			_, err := s.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{ask}, nil)
+			errs <- err
+		}()
+	}
+	late := time.After(soon)
+	for i := range many {
+		select {
+		case err := <-errs:
+			require.ErrorIs(t, err, registry.ErrAway)
+		case <-late:
+			server.Resume(t)
+			require.Fail(t, "some were not answered", "%d of %d were", i, many)
+		}
+	}
+	server.Resume(t)
+	s.requireHolders(t)
+}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -409,8 +410,14 @@ func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args)
 func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis.Lua, keys []string, a args) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), re.r.options.Timeout)
 	defer cancel()
-	if re.answer, err = exec(ctx, client, script, keys, a); err != nil {
-		re.r.link.failed(err)
+	if err = re.r.enter(ctx); err == nil {
+		defer re.r.leave() // not before it is noted that Redis is away
+		re.answer, err = exec(ctx, client, script, keys, a)
+	}
+	if err != nil {
+		if !errors.Is(err, ErrAway) { // else it is known, and may be over by now
+			re.r.link.failed(err)
+		}
 		for i, b := range re.buckets {
 			b.mu.Lock()
 			b.untold(re.ops[i])

@@ -36,6 +36,10 @@ func (r *Registry) plainChannel() string { return r.options.Prefix + "/" + r.zon
 
 // send sends a message to a node.
 func (r *Registry) send(ctx context.Context, client rueidis.Client, to, message string) rueidis.RedisResult {
+	if err := r.enter(ctx); err != nil {
+		return rueidis.NewErrorResult(err)
+	}
+	defer r.leave()
 	if r.link.sharded.Load() {
 		return client.Do(ctx, client.B().Spublish().Channel(r.shardChannel(zoneTag)+to).Message(message).Build())
 	}

@@ -74,6 +74,8 @@ type Registry struct {
 	scripts scripts
 	link    *link
 	buckets [bucketCount]bucket
+	// underWay has a value for each call that is under way.
+	underWay chan struct{}
 
 	tickets atomic.Uint64
 	// order numbers what becomes a holder here.
@@ -91,6 +93,35 @@ type Registry struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of all goroutines
 }
+
+const (
+	// mostCalls is how many calls may be under way at once. Others wait, no longer than for
+	// Redis.
+	mostCalls = 1024
+	// ringScale is that of rueidis' list of what has yet to be answered on a connection. Who
+	// finds no room in it waits for that whatever the context says. It has room for twice
+	// mostCalls, since what was given up stays in it until Redis answers; and Redis counts as
+	// away then, so that there is no more.
+	ringScale = 11
+)
+
+// enter waits until one more call may be under way, unless Redis is away by then. The caller
+// leaves when it is over.
+func (r *Registry) enter(ctx context.Context) error {
+	wasUp := r.link.isUp()
+	select {
+	case r.underWay <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for one of %d calls of redis to end: %w", mostCalls, ctx.Err())
+	}
+	if wasUp && !r.link.isUp() {
+		r.leave()
+		return ErrAway
+	}
+	return nil
+}
+
+func (r *Registry) leave() { <-r.underWay }
 
 // bucketCount is how many buckets a zone has. All nodes must agree.
 const bucketCount = 64
@@ -120,7 +151,10 @@ func New(zone string, node registry.Node, options Options) *Registry {
 		id:      string(id[:]),
 		local:   memory.New(node),
 		scripts: newScripts(),
+
+		underWay: make(chan struct{}, mostCalls),
 	}
+	r.options.Client.RingScaleEachConn = ringScale
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.bus.given = make(map[string]*given)
 	r.bus.messages = make(chan message, mostMessages)
