@@ -66,8 +66,13 @@ func (q *request) Opened() {
 		q.tellRefused(event.OutcomeOutasked)
 		s.End(registry.Ending{Reason: reason.Superseded})
 		return
-	case err != nil:
+	case errors.Is(err, registry.ErrNotReserved), errors.Is(err, errPlaceLost): // it has ended, or is about to
 		q.guard.Logger.Debug("stream was over before it was admitted", q.guard.zoneField(), zap.Error(err))
+		return
+	case err != nil: // who does not hold the key must not pass
+		q.guard.Logger.Log(registryFailed(err), "asking the registry", q.guard.zoneField(), zap.Error(err))
+		q.tellRefused(event.OutcomeUnavailable)
+		s.End(registry.Ending{Reason: reason.Fenced})
 		return
 	}
 	if q.arrival.loggedOut.Load() {

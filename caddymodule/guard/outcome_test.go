@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -207,6 +208,8 @@ func TestOutcome_OfAPlaceThatIsLostBeforeItIsTaken(t *testing.T) {
 	for want, why := range map[event.Outcome]error{
 		event.OutcomeDenied:   registry.ErrDenied,
 		event.OutcomeOutasked: registry.ErrOutasked,
+		// Who is not counted does not pass.
+		event.OutcomeUnavailable: fmt.Errorf("committing a place: %w", registry.ErrAway),
 	} {
 		t.Run(string(want), func(t *testing.T) {
 			atSite(t, func(t *testing.T, s *site) {

@@ -327,7 +327,7 @@ type Place interface {
 	// not after Leave: then it changes nothing and returns ErrNotReserved. If the
 	// stream is denied, or Outasked by now, or yields where there is no free place any
 	// more, the place is given back, nobody is ended, and the error is ErrDenied or
-	// ErrOutasked.
+	// ErrOutasked. So it is, with another error, where the registry cannot tell.
 	Commit(ctx context.Context) ([]Victim, error)
 	// Leave gives the place back, whether reserved, held or already taken away by
 	// another's admission. It may be called any number of times; the first call

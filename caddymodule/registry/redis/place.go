@@ -307,13 +307,14 @@ func (p *place) committed() {
 
 func (p *place) commitInRedis(ctx context.Context) ([]registry.Victim, error) {
 	re, err := p.askCommit(ctx)
-	if err != nil {
-		if p.r.options.OnError != Allow {
-			return nil, fmt.Errorf("committing a place: %w", p.r.link.since(err))
-		}
+	switch {
+	case err == nil:
+		return p.hearCommit(ctx, re)
+	case p.r.options.OnError == Fence:
+		return p.refuseCommit(p.r.link.since(err))
+	default:
 		return p.commitAway(ctx)
 	}
-	return p.hearCommit(ctx, re)
 }
 
 // askCommit has Redis make the place a held one.
@@ -387,11 +388,18 @@ func (p *place) readCommit(re *reply) (victims []registry.Victim, state int64, e
 	return victims, ns[0], err
 }
 
+// refuseCommit gives the place back, which may be one too many under Fence.
+func (p *place) refuseCommit(err error) ([]registry.Victim, error) {
+	p.Leave(registry.Keep{})
+	return nil, fmt.Errorf("committing a place: %w", err)
+}
+
 // commitAway makes the place a held one without Redis, which hears of it when it is
-// back.
+// back. Under Deny too: Redis has admitted the stream, and another guard's commit may have
+// ended somebody for it by now.
 func (p *place) commitAway(ctx context.Context) ([]registry.Victim, error) {
-	if p.r.options.OnError != Allow && !p.r.link.isUp() {
-		return nil, fmt.Errorf("committing a place: %w", ErrAway)
+	if p.r.options.OnError == Fence && !p.r.link.isUp() {
+		return p.refuseCommit(ErrAway)
 	}
 	p.b.mu.Lock()
 	if p.state != reserved {

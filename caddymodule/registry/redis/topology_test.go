@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -113,4 +115,94 @@ func (w *wire) mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.isCut = false
+}
+
+// masterOf returns the server of a cluster that has what the key's bucket has.
+func (s site) masterOf(t testing.TB, c *harness.RedisCluster, key registry.ID) *harness.Redis {
+	t.Helper()
+	name := s.EntriesKey(int(key[0]) % 64)
+	answer := c.Masters[0].Do(t, "CLUSTER", "KEYSLOT", name)
+	slot, err := answer.AsInt64()
+	require.NoError(t, err)
+	for _, m := range c.Masters {
+		answer := m.Do(t, "CLUSTER", "COUNTKEYSINSLOT", fmt.Sprint(slot))
+		if n, err := answer.AsInt64(); err == nil && n > 0 {
+			return m
+		}
+	}
+	require.Fail(t, "no server has it", name)
+	return nil
+}
+
+// A request has two guards, whose keys two servers have. One of these ends after the first
+// guard's commit has ended a stream. The newcomer, for which that was, is not refused by the
+// other guard, but where a limit is to be kept whatever happens.
+func TestCommit_WhoseServerIsGoneAfterTheFirst(t *testing.T) {
+	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
+	for _, onError := range []redis.OnError{redis.Allow, redis.Deny, redis.Fence} {
+		t.Run(string(onError), func(t *testing.T) {
+			o := ofCluster(t, cluster)
+			o.OnError, o.Lease = onError, 4*longTimeout
+			nodes := sites(t, o, 2)
+			a, b := nodes[0], nodes[1]
+			with := func(h *registry.Holder, key registry.ID) *registry.Holder {
+				other := *h
+				other.Key, other.ID[15] = key, other.ID[15]+1
+				return &other
+			}
+			first := anon("first")
+			a.hold(t, first, one)
+			var second *registry.Holder
+			for i := 0; ; i++ {
+				second = with(anon("second"), registrytest.ID(fmt.Sprint("key", i)))
+				a.hold(t, second, one)
+				if a.masterOf(t, cluster, second.Key) != a.masterOf(t, cluster, first.Key) {
+					break
+				}
+			}
+			newer := anon("newer")
+			asks := []registry.Ask{{Holder: newer, Rule: one}, {Holder: with(newer, second.Key), Rule: one}}
+			as, err := b.Admit(t.Context(), registry.Reserve, registry.Consent{}, asks, nil)
+			require.NoError(t, err)
+			require.Equal(t, []registry.Outcome{registry.Admitted, registry.Admitted}, []registry.Outcome{as[0].Outcome, as[1].Outcome})
+			victims, err := as[0].Place.Commit(t.Context())
+			require.NoError(t, err)
+			require.Len(t, victims, 1)
+			a.requireEnded(t, first, soon)
+			server := b.masterOf(t, cluster, second.Key)
+			server.Kill()
+			_, err = as[1].Place.Commit(t.Context())
+			if onError == redis.Fence {
+				require.ErrorIs(t, err, registry.ErrAway)
+				for _, a := range as { // so the guard ends the stream
+					leaveAndDepart(a.Place)
+				}
+			} else {
+				require.NoError(t, err)
+			}
+			require.Empty(t, a.node.Endings(second.ID))
+			server.Start(t)
+			find := func() (found []string) {
+				for _, key := range []registry.ID{first.Key, second.Key} {
+					hs, _, err := b.Find(t.Context(), registry.Selector{Key: key}, "", 9)
+					if err != nil || a.Away() != nil || b.Away() != nil {
+						return []string{"away"}
+					}
+					for _, h := range hs {
+						found = append(found, h.Addr)
+					}
+				}
+				return found
+			}
+			want := []string{"newer", "newer"}
+			if onError == redis.Fence {
+				want = []string{"second"}
+			}
+			require.Eventually(t, func() bool { return slices.Equal(want, find()) }, 2*soon, aWhile, "%v", want)
+			if onError != redis.Fence {
+				a.requireEnded(t, second, soon)
+			}
+			require.Empty(t, b.node.Ended())
+		})
+	}
 }
