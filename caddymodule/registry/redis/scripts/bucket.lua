@@ -103,7 +103,7 @@ local function openBucket(i)
 	local mine = { lease = 0, count = 0, digest = 0 }
 	if stored[2] then mine.lease, mine.count, mine.digest = struct.unpack('>ddd', stored[2]) end
 	b.lost = mine.lease < now
-	mine.changed = mine.lease < now + lease * 3 / 4 -- else it is written if something else is, or by renew.lua
+	mine.changed = mine.lease < now + lease * 3 / 4 -- else it is written with the next change, or by renew.lua
 	mine.lease = now + lease
 	b.nodes[me] = mine
 	buckets[i] = b
