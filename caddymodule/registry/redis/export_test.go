@@ -2,7 +2,7 @@ package redis
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // it is Redis' choice
+	"crypto/sha1"
 	"encoding/hex"
 	"time"
 
@@ -210,7 +210,7 @@ func ScriptNames() map[string]string {
 		"admit": admitSource, "commit": commitSource, "settle": settleSource, "wait": waitSource,
 		"list": listSource, "finish": finishSource, "renew": renewSource, "sync": syncSource,
 	} {
-		hash := sha1.Sum([]byte(wholeSource(source))) //nolint:gosec // it is Redis' choice
+		hash := sha1.Sum([]byte(wholeSource(source)))
 		names[hex.EncodeToString(hash[:])] = name
 	}
 	return names
