@@ -145,11 +145,7 @@ func openDeafSite(t testing.TB, server *harness.Redis, o redis.Options) site {
 	o.Client.Username, o.Client.Password = "deaf", "any"
 	s := openSite(t, o)
 	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its connection, and allows no more subscriptions
-<<<<<<< HEAD
 	require.Eventually(t, func() bool { // it has another
-=======
-	require.Eventually(t, func() bool {                     // it has another
->>>>>>> luacost
 		_, err := s.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("deaf"), Rule: one}}, nil)
 		return err == nil
 	}, soon, aWhile)
