@@ -3,6 +3,7 @@ package zone
 import (
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -29,9 +30,11 @@ func TestPresence_IsToldBeforeAStreamThatEndsIsGone(t *testing.T) {
 		slow.attend()
 		stays.attend()
 		<-time.After(time.Second)
+		synctest.Wait()
 		require.Contains(t, stays.rec.Body.String(), `"count":2`)
 		h.Streams.End(slow.holder.ID, registry.Ending{Reason: reason.Superseded})
 		<-time.After(time.Second)
+		synctest.Wait()
 		require.Contains(t, stays.rec.Body.String(), `"count":1`)
 		require.Equal(t, 2, h.Streams.Len())
 		<-slow.done
