@@ -198,6 +198,39 @@ func (r *Registry) Advance(d time.Duration) {
 	r.link.within += d
 }
 
+// Answered returns what the asker of a question is handed for a message: nothing if it is
+// the answer to another one.
+func Answered(question uint64, message string) (handed string) {
+	asker := make(chan string, 1)
+	ps := peers{open: map[uint64]chan string{question: asker}}
+	ps.answered(message)
+	select {
+	case handed = <-asker:
+	default:
+	}
+	return handed
+}
+
+// MissGroups has all that others have told of their groups be as if it had been lost on the
+// way.
+func (r *Registry) MissGroups() {
+	r.groups.mu.Lock()
+	defer r.groups.mu.Unlock()
+	for _, of := range r.groups.others {
+		clear(of)
+	}
+	for node := range r.groups.seen {
+		r.groups.seen[node] = 0
+	}
+}
+
+// KnownGroups returns of how many groups it is known what others have.
+func (r *Registry) KnownGroups() int {
+	r.groups.mu.Lock()
+	defer r.groups.mu.Unlock()
+	return len(r.groups.others)
+}
+
 // Renew renews the lease in all buckets that the node has anything in.
 func (r *Registry) Renew() error {
 	return r.each(false, func(b *bucket) error { return b.renew(false) })
