@@ -114,6 +114,7 @@ func (c *admission) enterPending() {
 		b.mu.Lock()
 		t := c.r.newTicket(b)
 		b.pending[t] = nil
+		b.tellFirst(c.asks[i].Holder.Key)
 		b.mu.Unlock()
 		c.tickets = append(c.tickets, t)
 	}

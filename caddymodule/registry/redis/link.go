@@ -231,19 +231,20 @@ func (l *link) reach() error {
 	if err := l.waitToHear(); err != nil {
 		return err
 	}
-	if err := l.hello(); err != nil {
-		return err
-	}
 	l.r.doubtDenials()
-	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
+	if err := l.greet(); err != nil {
 		return err
 	}
-	// What was over while Redis was away, and is forgotten here, Redis still has.
-	if err := l.r.each(l.announced, func(b *bucket) error { return b.compare() }); err != nil {
+	// What dead nodes have left can wait: others that were cut off may yet come back.
+	differing, err := l.renewLeases(l.announced, false, func(*bucket) (renews, suspect bool) { return true, true })
+	if err != nil {
 		return err
 	}
 	if before := l.holds(began); began.Sub(before) > l.r.options.Lease {
 		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
+	}
+	if err := l.compare(differing); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	told := l.told
@@ -291,38 +292,137 @@ func (l *link) connect() error {
 // that are suspected to differ from what Redis has.
 func (l *link) renew(all bool, suspect map[*bucket]bool) {
 	began := time.Now()
-	if err := l.hello(); err != nil {
+	if err := l.greet(); err != nil {
 		l.failed(err)
 		return
 	}
-	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
-		l.failed(err)
-		return
+	differing, err := l.renewLeases(false, true, func(b *bucket) (bool, bool) { return all || suspect[b], suspect[b] })
+	if err != nil {
+		return // Redis counts as away by now
 	}
-	err := l.r.each(false, func(b *bucket) error {
-		if all || suspect[b] {
-			return b.renew(suspect[b])
-		}
-		return nil
-	})
-	if err == nil && all {
+	if all {
 		l.holds(began)
+	}
+	_ = l.compare(differing) // same
+}
+
+// greet tells the zone that the node lives, and of its denials.
+func (l *link) greet() error {
+	if err := l.hello(); err != nil {
+		return err
+	}
+	return l.r.denyEverywhere(l.r.ctx)
+}
+
+// renewLeases renews the leases in those buckets that the node has anything in, or in all,
+// which are to be renewed, and returns those that are to be compared.
+func (l *link) renewLeases(all, sweep bool, which func(*bucket) (renews, suspect bool)) (differing []*bucket, err error) {
+	var mu sync.Mutex // guards differing
+	err = l.r.each(all, func(b *bucket) error {
+		renews, suspect := which(b)
+		if !renews {
+			return nil
+		}
+		differs, err := b.renew(suspect, sweep)
+		if differs {
+			mu.Lock()
+			differing = append(differing, b)
+			mu.Unlock()
+		}
+		return err
+	})
+	return differing, err
+}
+
+// compare compares what the node has in those buckets with what Redis has. However long
+// that takes, the leases are renewed meanwhile, and what the goroutine is woken for is
+// heard.
+func (l *link) compare(buckets []*bucket) error {
+	if len(buckets) == 0 {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- atOnce(mostComparing, buckets, func(b *bucket) error { return b.compare(false) }) }()
+	ticker := time.NewTicker(l.r.options.Lease / renewals)
+	defer ticker.Stop()
+	woken := false
+	for {
+		var err error
+		select {
+		case err := <-done:
+			if woken {
+				l.wakeUp() // for the suspects, which have waited
+			}
+			return err
+		case <-l.wake:
+			woken = true
+			err = l.greet()
+		case <-ticker.C:
+			err = l.renewMeanwhile()
+		}
+		if err != nil {
+			l.failed(err)
+			return errors.Join(err, <-done)
+		}
 	}
 }
 
-// each calls f for the buckets that the node has anything in, or for all, at once: on the
-// wire they share a pipeline.
+// renewMeanwhile renews all leases. What differs is found by the next renewal.
+func (l *link) renewMeanwhile() error {
+	began := time.Now()
+	if err := l.greet(); err != nil {
+		return err
+	}
+	_, err := l.renewLeases(false, false, func(*bucket) (renews, suspect bool) { return true, false })
+	if err == nil {
+		l.holds(began)
+	}
+	return err
+}
+
+// These bound how much of Redis' time a node asks for at once, of which all nodes together
+// may ask as it comes back: in how many buckets leases are renewed, entries are compared,
+// and much is told.
+const (
+	mostRenewing  = 16
+	mostComparing = 4
+	mostTelling   = 4
+)
+
+// each calls f for the buckets that the node has anything in, or for all, some at a time:
+// on the wire they share a pipeline.
 func (r *Registry) each(all bool, f func(*bucket) error) error {
-	var wg sync.WaitGroup
-	errs := make([]error, bucketCount)
+	var some []*bucket
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		b.mu.Lock()
 		empty := len(b.places)+len(b.waiters)+len(b.queue) == 0
 		b.mu.Unlock()
 		if all || !empty {
-			wg.Go(func() { errs[i] = f(b) })
+			some = append(some, b)
 		}
+	}
+	return atOnce(mostRenewing, some, f)
+}
+
+// atOnce calls f for the buckets, so many at a time, until one fails.
+func atOnce(n int, buckets []*bucket, f func(*bucket) error) error {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	var failed atomic.Bool
+	errs := make([]error, len(buckets))
+	for range min(n, len(buckets)) {
+		wg.Go(func() {
+			for !failed.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(buckets) {
+					return
+				}
+				if errs[i] = f(buckets[i]); errs[i] != nil {
+					failed.Store(true)
+				}
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

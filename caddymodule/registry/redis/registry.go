@@ -74,6 +74,8 @@ type Registry struct {
 	scripts scripts
 	link    *link
 	buckets [bucketCount]bucket
+	// telling has room for those who tell Redis of much.
+	telling chan struct{}
 
 	tickets atomic.Uint64
 	// order numbers what becomes a holder here.
@@ -120,6 +122,7 @@ func New(zone string, node registry.Node, options Options) *Registry {
 		id:      string(id[:]),
 		local:   memory.New(node),
 		scripts: newScripts(),
+		telling: make(chan struct{}, mostTelling),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.bus.given = make(map[string]*given)

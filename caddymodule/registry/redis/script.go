@@ -36,6 +36,8 @@ var (
 	renewSource string
 	//go:embed scripts/sync.lua
 	syncSource string
+	//go:embed scripts/scan.lua
+	scanSource string
 	//go:embed scripts/hello.lua
 	helloSource string
 	//go:embed scripts/deny.lua
@@ -48,7 +50,7 @@ var (
 
 // scripts are those of one registry. A rueidis.Lua has no state but its hash.
 type scripts struct {
-	admit, commit, settle, wait, list, finish, renew, sync *rueidis.Lua
+	admit, commit, settle, wait, list, finish, renew, sync, scan *rueidis.Lua
 
 	hello, deny, secret, time *rueidis.Lua
 }
@@ -60,7 +62,7 @@ func newScripts() scripts {
 	return scripts{
 		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
-		renew: ofBucket(renewSource), sync: ofBucket(syncSource),
+		renew: ofBucket(renewSource), sync: ofBucket(syncSource), scan: ofBucket(scanSource),
 		hello: rueidis.NewLuaScript(helloSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
 		time: rueidis.NewLuaScript(timeSource),
 	}
