@@ -2,6 +2,11 @@ package redis_test
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,6 +166,77 @@ func (f *failover) check(t testing.TB) {
 	for i := range keysOfFailover { // and all goes on
 		f.take(t, fmt.Sprint("key", i), f.nodes[i%2])
 	}
+}
+
+// forwarder is an address that leads to one server, and then to another. Connections stay
+// with the server that they were made with.
+type forwarder struct {
+	addr string
+	to   atomic.Pointer[harness.Redis]
+}
+
+func newForwarder(t testing.TB, to *harness.Redis) *forwarder {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f := &forwarder{addr: listener.Addr().String()}
+	f.to.Store(to)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { f.forward(client) })
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, listener.Close())
+		wg.Wait() // the client and the servers are closed by now, or will be
+	})
+	return f
+}
+
+func (f *forwarder) forward(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", f.to.Load().Addr)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		_, _ = io.Copy(server, client)
+		_ = server.Close() // ends the other direction
+	}()
+	_, _ = io.Copy(client, server)
+}
+
+// After a failover behind one address the old master, a replica now, keeps the connections
+// that it has.
+func TestFailover_BehindOneAddress(t *testing.T) {
+	old, next := harness.StartRedis(t), harness.StartRedis(t)
+	replicate := func(replica, of *harness.Redis) {
+		host, port, _ := strings.Cut(of.Addr, ":")
+		replica.Do(t, "REPLICAOF", host, port)
+		replica.WaitSynced(t)
+	}
+	replicate(next, old)
+	address := newForwarder(t, old)
+	o := options(t, address.addr)
+	a, b := openSite(t, o), openSite(t, o)
+	older := anon("older")
+	a.hold(t, older, one)
+	old.WaitReplicated(t)
+	address.to.Store(next)
+	next.Do(t, "REPLICAOF", "NO", "ONE")
+	replicate(old, next)
+	newer := anon("newer")
+	require.Eventually(t, func() bool {
+		as, err := b.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: newer, Rule: one}}, nil)
+		return err == nil && as[0].Outcome == registry.Admitted
+	}, soon, 10*time.Millisecond, "the old server refuses to write, and is asked again and again")
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason, "the nodes hear of each other")
+	require.Equal(t, []string{"newer"}, b.holders(t))
 }
 
 // A holder of which Redis has lost all, and whose node cannot tell it in time, is

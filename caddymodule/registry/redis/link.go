@@ -27,6 +27,7 @@ type link struct {
 	up atomic.Bool
 	// redis is nil until the first connection.
 	redis   atomic.Pointer[rueidis.Client]
+	conns   conns
 	cluster atomic.Bool
 	// sharded says that the nodes send their messages by sharded Pub/Sub, and byShard
 	// starts to listen to those.
@@ -149,6 +150,7 @@ func (l *link) run(first chan<- error) {
 			wait = leastWait
 			continue
 		}
+		l.dropIfWrong(err)
 		l.tellAway(err)
 		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
 		wait = min(2*wait, mostWait)
@@ -266,7 +268,9 @@ func (l *link) reach() error {
 
 // connect makes the client and listens.
 func (l *link) connect() error {
-	client, err := rueidis.NewClient(l.r.options.Client)
+	options := l.r.options.Client
+	options.DialCtxFn = l.conns.dialer(options.DialCtxFn)
+	client, err := rueidis.NewClient(options)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
@@ -434,8 +438,16 @@ func (l *link) failed(err error) {
 		return
 	}
 	if l.up.CompareAndSwap(true, false) {
+		l.dropIfWrong(err)
 		l.tellAway(err)
 		l.wakeUp()
+	}
+}
+
+// dropIfWrong has the server dialled again if the one that answers is not to be written to.
+func (l *link) dropIfWrong(err error) {
+	if isWrongServer(err) {
+		l.conns.drop()
 	}
 }
 
