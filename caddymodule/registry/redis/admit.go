@@ -96,7 +96,7 @@ func (c *admission) ask(ctx context.Context) ([]registry.Admission, error) {
 
 // askAgain asks once more after it has asked whether Redis has lost anything.
 func (c *admission) askAgain(ctx context.Context) ([]registry.Admission, error) {
-	if err := c.r.link.hello(); err != nil {
+	if err := c.r.link.askEpochsOf(c.buckets); err != nil {
 		c.r.link.failed(err)
 		return c.away(ctx)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -20,6 +21,9 @@ type bucket struct {
 	tag string
 	// keys names the five Redis keys of the bucket.
 	keys []string
+	// refusing is until when a Reject newcomer for one of the keys is refused, in Unix
+	// nanoseconds.
+	refusing atomic.Int64
 
 	// mu guards the fields below it, and those of the places and waiters in them. With
 	// it held, nothing outside of the package is called.
@@ -50,6 +54,8 @@ type bucket struct {
 	// idle is closed when nothing is queued or under way; nil: nobody asks.
 	idle   chan struct{}
 	closed bool
+	// epoch is that of the bucket alone, as it was last heard; empty: it was not.
+	epoch string
 }
 
 // gonePlace is a place, and the number of the last call that may know of it.

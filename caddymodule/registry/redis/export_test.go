@@ -244,3 +244,6 @@ const (
 	MostRemembered = mostRemembered
 	MostTold       = mostTold
 )
+
+// EntriesKeyOf is the name of the Redis hash that has the entries of a key.
+func (r *Registry) EntriesKeyOf(key registry.ID) string { return r.bucketOf(key).keys[0] }

@@ -239,6 +239,49 @@ func TestFailover_BehindOneAddress(t *testing.T) {
 	require.Equal(t, []string{"newer"}, b.holders(t))
 }
 
+// One server of a cluster may lose what it has, and the zone's epoch be kept by another.
+// Nobody's place is given away under Reject while its node has yet to register it again.
+func TestLoss_OfOneServerOfACluster(t *testing.T) {
+	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
+	o := ofCluster(t, cluster)
+	o.Lease, o.Timeout = 4*time.Second, time.Second
+	wire := new(wire)
+	byWire := o
+	byWire.Client.DialCtxFn = wire.dial
+	a, b := openSite(t, byWire), openSite(t, o)
+	h, n := anon("a"), anon("n")
+	zone := cluster.MasterOf(t, "{"+o.Prefix+"/zone/zone}")
+	loses := zone
+	for i := 0; loses == zone; i++ {
+		h.Key = registrytest.ID(fmt.Sprint("key", i))
+		loses = cluster.MasterOf(t, a.EntriesKeyOf(h.Key))
+	}
+	n.Key = h.Key
+	a.hold(t, h, rejectOne)
+	wire.cut()
+	cluster.Masters[loses].Kill()
+	cluster.Masters[loses].Start(t)
+	ask := func() (registry.Outcome, error) {
+		as, err := b.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: n, Rule: rejectOne}}, nil)
+		if err != nil {
+			return registry.Undecided, err
+		}
+		return as[0].Outcome, nil
+	}
+	require.Eventually(t, func() bool {
+		got, err := ask()
+		require.NotEqual(t, registry.Admitted, got, "the holder's place is given away")
+		return err != nil && strings.Contains(err.Error(), "redis has lost")
+	}, harness.Patience, 10*time.Millisecond)
+	wire.mend()
+	require.Eventually(t, func() bool {
+		got, _ := ask()
+		require.NotEqual(t, registry.Admitted, got, "the holder's place is given away")
+		return got == registry.Rejected
+	}, harness.Patience, 10*time.Millisecond, "newcomers are refused for ever")
+	require.Empty(t, a.node.Ended())
+}
+
 // A holder of which Redis has lost all, and whose node cannot tell it in time, is
 // registered behind those that came after it: the oldest is the surplus.
 func TestFailover_SurplusEndsTheOldestFirst(t *testing.T) {

@@ -66,6 +66,8 @@ type link struct {
 	// These belong to the goroutine.
 
 	announced bool
+	// asked is when the epochs of the buckets were asked for.
+	asked time.Time
 	// next is when the next renewal is due.
 	next time.Time
 }
@@ -165,6 +167,10 @@ func (l *link) attend() {
 	suspect := l.takeSuspects()
 	all := !time.Now().Before(l.next)
 	if all {
+		if err := l.keepEpochs(); err != nil {
+			l.failed(err)
+			return
+		}
 		// A little less than the lease's part, so that nodes that were started together
 		// do not come together.
 		part := l.r.options.Lease / renewals
@@ -227,6 +233,9 @@ func (l *link) reach() error {
 	began := time.Now()
 	if l.isCluster() {
 		if err := l.reachShards(); err != nil {
+			return err
+		}
+		if err := l.askEpochs(); err != nil {
 			return err
 		}
 	}
@@ -516,11 +525,14 @@ func (l *link) runsOut() {
 
 // refuseFor has Reject newcomers refused for so long: holders may not be registered
 // again yet.
-func (l *link) refuseFor(d time.Duration) {
-	until := time.Now().Add(d).UnixNano()
+func (l *link) refuseFor(d time.Duration) { extend(&l.refusing, d) }
+
+// extend has what lasts until then last for so long from now on, if that is longer.
+func extend(until *atomic.Int64, d time.Duration) {
+	then := time.Now().Add(d).UnixNano()
 	for {
-		was := l.refusing.Load()
-		if was >= until || l.refusing.CompareAndSwap(was, until) {
+		was := until.Load()
+		if was >= then || until.CompareAndSwap(was, then) {
 			return
 		}
 	}
@@ -538,12 +550,10 @@ func (l *link) since(err error) error {
 }
 
 func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
-	until := r.link.refusing.Load()
-	if until == 0 || time.Now().UnixNano() >= until {
-		return nil
-	}
+	now, refusing := time.Now().UnixNano(), r.link.refusing.Load()
 	for i := range asks {
-		if asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
+		until := max(refusing, r.bucketOf(asks[i].Holder.Key).refusing.Load())
+		if now < until && asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
 			return fmt.Errorf("admitting a stream: %w", errLoss)
 		}
 	}
@@ -561,7 +571,7 @@ func (l *link) hello() error {
 		a.num(r.options.Lease.Milliseconds())
 		a.add(l.knownEpoch())
 		a.num(since)
-		a.add(r.id + fmt.Sprint(time.Now().UnixNano()))
+		a.add(r.freshEpoch())
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 		sent := time.Now()
 		parts, err := r.scripts.hello.Exec(ctx, l.client(), keys, a).ToArray()
@@ -686,9 +696,7 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 		return false, fmt.Errorf("saying hello: %w", err)
 	}
 	if loss == 1 {
-		if rest := r.options.Lease - time.Duration(age)*time.Millisecond; rest > 0 {
-			l.refuseFor(rest)
-		}
+		l.refuseFor(r.options.Lease - time.Duration(age)*time.Millisecond)
 	}
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",

@@ -38,6 +38,10 @@ var (
 	syncSource string
 	//go:embed scripts/scan.lua
 	scanSource string
+	//go:embed scripts/epoch.lua
+	epochSource string
+	//go:embed scripts/began.lua
+	beganSource string
 	//go:embed scripts/hello.lua
 	helloSource string
 	//go:embed scripts/deny.lua
@@ -52,7 +56,7 @@ var (
 type scripts struct {
 	admit, commit, settle, wait, list, finish, renew, sync, scan *rueidis.Lua
 
-	hello, deny, secret, time *rueidis.Lua
+	hello, began, deny, secret, time *rueidis.Lua
 }
 
 func newScripts() scripts {
@@ -63,7 +67,7 @@ func newScripts() scripts {
 		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
 		renew: ofBucket(renewSource), sync: ofBucket(syncSource), scan: ofBucket(scanSource),
-		hello: rueidis.NewLuaScript(helloSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
+		hello: rueidis.NewLuaScript(epochSource + helloSource), began: rueidis.NewLuaScript(epochSource + beganSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
 		time: rueidis.NewLuaScript(timeSource),
 	}
 }
