@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +55,8 @@ type link struct {
 	there int64
 	// within is how far off that may be.
 	within time.Duration
+	// past has how the clocks stood before one of them jumped, the oldest first.
+	past []reckoning
 	// leased is when the last renewal began that reached Redis as a whole.
 	leased time.Time
 	// fence goes off before the lease runs out; nil: nobody is fenced. hung says that it
@@ -572,6 +573,7 @@ func (l *link) hello() error {
 		a.add(l.knownEpoch())
 		a.num(since)
 		a.add(r.freshEpoch())
+		l.addTime(&a)
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 		sent := time.Now()
 		parts, err := r.scripts.hello.Exec(ctx, l.client(), keys, a).ToArray()
@@ -602,7 +604,43 @@ func (l *link) age(asked time.Time) int64 {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.there + asked.Sub(l.here).Microseconds()
+	for _, p := range l.past {
+		if asked.Before(p.until) {
+			return p.age(asked)
+		}
+	}
+	return reckoning{here: l.here, there: l.there}.age(asked)
+}
+
+// reckoning is how two clocks stood at one moment, and until when they kept step. If this
+// node was paused, and its clock with it, that is when it was found out: whoever asked
+// before may have asked before the pause, and must not seem to have asked after it.
+type reckoning struct {
+	here  time.Time
+	there int64
+	until time.Time
+}
+
+func (r reckoning) age(asked time.Time) int64 { return r.there + asked.Sub(r.here).Microseconds() }
+
+// leastJump is by how much a clock jumps at least for ages that were told before to stay as
+// they were; less is drift. mostPast is how many jumps are remembered.
+const (
+	leastJump = 100 * time.Millisecond
+	mostPast  = 16
+)
+
+// addTime adds to a script's arguments what time this node holds it to be, and by how much
+// it may be wrong.
+func (l *link) addTime(a *args) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	idea := int64(0)
+	if !l.here.IsZero() {
+		idea = reckoning{here: l.here, there: l.there}.age(time.Now())
+	}
+	a.num(idea)
+	a.num((l.within + leastJump).Microseconds())
 }
 
 // moment is the inverse of age.
@@ -635,6 +673,10 @@ func (l *link) setTime(sent time.Time, there int64, better bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	off := time.Duration(there-l.there)*time.Microsecond - here.Sub(l.here)
+	if !l.here.IsZero() && off.Abs() > l.within+within+leastJump {
+		l.past = append(l.past, reckoning{l.here, l.there, here})
+		l.past = l.past[max(0, len(l.past)-mostPast):]
+	}
 	if l.here.IsZero() || off.Abs() > l.within+within+mostDrift || better && within < l.within {
 		l.here, l.there, l.within = here, there, within
 	}
@@ -646,14 +688,12 @@ func (l *link) askTime() error {
 	for range timesAsked {
 		ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
 		sent := time.Now()
-		parts, err := l.r.scripts.time.Exec(ctx, client, []string{l.r.key(zoneTag, "g")}, nil).AsStrSlice()
+		there, err := l.r.scripts.time.Exec(ctx, client, []string{l.r.key(zoneTag, "g")}, nil).AsInt64()
 		cancel()
-		if err != nil || len(parts) != 2 {
-			return fmt.Errorf("asking for the time: %d parts, not 2: %w", len(parts), err)
+		if err != nil {
+			return fmt.Errorf("asking for the time: %w", err)
 		}
-		seconds, _ := strconv.ParseInt(parts[0], 10, 64)
-		micros, _ := strconv.ParseInt(parts[1], 10, 64)
-		l.setTime(sent, seconds*1e6+micros, true)
+		l.setTime(sent, there, true)
 	}
 	return nil
 }
