@@ -144,7 +144,11 @@ func openDeafSite(t testing.TB, server *harness.Redis, o redis.Options) site {
 	server.Do(t, "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "allchannels")
 	o.Client.Username, o.Client.Password = "deaf", "any"
 	s := openSite(t, o)
-	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its subscriptions, and allows it no more
+	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its connection, and allows no subscription any more
+	require.Eventually(t, func() bool {
+		_, err := s.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("n"), Rule: one}}, nil)
+		return err == nil
+	}, soon, aWhile, "it does not connect again")
 	return s
 }
 
