@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
@@ -76,9 +78,7 @@ func BenchmarkWayBack(b *testing.B) {
 	}
 	await := func(is func(site) bool) {
 		for _, s := range sites {
-			for !is(s) {
-				time.Sleep(time.Millisecond)
-			}
+			require.Eventually(b, func() bool { return is(s) }, 5*time.Minute, aWhile)
 		}
 	}
 	cut := func() {

@@ -175,11 +175,6 @@ func (r *Registry) newTicket(b *bucket) ticket {
 	return ticket((r.tickets.Add(1)<<randomBits|random)<<bucketBits | uint64(b.index))
 }
 
-// newestTicket returns one above all that were made so far.
-func (r *Registry) newestTicket() ticket {
-	return ticket((r.tickets.Load() + 1) << (randomBits + bucketBits))
-}
-
 func (r *Registry) bucketOf(key registry.ID) *bucket { return &r.buckets[key[0]%bucketCount] }
 
 func (t ticket) bucket(r *Registry) *bucket { return &r.buckets[t%bucketCount] }
