@@ -70,7 +70,7 @@ func StartRedisCluster(t testing.TB, masters, replicas int, nodeTimeout time.Dur
 	c.waitComplete(t, masters*(1+replicas))
 	for _, all := range c.Replicas {
 		for _, s := range all {
-			s.waitSynced(t)
+			s.WaitSynced(t)
 		}
 	}
 	return c
@@ -153,7 +153,7 @@ func StartRedisSentinel(t testing.TB, downAfter time.Duration) *RedisSentinel {
 	host, masterPort, _ := strings.Cut(c.Master.Addr, ":")
 	port := FreePort(t)
 	c.Replica = startRedis(t, port, rueidis.ClientOption{}, "--port", fmt.Sprint(port), "--replicaof", host, masterPort)
-	c.Replica.waitSynced(t)
+	c.Replica.WaitSynced(t)
 	for range 3 {
 		port := FreePort(t)
 		// Sentinel takes what it watches from a file only, and writes to it.
@@ -295,8 +295,8 @@ func (s *Redis) isDead() bool {
 	}
 }
 
-// waitSynced waits until a replica has what its master has.
-func (s *Redis) waitSynced(t testing.TB) {
+// WaitSynced waits until a replica has what its master has.
+func (s *Redis) WaitSynced(t testing.TB) {
 	t.Helper()
 	require.Eventually(t, func() bool { return strings.Contains(s.text(t, "INFO", "replication"), "master_link_status:up") },
 		Patience, 20*time.Millisecond, "a replica does not find its master: %s", s.printed)

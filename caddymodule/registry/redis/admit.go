@@ -96,7 +96,7 @@ func (c *admission) ask(ctx context.Context) ([]registry.Admission, error) {
 
 // askAgain asks once more after it has asked whether Redis has lost anything.
 func (c *admission) askAgain(ctx context.Context) ([]registry.Admission, error) {
-	if err := c.r.link.hello(); err != nil {
+	if err := c.r.link.askEpochsOf(c.buckets); err != nil {
 		c.r.link.failed(err)
 		return c.away(ctx)
 	}
@@ -114,6 +114,7 @@ func (c *admission) enterPending() {
 		b.mu.Lock()
 		t := c.r.newTicket(b)
 		b.pending[t] = nil
+		b.tellFirst(c.asks[i].Holder.Key)
 		b.mu.Unlock()
 		c.tickets = append(c.tickets, t)
 	}

@@ -145,7 +145,7 @@ func openDeafSite(t testing.TB, server *harness.Redis, o redis.Options) site {
 	o.Client.Username, o.Client.Password = "deaf", "any"
 	s := openSite(t, o)
 	server.Do(t, "ACL", "SETUSER", "deaf", "resetchannels") // closes its connection, and allows no more subscriptions
-	require.Eventually(t, func() bool { // it has another
+	require.Eventually(t, func() bool {                     // it has another
 		_, err := s.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("deaf"), Rule: one}}, nil)
 		return err == nil
 	}, soon, aWhile)

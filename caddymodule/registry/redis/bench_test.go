@@ -3,6 +3,7 @@ package redis_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -105,7 +106,7 @@ func BenchmarkScripts(b *testing.B) {
 				}
 				s[0].Settle()
 				s[1].Settle()
-				require.NoError(b, s[i%2].Renew())
+				s[i%2].Renew()
 			}
 			b.StopTimer()
 			for name, all := range took(b, server) {
@@ -178,4 +179,105 @@ func BenchmarkBusy(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "takeovers/s")
+}
+
+// BenchmarkWayBack is from when Redis can be reached again until all nodes of a large zone
+// reach it, and until it has all that they have.
+func BenchmarkWayBack(b *testing.B) {
+	const streams, nodes = 200_000, 4
+	server := harness.StartRedis(b)
+	server.Do(b, "CONFIG", "SET", "slowlog-log-slower-than", "500", "slowlog-max-len", "100000")
+	o := options(b, server.Addr)
+	o.OnError, o.Lease, o.Timeout = redis.Allow, 10*time.Second, 500*time.Millisecond
+	sites, cables := make([]site, nodes), make([]*cable, nodes)
+	for i := range sites {
+		cables[i] = newCable(b, server)
+		sites[i] = openSite(b, by(o, cables[i]))
+	}
+	await := func(is func(site) bool) {
+		for _, s := range sites {
+			require.Eventually(b, func() bool { return is(s) }, 5*time.Minute, aWhile)
+		}
+	}
+	cut := func() {
+		for _, c := range cables {
+			c.cut()
+		}
+		await(func(s site) bool { return s.Away() != nil })
+	}
+	back := func(b *testing.B) {
+		server.Do(b, "SLOWLOG", "RESET")
+		busy := busyFor(b, server)
+		began := time.Now()
+		for _, c := range cables {
+			c.mend(b)
+		}
+		await(func(s site) bool { return s.Away() == nil })
+		b.ReportMetric(time.Since(began).Seconds(), "s-until-reached")
+		await(func(s site) bool { return s.Away() == nil && s.Known() == streams/nodes })
+		b.ReportMetric(time.Since(began).Seconds(), "s-until-all-known")
+		b.ReportMetric(longest(b, server), "ms-longest-script")
+		b.ReportMetric(busyFor(b, server)-busy, "s-CPU-of-Redis")
+	}
+	cut()
+	for i, s := range sites {
+		for j := range streams / nodes {
+			h := registrytest.Device("192.0.2.1", fmt.Sprint("client", j))
+			h.Key = registrytest.ID(fmt.Sprint("key", i, "/", j))
+			s.hold(b, h, one)
+		}
+	}
+	b.Run("all is lost", func(b *testing.B) {
+		for range b.N {
+			cut()
+			server.Do(b, "FLUSHALL")
+			back(b)
+		}
+	})
+	b.Run("nothing has changed", func(b *testing.B) {
+		for range b.N {
+			cut()
+			back(b)
+		}
+	})
+}
+
+// longest is how many milliseconds the longest command took of those that Redis has logged.
+func longest(b *testing.B, server *harness.Redis) (ms float64) {
+	answer := server.Do(b, "SLOWLOG", "GET", "-1")
+	entries, err := answer.ToArray()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range entries {
+		fields, err := entries[i].ToArray()
+		if err != nil {
+			b.Fatal(err)
+		}
+		us, err := fields[2].AsInt64()
+		if err != nil {
+			b.Fatal(err)
+		}
+		ms = max(ms, float64(us)/1000)
+	}
+	return ms
+}
+
+// busyFor is for how many seconds Redis has had a processor.
+func busyFor(b *testing.B, server *harness.Redis) (seconds float64) {
+	answer := server.Do(b, "INFO", "cpu")
+	info, err := answer.ToString()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); name == "used_cpu_user" || name == "used_cpu_sys" {
+			s, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			seconds += s
+		}
+	}
+	return seconds
 }

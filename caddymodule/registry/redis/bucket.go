@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -21,6 +22,9 @@ type bucket struct {
 	tag string
 	// keys names the five Redis keys of the bucket.
 	keys []string
+	// refusing is until when a Reject newcomer for one of the keys is refused, in Unix
+	// nanoseconds.
+	refusing atomic.Int64
 
 	// mu guards the fields below it, and those of the places and waiters in them. With
 	// it held, nothing outside of the package is called.
@@ -30,8 +34,10 @@ type bucket struct {
 	// pending has the admissions under way, and how their stream was ended before the
 	// answer was there; nil: it was not.
 	pending map[ticket]*registry.Ending
-	// queue has what Redis is yet to be told.
+	// queue has what Redis is yet to be told, and first the keys of which the next call
+	// tells it all that is queued, however much that is.
 	queue []op
+	first map[registry.ID]bool
 	// flushing says that a goroutine tells it.
 	flushing bool
 	// calls has the numbers of the calls of scripts under way, and version counts those
@@ -45,8 +51,12 @@ type bucket struct {
 	// unsure counts the comparisons, one after the other, that did not count.
 	unsure int
 	// step is closed when a call is over, or flushing; nil: nobody waits for that.
-	step   chan struct{}
-	closed bool
+	step chan struct{}
+	// remembered counts the places that are over and wait for Redis to be back.
+	remembered int
+	closed     bool
+	// epoch is that of the bucket alone, as it was last heard; empty: it was not.
+	epoch string
 }
 
 // gonePlace is a place, and the number of the last call that may know of it.
@@ -89,6 +99,7 @@ func (b *bucket) init(r *Registry, index int) {
 	b.waiters = make(map[ticket]*waiter)
 	b.pending = make(map[ticket]*registry.Ending)
 	b.calls = make(map[uint64]bool)
+	b.first = make(map[registry.ID]bool)
 }
 
 // enqueue has Redis told ops soon. mu is held.
@@ -116,10 +127,24 @@ func (b *bucket) flush() {
 			b.mu.Unlock()
 			return
 		}
+		long := len(b.queue) > mostTold
 		b.mu.Unlock()
-		if reply, err := b.r.call(context.Background(), b.r.scripts.settle, nil, b); err == nil {
-			reply.finish()
+		b.tellSome(long)
+	}
+}
+
+// tellSome tells Redis what is first in the queue. Of long queues only a few are told at a
+// time.
+func (b *bucket) tellSome(long bool) {
+	if long {
+		select {
+		case b.r.telling <- struct{}{}:
+			defer func() { <-b.r.telling }()
+		case <-b.r.ctx.Done():
 		}
+	}
+	if reply, err := b.r.call(context.Background(), b.r.scripts.settle, nil, b); err == nil {
+		reply.finish()
 	}
 }
 
@@ -163,13 +188,34 @@ func (b *bucket) close() {
 	}
 }
 
-// take begins a call, and takes what is queued out, to be told by it. mu is held.
+// take begins a call, and takes out of the queue what is to be told by it: not much, and
+// of each key what was queued before the rest. mu is held.
 func (b *bucket) take() (ops []op, call uint64) {
-	ops = b.queue
-	b.queue = nil
 	b.lastCall++
 	b.calls[b.lastCall] = true
+	if len(b.queue) <= mostTold {
+		ops, b.queue = b.queue, nil
+		return ops, b.lastCall
+	}
+	var rest []op
+	for _, o := range b.queue {
+		if len(ops) < mostTold || b.first[o.keyOf()] {
+			ops = append(ops, o)
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	b.queue = rest
+	clear(b.first)
 	return ops, b.lastCall
+}
+
+// tellFirst has the next call tell Redis all that is queued for the key: it is about to
+// decide who holds it. mu is held.
+func (b *bucket) tellFirst(key registry.ID) {
+	if len(b.queue) > mostTold {
+		b.first[key] = true
+	}
 }
 
 // over notes that a call is over. mu is held.
@@ -200,6 +246,18 @@ func (b *bucket) find(t ticket) *place {
 		}
 	}
 	return nil
+}
+
+// keyOf is the key that the op is about.
+func (o *op) keyOf() registry.ID {
+	switch {
+	case o.place != nil:
+		return o.place.holder.Key
+	case o.waiter != nil:
+		return o.waiter.holder.Key
+	default:
+		return o.key
+	}
 }
 
 // append adds the op to a script's arguments, and reports whether there was anything to

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"crypto/sha1"
+	"encoding/binary"
 	"encoding/hex"
 	"time"
 
@@ -35,9 +36,8 @@ func (r *Registry) Known() (n int64) {
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		b.mu.Lock()
-		count, _ := b.sum()
+		n += b.sum().count
 		b.mu.Unlock()
-		n += count
 	}
 	return n
 }
@@ -89,7 +89,7 @@ func (r *Registry) CommitComparedMeanwhile(ctx context.Context, of registry.Plac
 	if err != nil {
 		return nil, err
 	}
-	if err := p.b.compare(); err != nil {
+	if err := p.b.compare(true); err != nil {
 		return nil, err
 	}
 	p.b.awaitTold()
@@ -106,7 +106,7 @@ func (r *Registry) AskComparedMeanwhile(ctx context.Context, ask registry.Ask) (
 	if err != nil {
 		return registry.Admission{}, err
 	}
-	if err := b.compare(); err != nil {
+	if err := b.compare(true); err != nil {
 		return registry.Admission{}, err
 	}
 	b.awaitTold()
@@ -140,7 +140,7 @@ func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhil
 
 // Compare compares all that the node has with what Redis has.
 func (r *Registry) Compare() error {
-	return r.each(false, func(b *bucket) error { return b.compare() })
+	return r.each(false, func(b *bucket) error { return b.compare(true) })
 }
 
 // awaitTold returns once all that is queued was told, while another call is under way.
@@ -166,13 +166,19 @@ func (r *Registry) WhileBusy(i int, f func() error) error { return r.buckets[i].
 // RenewBusy renews the lease in the bucket of the place while another call is under way.
 func (r *Registry) RenewBusy(of registry.Place) error {
 	b := of.(*place).b
-	return b.busy(func() error { return b.renew(false) })
+	return b.busy(func() error {
+		differs, err := b.renew(false, true)
+		if differs {
+			err = b.compare(false)
+		}
+		return err
+	})
 }
 
 // CompareBusy compares the bucket of the waiter while another call is under way.
 func (r *Registry) CompareBusy(of registry.Waiter) error {
 	b := of.(*waiter).b
-	return b.busy(b.compare)
+	return b.busy(func() error { return b.compare(true) })
 }
 
 // busy calls f while another call is under way.
@@ -231,11 +237,6 @@ func (r *Registry) KnownGroups() int {
 	return len(r.groups.others)
 }
 
-// Renew renews the lease in all buckets that the node has anything in.
-func (r *Registry) Renew() error {
-	return r.each(false, func(b *bucket) error { return b.renew(false) })
-}
-
 // ScriptNames names the scripts of a bucket by their hashes.
 func ScriptNames() map[string]string {
 	names := make(map[string]string)
@@ -248,3 +249,52 @@ func ScriptNames() map[string]string {
 	}
 	return names
 }
+
+// KeyInBucket returns a key of the first bucket.
+func KeyInBucket(i int) (key registry.ID) {
+	binary.BigEndian.PutUint64(key[len(key)-8:], uint64(i)+1)
+	return key
+}
+
+// Renew renews all leases, and mends what is found to differ.
+func (r *Registry) Renew() { r.link.renew(true, nil) }
+
+// Differing returns how many buckets a renewal finds to differ from what Redis has.
+func (r *Registry) Differing() (int, error) {
+	differing, err := r.link.renewLeases(true, false, func(*bucket) (renews, suspect bool) { return true, true })
+	return len(differing), err
+}
+
+// HoldBack has nobody tell Redis of much until the test lets it.
+func (r *Registry) HoldBack() (release func()) {
+	for range mostTelling {
+		r.telling <- struct{}{}
+	}
+	return func() {
+		for range mostTelling {
+			<-r.telling
+		}
+	}
+}
+
+// SweepOnce has one call sweep the first bucket, and reports whether there is more to do.
+func (r *Registry) SweepOnce() (more bool, err error) {
+	var a args
+	a.flag(true)
+	re, err := r.call(context.Background(), r.scripts.renew, a, &r.buckets[0])
+	if err != nil {
+		return false, err
+	}
+	defer re.finish()
+	n, err := re.out[2].AsInt64()
+	return n != 0, err
+}
+
+// What a node remembers of a bucket while Redis is away, and what one call is told.
+const (
+	MostRemembered = mostRemembered
+	MostTold       = mostTold
+)
+
+// EntriesKeyOf is the name of the Redis hash that has the entries of a key.
+func (r *Registry) EntriesKeyOf(key registry.ID) string { return r.bucketOf(key).keys[0] }

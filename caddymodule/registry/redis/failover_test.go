@@ -2,6 +2,11 @@ package redis_test
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,6 +166,120 @@ func (f *failover) check(t testing.TB) {
 	for i := range keysOfFailover { // and all goes on
 		f.take(t, fmt.Sprint("key", i), f.nodes[i%2])
 	}
+}
+
+// forwarder is an address that leads to one server, and then to another. Connections stay
+// with the server that they were made with.
+type forwarder struct {
+	addr string
+	to   atomic.Pointer[harness.Redis]
+}
+
+func newForwarder(t testing.TB, to *harness.Redis) *forwarder {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f := &forwarder{addr: listener.Addr().String()}
+	f.to.Store(to)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { f.forward(client) })
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, listener.Close())
+		wg.Wait() // the client and the servers are closed by now, or will be
+	})
+	return f
+}
+
+func (f *forwarder) forward(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", f.to.Load().Addr)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		_, _ = io.Copy(server, client)
+		_ = server.Close() // ends the other direction
+	}()
+	_, _ = io.Copy(client, server)
+}
+
+// After a failover behind one address the old master, a replica now, keeps the connections
+// that it has.
+func TestFailover_BehindOneAddress(t *testing.T) {
+	old, next := harness.StartRedis(t), harness.StartRedis(t)
+	replicate := func(replica, of *harness.Redis) {
+		host, port, _ := strings.Cut(of.Addr, ":")
+		replica.Do(t, "REPLICAOF", host, port)
+		replica.WaitSynced(t)
+	}
+	replicate(next, old)
+	address := newForwarder(t, old)
+	o := options(t, address.addr)
+	a, b := openSite(t, o), openSite(t, o)
+	older := anon("older")
+	a.hold(t, older, one)
+	old.WaitReplicated(t)
+	address.to.Store(next)
+	next.Do(t, "REPLICAOF", "NO", "ONE")
+	replicate(old, next)
+	newer := anon("newer")
+	require.Eventually(t, func() bool {
+		as, err := b.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: newer, Rule: one}}, nil)
+		return err == nil && as[0].Outcome == registry.Admitted
+	}, soon, 10*time.Millisecond, "the old server refuses to write, and is asked again and again")
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason, "the nodes hear of each other")
+	require.Equal(t, []string{"newer"}, b.holders(t))
+}
+
+// One server of a cluster may lose what it has, and the zone's epoch be kept by another.
+// Nobody's place is given away under Reject while its node has yet to register it again.
+func TestLoss_OfOneServerOfACluster(t *testing.T) {
+	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
+	o := ofCluster(t, cluster)
+	o.Lease, o.Timeout = 4*time.Second, time.Second
+	wire := new(wire)
+	byWire := o
+	byWire.Client.DialCtxFn = wire.dial
+	a, b := openSite(t, byWire), openSite(t, o)
+	h, n := anon("a"), anon("n")
+	zone := cluster.MasterOf(t, "{"+o.Prefix+"/zone/zone}")
+	loses := zone
+	for i := 0; loses == zone; i++ {
+		h.Key = registrytest.ID(fmt.Sprint("key", i))
+		loses = cluster.MasterOf(t, a.EntriesKeyOf(h.Key))
+	}
+	n.Key = h.Key
+	a.hold(t, h, rejectOne)
+	wire.cut()
+	cluster.Masters[loses].Kill()
+	cluster.Masters[loses].Start(t)
+	ask := func() (registry.Outcome, error) {
+		as, err := b.Admit(t.Context(), registry.Header, registry.Consent{}, []registry.Ask{{Holder: n, Rule: rejectOne}}, nil)
+		if err != nil {
+			return registry.Undecided, err
+		}
+		return as[0].Outcome, nil
+	}
+	require.Eventually(t, func() bool {
+		got, err := ask()
+		require.NotEqual(t, registry.Admitted, got, "the holder's place is given away")
+		return err != nil && strings.Contains(err.Error(), "redis has lost")
+	}, harness.Patience, 10*time.Millisecond)
+	wire.mend()
+	require.Eventually(t, func() bool {
+		got, _ := ask()
+		require.NotEqual(t, registry.Admitted, got, "the holder's place is given away")
+		return got == registry.Rejected
+	}, harness.Patience, 10*time.Millisecond, "newcomers are refused for ever")
+	require.Empty(t, a.node.Ended())
 }
 
 // A holder of which Redis has lost all, and whose node cannot tell it in time, is

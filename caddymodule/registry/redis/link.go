@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +26,7 @@ type link struct {
 	up atomic.Bool
 	// redis is nil until the first connection.
 	redis   atomic.Pointer[rueidis.Client]
+	conns   conns
 	cluster atomic.Bool
 	// sharded says that the nodes send their messages by sharded Pub/Sub, and byShard
 	// starts to listen to those.
@@ -55,6 +55,8 @@ type link struct {
 	there int64
 	// within is how far off that may be.
 	within time.Duration
+	// past has how the clocks stood before one of them jumped, the oldest first.
+	past []reckoning
 	// leased is when the last renewal began that reached Redis as a whole.
 	leased time.Time
 	// fence goes off before the lease runs out; nil: nobody is fenced. hung says that it
@@ -65,6 +67,8 @@ type link struct {
 	// These belong to the goroutine.
 
 	announced bool
+	// asked is when the epochs of the buckets were asked for.
+	asked time.Time
 	// next is when the next renewal is due.
 	next time.Time
 }
@@ -149,6 +153,7 @@ func (l *link) run(first chan<- error) {
 			wait = leastWait
 			continue
 		}
+		l.dropIfWrong(err)
 		l.tellAway(err)
 		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
 		wait = min(2*wait, mostWait)
@@ -163,6 +168,10 @@ func (l *link) attend() {
 	suspect := l.takeSuspects()
 	all := !time.Now().Before(l.next)
 	if all {
+		if err := l.keepEpochs(); err != nil {
+			l.failed(err)
+			return
+		}
 		// A little less than the lease's part, so that nodes that were started together
 		// do not come together.
 		part := l.r.options.Lease / renewals
@@ -227,23 +236,27 @@ func (l *link) reach() error {
 		if err := l.reachShards(); err != nil {
 			return err
 		}
+		if err := l.askEpochs(); err != nil {
+			return err
+		}
 	}
 	if err := l.waitToHear(); err != nil {
 		return err
 	}
-	if err := l.hello(); err != nil {
-		return err
-	}
 	l.r.doubtDenials()
-	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
+	if err := l.greet(); err != nil {
 		return err
 	}
-	// What was over while Redis was away, and is forgotten here, Redis still has.
-	if err := l.r.each(l.announced, func(b *bucket) error { return b.compare() }); err != nil {
+	// What dead nodes have left can wait: others that were cut off may yet come back.
+	differing, err := l.renewLeases(l.announced, false, func(*bucket) (renews, suspect bool) { return true, true })
+	if err != nil {
 		return err
 	}
 	if before := l.holds(began); began.Sub(before) > l.r.options.Lease {
 		l.refuseFor(l.r.options.Lease) // the leases of other nodes may have run out too
+	}
+	if err := l.compare(differing); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	told := l.told
@@ -266,7 +279,9 @@ func (l *link) reach() error {
 
 // connect makes the client and listens.
 func (l *link) connect() error {
-	client, err := rueidis.NewClient(l.r.options.Client)
+	options := l.r.options.Client
+	options.DialCtxFn = l.conns.dialer(options.DialCtxFn)
+	client, err := rueidis.NewClient(options)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
@@ -293,38 +308,137 @@ func (l *link) connect() error {
 // that are suspected to differ from what Redis has.
 func (l *link) renew(all bool, suspect map[*bucket]bool) {
 	began := time.Now()
-	if err := l.hello(); err != nil {
+	if err := l.greet(); err != nil {
 		l.failed(err)
 		return
 	}
-	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
-		l.failed(err)
-		return
+	differing, err := l.renewLeases(false, true, func(b *bucket) (bool, bool) { return all || suspect[b], suspect[b] })
+	if err != nil {
+		return // Redis counts as away by now
 	}
-	err := l.r.each(false, func(b *bucket) error {
-		if all || suspect[b] {
-			return b.renew(suspect[b])
-		}
-		return nil
-	})
-	if err == nil && all {
+	if all {
 		l.holds(began)
+	}
+	_ = l.compare(differing) // same
+}
+
+// greet tells the zone that the node lives, and of its denials.
+func (l *link) greet() error {
+	if err := l.hello(); err != nil {
+		return err
+	}
+	return l.r.denyEverywhere(l.r.ctx)
+}
+
+// renewLeases renews the leases in those buckets that the node has anything in, or in all,
+// which are to be renewed, and returns those that are to be compared.
+func (l *link) renewLeases(all, sweep bool, which func(*bucket) (renews, suspect bool)) (differing []*bucket, err error) {
+	var mu sync.Mutex // guards differing
+	err = l.r.each(all, func(b *bucket) error {
+		renews, suspect := which(b)
+		if !renews {
+			return nil
+		}
+		differs, err := b.renew(suspect, sweep)
+		if differs {
+			mu.Lock()
+			differing = append(differing, b)
+			mu.Unlock()
+		}
+		return err
+	})
+	return differing, err
+}
+
+// compare compares what the node has in those buckets with what Redis has. However long
+// that takes, the leases are renewed meanwhile, and what the goroutine is woken for is
+// heard.
+func (l *link) compare(buckets []*bucket) error {
+	if len(buckets) == 0 {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- atOnce(mostComparing, buckets, func(b *bucket) error { return b.compare(false) }) }()
+	ticker := time.NewTicker(l.r.options.Lease / renewals)
+	defer ticker.Stop()
+	woken := false
+	for {
+		var err error
+		select {
+		case err := <-done:
+			if woken {
+				l.wakeUp() // for the suspects, which have waited
+			}
+			return err
+		case <-l.wake:
+			woken = true
+			err = l.greet()
+		case <-ticker.C:
+			err = l.renewMeanwhile()
+		}
+		if err != nil {
+			l.failed(err)
+			return errors.Join(err, <-done)
+		}
 	}
 }
 
-// each calls f for the buckets that the node has anything in, or for all, at once: on the
-// wire they share a pipeline.
+// renewMeanwhile renews all leases. What differs is found by the next renewal.
+func (l *link) renewMeanwhile() error {
+	began := time.Now()
+	if err := l.greet(); err != nil {
+		return err
+	}
+	_, err := l.renewLeases(false, false, func(*bucket) (renews, suspect bool) { return true, false })
+	if err == nil {
+		l.holds(began)
+	}
+	return err
+}
+
+// These bound how much of Redis' time a node asks for at once, of which all nodes together
+// may ask as it comes back: in how many buckets leases are renewed, entries are compared,
+// and much is told.
+const (
+	mostRenewing  = 16
+	mostComparing = 4
+	mostTelling   = 4
+)
+
+// each calls f for the buckets that the node has anything in, or for all, some at a time:
+// on the wire they share a pipeline.
 func (r *Registry) each(all bool, f func(*bucket) error) error {
-	var wg sync.WaitGroup
-	errs := make([]error, bucketCount)
+	var some []*bucket
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		b.mu.Lock()
 		empty := len(b.places)+len(b.waiters)+len(b.queue) == 0
 		b.mu.Unlock()
 		if all || !empty {
-			wg.Go(func() { errs[i] = f(b) })
+			some = append(some, b)
 		}
+	}
+	return atOnce(mostRenewing, some, f)
+}
+
+// atOnce calls f for the buckets, so many at a time, until one fails.
+func atOnce(n int, buckets []*bucket, f func(*bucket) error) error {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	var failed atomic.Bool
+	errs := make([]error, len(buckets))
+	for range min(n, len(buckets)) {
+		wg.Go(func() {
+			for !failed.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(buckets) {
+					return
+				}
+				if errs[i] = f(buckets[i]); errs[i] != nil {
+					failed.Store(true)
+				}
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -336,8 +450,16 @@ func (l *link) failed(err error) {
 		return
 	}
 	if l.up.CompareAndSwap(true, false) {
+		l.dropIfWrong(err)
 		l.tellAway(err)
 		l.wakeUp()
+	}
+}
+
+// dropIfWrong has the server dialled again if the one that answers is not to be written to.
+func (l *link) dropIfWrong(err error) {
+	if isWrongServer(err) {
+		l.conns.drop()
 	}
 }
 
@@ -406,11 +528,14 @@ func (l *link) runsOut() {
 
 // refuseFor has Reject newcomers refused for so long: holders may not be registered
 // again yet.
-func (l *link) refuseFor(d time.Duration) {
-	until := time.Now().Add(d).UnixNano()
+func (l *link) refuseFor(d time.Duration) { extend(&l.refusing, d) }
+
+// extend has what lasts until then last for so long from now on, if that is longer.
+func extend(until *atomic.Int64, d time.Duration) {
+	then := time.Now().Add(d).UnixNano()
 	for {
-		was := l.refusing.Load()
-		if was >= until || l.refusing.CompareAndSwap(was, until) {
+		was := until.Load()
+		if was >= then || until.CompareAndSwap(was, then) {
 			return
 		}
 	}
@@ -428,12 +553,10 @@ func (l *link) since(err error) error {
 }
 
 func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
-	until := r.link.refusing.Load()
-	if until == 0 || time.Now().UnixNano() >= until {
-		return nil
-	}
+	now, refusing := time.Now().UnixNano(), r.link.refusing.Load()
 	for i := range asks {
-		if asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
+		until := max(refusing, r.bucketOf(asks[i].Holder.Key).refusing.Load())
+		if now < until && asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
 			return fmt.Errorf("admitting a stream: %w", errLoss)
 		}
 	}
@@ -451,7 +574,8 @@ func (l *link) hello() error {
 		a.num(r.options.Lease.Milliseconds())
 		a.add(l.knownEpoch())
 		a.num(since)
-		a.add(r.id + fmt.Sprint(time.Now().UnixNano()))
+		a.add(r.freshEpoch())
+		l.addTime(&a)
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 		sent := time.Now()
 		parts, err := r.scripts.hello.Exec(ctx, l.client(), keys, a).ToArray()
@@ -482,7 +606,43 @@ func (l *link) age(asked time.Time) int64 {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.there + asked.Sub(l.here).Microseconds()
+	for _, p := range l.past {
+		if asked.Before(p.until) {
+			return p.age(asked)
+		}
+	}
+	return reckoning{here: l.here, there: l.there}.age(asked)
+}
+
+// reckoning is how two clocks stood at one moment, and until when they kept step. If this
+// node was paused, and its clock with it, that is when it was found out: whoever asked
+// before may have asked before the pause, and must not seem to have asked after it.
+type reckoning struct {
+	here  time.Time
+	there int64
+	until time.Time
+}
+
+func (r reckoning) age(asked time.Time) int64 { return r.there + asked.Sub(r.here).Microseconds() }
+
+// leastJump is by how much a clock jumps at least for ages that were told before to stay as
+// they were; less is drift. mostPast is how many jumps are remembered.
+const (
+	leastJump = 100 * time.Millisecond
+	mostPast  = 16
+)
+
+// addTime adds to a script's arguments what time this node holds it to be, and by how much
+// it may be wrong.
+func (l *link) addTime(a *args) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	idea := int64(0)
+	if !l.here.IsZero() {
+		idea = reckoning{here: l.here, there: l.there}.age(time.Now())
+	}
+	a.num(idea)
+	a.num((l.within + leastJump).Microseconds())
 }
 
 // moment is the inverse of age.
@@ -515,6 +675,10 @@ func (l *link) setTime(sent time.Time, there int64, better bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	off := time.Duration(there-l.there)*time.Microsecond - here.Sub(l.here)
+	if !l.here.IsZero() && off.Abs() > l.within+within+leastJump {
+		l.past = append(l.past, reckoning{l.here, l.there, here})
+		l.past = l.past[max(0, len(l.past)-mostPast):]
+	}
 	if l.here.IsZero() || off.Abs() > l.within+within+mostDrift || better && within < l.within {
 		l.here, l.there, l.within = here, there, within
 	}
@@ -526,14 +690,12 @@ func (l *link) askTime() error {
 	for range timesAsked {
 		ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
 		sent := time.Now()
-		parts, err := l.r.scripts.time.Exec(ctx, client, []string{l.r.key(zoneTag, "g")}, nil).AsStrSlice()
+		there, err := l.r.scripts.time.Exec(ctx, client, []string{l.r.key(zoneTag, "g")}, nil).AsInt64()
 		cancel()
-		if err != nil || len(parts) != 2 {
-			return fmt.Errorf("asking for the time: %d parts, not 2: %w", len(parts), err)
+		if err != nil {
+			return fmt.Errorf("asking for the time: %w", err)
 		}
-		seconds, _ := strconv.ParseInt(parts[0], 10, 64)
-		micros, _ := strconv.ParseInt(parts[1], 10, 64)
-		l.setTime(sent, seconds*1e6+micros, true)
+		l.setTime(sent, there, true)
 	}
 	return nil
 }
@@ -576,9 +738,7 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 		return false, fmt.Errorf("saying hello: %w", err)
 	}
 	if loss == 1 {
-		if rest := r.options.Lease - time.Duration(age)*time.Millisecond; rest > 0 {
-			l.refuseFor(rest)
-		}
+		l.refuseFor(r.options.Lease - time.Duration(age)*time.Millisecond)
 	}
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
+	"github.com/sse-guard/sse-guard/caddymodule/registry/redis"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/registrytest"
 )
 
@@ -180,4 +182,63 @@ func TestWait_IsNotBegunAnewWhileItMayBeOver(t *testing.T) {
 	require.NoError(t, a.Compare())
 	a.Settle()
 	require.Equal(t, 1, told(first, second))
+}
+
+// inAnHour has the clock that ages are counted by jump ahead by an hour: nodes that know
+// what time it was seem to have stood still for that long.
+func inAnHour(t testing.TB, server *harness.Redis, o redis.Options) {
+	server.Do(t, "HSET", epochKey(o), "ahead", fmt.Sprint(time.Hour.Microseconds()))
+}
+
+func epochKey(o redis.Options) string { return "{" + o.Prefix + "/zone/zone}g" }
+
+// askedAgo returns a stream that has asked so long ago.
+func askedAgo(name string, ago time.Duration) *registry.Holder {
+	h := registrytest.Anon(name)
+	h.Asked = time.Now().Add(-ago)
+	return h
+}
+
+// A machine may be paused, and its clock stand, while others go on.
+func TestAsked_BeforeTheNodeWasPaused(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour
+	c := newCable(t, server)
+	a := openSite(t, by(o, c))
+	older := askedAgo("older", 0)
+	a.hold(t, older, one)
+	c.cut()
+	require.Eventually(t, func() bool {
+		_, err := a.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("n"), Rule: one}}, nil)
+		return err != nil && a.Away() != nil
+	}, soon, aWhile)
+	inAnHour(t, server, o)
+	entries := a.EntriesKeyOf(older.Key)
+	server.Do(t, "DEL", entries, strings.TrimSuffix(entries, "e")+"n")
+	b := openSite(t, o)
+	b.hold(t, askedAgo("newer", 30*time.Minute), one)
+	c.mend(t)
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason, "it is registered as one that asked after the pause")
+	require.Empty(t, b.node.Ended())
+	require.Equal(t, []string{"newer"}, b.holders(t))
+}
+
+// Redis' clock may be set back, or that of a master that takes over be behind.
+func TestAsked_AfterTheClockOfRedisWasSetBack(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	inAnHour(t, server, o)
+	a := openSite(t, o)
+	older := askedAgo("older", 0)
+	a.hold(t, older, one)
+	server.Do(t, "HDEL", epochKey(o), "ahead")
+	a.Renew()
+	b := openSite(t, o)
+	b.hold(t, askedAgo("newer", 0), one)
+	require.Equal(t, reason.Superseded, a.requireEnded(t, older, soon).Reason)
+	require.Equal(t, []string{"newer"}, a.holders(t))
+	newest := askedAgo("newest", 0)
+	a.hold(t, newest, one)
+	require.Equal(t, []string{"newest"}, b.holders(t))
 }

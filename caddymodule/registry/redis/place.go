@@ -45,6 +45,8 @@ type place struct {
 	// departure.
 	known         entryState
 	knownDeparted bool
+	// remembered says that the place is over, and kept in mind until Redis is back.
+	remembered bool
 	// committing says that Redis may have made it a held place, and this node has yet to
 	// hear the answer.
 	committing bool
@@ -161,9 +163,8 @@ func (p *place) giveUpLocally() {
 func (p *place) tell(kind opKind) {
 	if p.r.link.isUp() {
 		p.b.enqueue(op{kind: kind, place: p})
-	} else if p.state == left && p.departed {
-		p.known = none
-		p.tidy()
+	} else {
+		p.forgetRedis()
 	}
 }
 
@@ -210,10 +211,19 @@ func (p *place) leftInRedis() {
 	}
 }
 
-// forgetRedis has nothing more told of the place, since Redis is away. The bucket is
-// locked.
+// mostRemembered is how many places that are over a bucket remembers while Redis is away.
+const mostRemembered = 1024
+
+// forgetRedis has nothing more told of the place, since Redis is away. Where it is over,
+// it is remembered for when Redis is back; of too many, a scan then finds what Redis has.
+// The bucket is locked.
 func (p *place) forgetRedis() {
-	if p.state == left && p.departed {
+	switch {
+	case p.state != left || !p.departed || p.remembered:
+	case p.known != none && p.b.remembered < mostRemembered:
+		p.remembered = true
+		p.b.remembered++
+	default:
 		p.known = none
 	}
 	p.tidy()
@@ -226,6 +236,9 @@ func (p *place) tidy() {
 		return
 	}
 	delete(b.places, p.ticket)
+	if p.remembered {
+		b.remembered--
+	}
 	if len(b.calls) > 0 {
 		b.gone = append(b.gone, gonePlace{p, b.lastCall})
 	}
@@ -319,6 +332,9 @@ func (p *place) commitInRedis(ctx context.Context) ([]registry.Victim, error) {
 
 // askCommit has Redis make the place a held one.
 func (p *place) askCommit(ctx context.Context) (*reply, error) {
+	p.b.mu.Lock()
+	p.b.tellFirst(p.holder.Key)
+	p.b.mu.Unlock()
 	var a args
 	a.add(string(p.holder.Key[:]))
 	a.ticket(p.ticket)

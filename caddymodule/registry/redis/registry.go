@@ -76,6 +76,8 @@ type Registry struct {
 	buckets [bucketCount]bucket
 	// underWay has a value for each call that is under way.
 	underWay chan struct{}
+	// telling has room for those who tell Redis of much.
+	telling chan struct{}
 
 	tickets atomic.Uint64
 	// order numbers what becomes a holder here.
@@ -154,6 +156,7 @@ func New(zone string, node registry.Node, options Options) *Registry {
 		scripts: newScripts(),
 
 		underWay: make(chan struct{}, mostCalls),
+		telling:  make(chan struct{}, mostTelling),
 	}
 	r.options.Client.RingScaleEachConn = ringScale
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -206,11 +209,6 @@ const (
 func (r *Registry) newTicket(b *bucket) ticket {
 	random := mathrand.Uint64() & (1<<randomBits - 1) //nolint:gosec // not secret
 	return ticket((r.tickets.Add(1)<<randomBits|random)<<bucketBits | uint64(b.index))
-}
-
-// newestTicket returns one above all that were made so far.
-func (r *Registry) newestTicket() ticket {
-	return ticket((r.tickets.Load() + 1) << (randomBits + bucketBits))
 }
 
 func (r *Registry) bucketOf(key registry.ID) *bucket { return &r.buckets[key[0]%bucketCount] }

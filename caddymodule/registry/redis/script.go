@@ -41,6 +41,12 @@ var (
 	renewSource string
 	//go:embed scripts/sync.lua
 	syncSource string
+	//go:embed scripts/scan.lua
+	scanSource string
+	//go:embed scripts/epoch.lua
+	epochSource string
+	//go:embed scripts/began.lua
+	beganSource string
 	//go:embed scripts/hello.lua
 	helloSource string
 	//go:embed scripts/deny.lua
@@ -53,9 +59,9 @@ var (
 
 // scripts are those of one registry. A rueidis.Lua has no state but its hash.
 type scripts struct {
-	admit, commit, settle, wait, list, finish, renew, sync *rueidis.Lua
+	admit, commit, settle, wait, list, finish, renew, sync, scan *rueidis.Lua
 
-	hello, deny, secret, time *rueidis.Lua
+	hello, began, deny, secret, time *rueidis.Lua
 }
 
 func newScripts() scripts {
@@ -63,8 +69,8 @@ func newScripts() scripts {
 	return scripts{
 		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
-		renew: ofBucket(renewSource), sync: ofBucket(syncSource),
-		hello: rueidis.NewLuaScript(helloSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
+		renew: ofBucket(renewSource), sync: ofBucket(syncSource), scan: ofBucket(scanSource),
+		hello: rueidis.NewLuaScript(epochSource + helloSource), began: rueidis.NewLuaScript(epochSource + beganSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
 		time: rueidis.NewLuaScript(timeSource),
 	}
 }

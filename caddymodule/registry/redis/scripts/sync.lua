@@ -1,59 +1,23 @@
--- Compares what the node has with what Redis has of it. Entries of the node that it
--- does not know are taken out, unless their tickets are newer than its list. The
--- answer has, for each ticket of the list, its state here, 0 for none, and, if it was
--- ended, its ENDING.
+-- Tells of some of the node's entries, each named by its key and ticket, how they stand.
+-- The answer begins with the count and the digest of those that are there, and of all
+-- that Redis has of the node. Then it has, for each that was named, its state here, 0 for
+-- none, and, if it was ended, its ENDING.
 
 needRecords()
 
-local before, known, order = number(), {}, {}
-for i = 1, number() do
-	local ticket = number()
-	known[ticket] = { 0 }
-	order[i] = ticket
-end
 local b = buckets[1]
-local cursor = '0'
-local mine = { lease = node(b, me).lease, count = 0, digest = 0, changed = true }
-local seen = {}
-repeat
-	local page = redis.call('HSCAN', b.e, cursor, 'COUNT', 1000)
-	cursor = page[1]
-	for i = 1, #page[2], 2 do
-		local key = page[2][i]
-		if not seen[key] then
-			seen[key] = true
-			local r = record(b, key)
-			local unknown = {}
-			for j = 1, #r.list do
-				local e = r.list[j]
-				if e[NODE] == me and not known[e[TICKET]] and e[TICKET] < before then unknown[#unknown + 1] = e end
-			end
-			for j = 1, #unknown do
-				local e = unknown[j]
-				tellDeparted(e)
-				e[DEPARTED] = 1
-				if e[STATE] == LEFT or e[STATE] == WAITING then
-					unlist(r, e)
-				else
-					drop(r, e)
-				end
-			end
-			for j = 1, #r.list do
-				local e = r.list[j]
-				if e[NODE] == me then
-					mine.count = mine.count + 1
-					mine.digest = (mine.digest + e[TICKET] * 8 + e[STATE]) % MODULUS
-					if known[e[TICKET]] then
-						local answer = { e[STATE] }
-						for k = 1, #(e[ENDING] or {}) do answer[k + 1] = spelled(e[ENDING][k]) end
-						known[e[TICKET]] = answer
-					end
-				end
-			end
-		end
+local states, count, digest = {}, 0, 0
+for i = 1, number() do
+	local key = arg()
+	local e = find(record(b, key), me, number())
+	states[i] = { 0 }
+	if e then
+		count = count + 1
+		digest = (digest + e[TICKET] * 8 + e[STATE]) % MODULUS
+		states[i][1] = e[STATE]
+		for k = 1, #(e[ENDING] or {}) do states[i][k + 1] = spelled(e[ENDING][k]) end
 	end
-until cursor == '0'
-b.nodes[me] = mine -- whatever was lost of it
-local effects, out = save(), {}
-for i = 1, #order do out[i] = known[order[i]] end
-return { lost, effects, out }
+end
+local effects = save()
+local all = node(b, me)
+return { lost, effects, { count, whole(digest), all.count, whole(all.digest), states } }

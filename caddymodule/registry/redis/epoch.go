@@ -1,0 +1,83 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// epochsEvery is how often the epochs of the buckets are asked for at least. They are kept
+// for a day after that.
+const epochsEvery = time.Hour
+
+// askEpochs asks a cluster for the epochs of all buckets: each of its servers may lose what
+// it has. It is done before there is anything to lose, so that a loss is known by it.
+func (l *link) askEpochs() error {
+	all := make([]*bucket, bucketCount)
+	for i := range all {
+		all[i] = &l.r.buckets[i]
+	}
+	err := atOnce(mostRenewing, all, (*bucket).askEpoch)
+	if err == nil {
+		l.asked = time.Now()
+	}
+	return err
+}
+
+// keepEpochs has a cluster keep the epochs of the buckets.
+func (l *link) keepEpochs() error {
+	if !l.isCluster() || time.Since(l.asked) < epochsEvery {
+		return nil
+	}
+	return l.askEpochs()
+}
+
+// askEpochsOf asks whether Redis has lost anything of what it has of those buckets.
+func (l *link) askEpochsOf(buckets []*bucket) error {
+	if err := l.hello(); err != nil || !l.isCluster() {
+		return err
+	}
+	return atOnce(mostRenewing, buckets, (*bucket).askEpoch)
+}
+
+// askEpoch asks for the bucket's epoch. If a loss has begun it, holders are yet to be
+// registered again.
+func (b *bucket) askEpoch() error {
+	r := b.r
+	b.mu.Lock()
+	known := b.epoch
+	b.mu.Unlock()
+	var a args
+	a.add(known, r.freshEpoch())
+	ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
+	defer cancel()
+	parts, err := r.scripts.began.Exec(ctx, r.link.client(), []string{r.key(b.tag, "g")}, a).ToArray()
+	if err != nil {
+		return explain(err)
+	}
+	if len(parts) != 3 {
+		return fmt.Errorf("asking for the epoch of bucket %s: %d parts, not 3", b.tag, len(parts))
+	}
+	epoch, err := parts[0].ToString()
+	if err != nil {
+		return fmt.Errorf("asking for the epoch of bucket %s: %w", b.tag, err)
+	}
+	ns, err := numbers(parts[1:], 2)
+	if err != nil {
+		return err
+	}
+	age, loss := time.Duration(ns[0])*time.Millisecond, ns[1] == 1
+	if loss {
+		extend(&b.refusing, r.options.Lease-age)
+	}
+	b.mu.Lock()
+	b.epoch = epoch
+	b.mu.Unlock()
+	if known != "" && known != epoch {
+		r.link.compareSoon(b)
+	}
+	return nil
+}
+
+// freshEpoch returns the name of an epoch that nobody else begins.
+func (r *Registry) freshEpoch() string { return r.id + fmt.Sprint(time.Now().UnixNano()) }
