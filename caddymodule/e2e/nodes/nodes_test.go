@@ -81,7 +81,11 @@ func TestNodes_OneUserOneStream(t *testing.T) {
 func TestNodes_AKilledNodeFreesItsHolders(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	processes, urls := nodes(t, 2, app, harness.StartRedis(t), "policy reject\nreserve off\non_reject status")
-	held := open(t, urls[0])
+	var held *harness.Stream
+	require.Eventually(t, func() bool { // in a new zone nobody is admitted at once
+		held = open(t, urls[0])
+		return held.Status == http.StatusOK
+	}, harness.Patience, 50*time.Millisecond)
 	held.Next(t)
 	refused := open(t, urls[1])
 	require.Equal(t, http.StatusConflict, refused.Status)

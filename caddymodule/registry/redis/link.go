@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,10 @@ type link struct {
 	wake chan struct{}
 	// refusing is until when a Reject newcomer is refused, in Unix nanoseconds.
 	refusing atomic.Int64
+	// reached says that Redis has once been told all that this node has.
+	reached atomic.Bool
+	// opened is when the goroutines were started. It is set by open and not changed.
+	opened time.Time
 
 	// mu guards the fields below it.
 	mu sync.Mutex
@@ -117,6 +122,7 @@ func (l *link) client() rueidis.Client {
 
 // open starts the goroutines, and waits for the first attempt, but not for long.
 func (l *link) open() error {
+	l.opened = time.Now()
 	first := make(chan error, 1)
 	l.r.wg.Go(func() { l.run(first) })
 	timer := time.NewTimer(2 * l.r.options.Timeout)
@@ -234,12 +240,16 @@ func (l *link) reach() error {
 	if err := l.hello(); err != nil {
 		return err
 	}
+	if !l.announced { // else the others hear of this node when they renew
+		l.announced = true
+		l.callAll()
+	}
 	l.r.doubtDenials()
 	if err := l.r.denyEverywhere(l.r.ctx); err != nil {
 		return err
 	}
 	// What was over while Redis was away, and is forgotten here, Redis still has.
-	if err := l.r.each(l.announced, func(b *bucket) error { return b.compare() }); err != nil {
+	if err := l.r.each(l.reached.Load(), func(b *bucket) error { return b.compare() }); err != nil {
 		return err
 	}
 	if before := l.holds(began); began.Sub(before) > l.r.options.Lease {
@@ -249,11 +259,8 @@ func (l *link) reach() error {
 	told := l.told
 	l.cause, l.told = nil, false
 	l.mu.Unlock()
+	l.reached.Store(true)
 	l.up.Store(true)
-	if !l.announced { // else the others hear of this node when they renew
-		l.announced = true
-		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
-	}
 	if told {
 		l.r.options.Logger.Info("redis is back", zap.String("zone", l.r.zone))
 	}
@@ -261,6 +268,14 @@ func (l *link) reach() error {
 		l.r.buckets[i].registerAll()
 	}
 	return nil
+}
+
+// callAll has all nodes that can hear it say hello now. Those that cannot do so when they
+// renew.
+func (l *link) callAll() {
+	ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
+	defer cancel()
+	_ = l.r.send(ctx, l.client(), everybody, denialsMessage).Error()
 }
 
 // connect makes the client and listens.
@@ -414,8 +429,19 @@ func (l *link) refuseFor(d time.Duration) {
 	}
 }
 
-// errLoss is returned for newcomers under Reject after Redis has lost its data.
-var errLoss = fmt.Errorf("redis has lost who holds what, and holders are being registered again: %w", registry.ErrAway)
+// patience is how long nodes that live need to come back to a Redis that can be reached:
+// an attempt under way fails, the next comes after a pause, and is answered.
+func (l *link) patience() time.Duration {
+	return min(mostWait+2*l.r.options.Timeout, l.r.options.Lease)
+}
+
+var (
+	// errUnsure is returned for newcomers under Reject while holders that Redis does not
+	// know of may yet be registered.
+	errUnsure = fmt.Errorf("redis may not know of all who hold something: nodes may have to register again what they have: %w", registry.ErrAway)
+	// errUnreached is returned for them while nothing at all is known of other nodes.
+	errUnreached = fmt.Errorf("redis was not reached since this node was started, and so it knows of no other's streams: %w", registry.ErrAway)
+)
 
 // since says of an error of a call that Redis counts as away by now.
 func (l *link) since(err error) error {
@@ -425,15 +451,18 @@ func (l *link) since(err error) error {
 	return fmt.Errorf("%w: %w", ErrAway, err)
 }
 
-func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
-	until := r.link.refusing.Load()
-	if until == 0 || time.Now().UnixNano() >= until {
-		return nil
+// refuseUnsure refuses, for the time being, newcomers under Reject where others may hold
+// what they ask for. A node that has not reached Redis yet does so for one lease: nobody
+// knows how long it takes, and on_error says whether it goes on without.
+func (r *Registry) refuseUnsure(asks []registry.Ask) error {
+	err, unsure := errUnsure, time.Now().UnixNano() < r.link.refusing.Load()
+	if !r.link.reached.Load() {
+		err, unsure = errUnreached, time.Since(r.link.opened) < r.options.Lease
 	}
-	for i := range asks {
-		if asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
-			return fmt.Errorf("admitting a stream: %w", errLoss)
-		}
+	if unsure && slices.ContainsFunc(asks, func(ask registry.Ask) bool {
+		return ask.Rule.Policy == registry.Reject && ask.Rule.Limit > 0
+	}) {
+		return fmt.Errorf("admitting a stream: %w", err)
 	}
 	return nil
 }
@@ -450,6 +479,7 @@ func (l *link) hello() error {
 		a.add(l.knownEpoch())
 		a.num(since)
 		a.add(r.id + fmt.Sprint(time.Now().UnixNano()))
+		a.num(l.patience().Milliseconds())
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 		sent := time.Now()
 		parts, err := r.scripts.hello.Exec(ctx, l.client(), keys, a).ToArray()
@@ -457,8 +487,8 @@ func (l *link) hello() error {
 		if err != nil {
 			return explain(err)
 		}
-		if len(parts) != 7 {
-			return fmt.Errorf("saying hello: %d parts, not 7", len(parts))
+		if len(parts) != 8 {
+			return fmt.Errorf("saying hello: %d parts, not 8", len(parts))
 		}
 		there, err := parts[6].AsInt64()
 		if err != nil {
@@ -578,10 +608,14 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 			l.refuseFor(rest)
 		}
 	}
+	if unsure, _ := parts[7].AsInt64(); unsure > 0 {
+		l.refuseFor(time.Duration(unsure) * time.Millisecond)
+	}
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",
 			zap.String("zone", r.zone))
 		r.bus.doubt(time.Time{})
+		l.callAll() // those who began the epoch may not know that there was one before
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)
@@ -597,10 +631,10 @@ func (l *link) sayGoodbye() {
 		return
 	}
 	_ = l.r.each(false, func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
-	client := l.client()
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()
-	_ = client.Do(ctx, client.B().Zrem().Key(l.r.key(zoneTag, "z")).Member(l.r.id).Build()).Error() // same
+	keys := []string{l.r.key(zoneTag, "z"), l.r.key(zoneTag, "g")}
+	_ = l.r.scripts.goodbye.Exec(ctx, l.client(), keys, []string{l.r.id}).Error() // same
 }
 
 func (l *link) close() {

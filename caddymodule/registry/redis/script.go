@@ -38,6 +38,8 @@ var (
 	syncSource string
 	//go:embed scripts/hello.lua
 	helloSource string
+	//go:embed scripts/goodbye.lua
+	goodbyeSource string
 	//go:embed scripts/deny.lua
 	denySource string
 	//go:embed scripts/secret.lua
@@ -50,7 +52,7 @@ var (
 type scripts struct {
 	admit, commit, settle, wait, list, finish, renew, sync *rueidis.Lua
 
-	hello, deny, secret, time *rueidis.Lua
+	hello, goodbye, deny, secret, time *rueidis.Lua
 }
 
 func newScripts() scripts {
@@ -61,7 +63,7 @@ func newScripts() scripts {
 		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
 		renew: ofBucket(renewSource), sync: ofBucket(syncSource),
-		hello: rueidis.NewLuaScript(helloSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
+		hello: rueidis.NewLuaScript(helloSource), goodbye: rueidis.NewLuaScript(goodbyeSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
 		time: rueidis.NewLuaScript(timeSource),
 	}
 }
