@@ -480,6 +480,16 @@ type Sharing interface {
 	Tell(at time.Time, b []byte)
 }
 
+// Announcing is a Registry by which a node tells all others of the zone what they are to
+// know. What is told may be lost, or told in another order; nobody waits for it.
+type Announcing interface {
+	// HearAll has hear called, one call at a time, with what other nodes have told and when
+	// it happened. It is called once, before all others.
+	HearAll(hear func(at time.Time, b []byte))
+	// TellAll tells them what happened here.
+	TellAll(at time.Time, b []byte)
+}
+
 // As returns r as a T, or the registry that r wraps, if that is one. A wrapper has a
 // method Unwrap that returns what it wraps.
 func As[T any](r Registry) (t T, ok bool) {

@@ -84,6 +84,10 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 		z.shared = true
 		z.Feed.Share(shared)
 	}
+	if announcing, ok := registry.As[registry.Announcing](opened); ok {
+		announcing.HearAll(z.Damping.Hear)
+		z.Damping.Share(announcing.TellAll)
+	}
 	if metrics != (event.NoMetrics{}) {
 		z.Registry = &measured{opened, metrics}
 	}

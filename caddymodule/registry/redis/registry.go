@@ -182,8 +182,9 @@ func (r *Registry) bucketOf(key registry.ID) *bucket { return &r.buckets[key[0]%
 func (t ticket) bucket(r *Registry) *bucket { return &r.buckets[t%bucketCount] }
 
 var (
-	_ registry.Registry = (*Registry)(nil)
-	_ registry.Starter  = (*Registry)(nil)
-	_ registry.Sharing  = (*Registry)(nil)
-	_ io.Closer         = (*Registry)(nil)
+	_ registry.Registry   = (*Registry)(nil)
+	_ registry.Starter    = (*Registry)(nil)
+	_ registry.Sharing    = (*Registry)(nil)
+	_ registry.Announcing = (*Registry)(nil)
+	_ io.Closer           = (*Registry)(nil)
 )
