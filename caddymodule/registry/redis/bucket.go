@@ -341,9 +341,10 @@ func (b *bucket) isKnown() bool {
 // there first.
 func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, buckets ...*bucket) (*reply, error) {
 	client := r.link.client()
-	if client == nil {
+	if client == nil || !r.calls.enter() {
 		return nil, ErrAway
 	}
+	defer r.calls.leave()
 	re, keys, said := r.begin(buckets)
 	if err := re.run(ctx, client, script, keys, append(said, a...)); err != nil {
 		return nil, err

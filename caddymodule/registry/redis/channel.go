@@ -32,7 +32,15 @@ func (r *Registry) channel(tag string) []string {
 
 func (r *Registry) shardChannel(tag string) string { return r.key(tag, "to/") }
 
-func (r *Registry) plainChannel() string { return r.options.Prefix + "/" + r.zone + "/to/" }
+// plainChannel names the database, too: those of one server have all channels in common. A
+// cluster has but one database.
+func (r *Registry) plainChannel() string {
+	to := "/to/"
+	if db := r.options.Client.SelectDB; db != 0 {
+		to = fmt.Sprintf("/to%d/", db)
+	}
+	return r.options.Prefix + "/" + r.zone + to
+}
 
 // send sends a message to a node.
 func (r *Registry) send(ctx context.Context, client rueidis.Client, to, message string) rueidis.RedisResult {

@@ -204,7 +204,8 @@ func (b *bucket) registerAll() {
 	b.kick()
 }
 
-// giveAllBack takes all that this node has out of the bucket.
+// giveAllBack takes all that this node has out of the bucket, when no other call can be
+// made any more.
 func (b *bucket) giveAllBack() error {
 	b.mu.Lock()
 	before := b.r.newestTicket()
@@ -212,7 +213,8 @@ func (b *bucket) giveAllBack() error {
 	var a args
 	a.ticket(before)
 	a.num(0)
-	re, err := b.r.call(context.Background(), b.r.scripts.sync, a, b)
+	re, keys, said := b.r.begin([]*bucket{b})
+	err := re.run(context.Background(), b.r.link.client(), b.r.scripts.sync, keys, append(said, a...))
 	if err == nil {
 		re.finish()
 	}

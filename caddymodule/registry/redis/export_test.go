@@ -141,6 +141,9 @@ func (r *Registry) Compare() error {
 	return r.each(false, func(b *bucket) error { return b.compare() })
 }
 
+// CompareSoon has all buckets compared, at once.
+func (r *Registry) CompareSoon() { r.link.compareAllSoon() }
+
 // awaitTold returns once all that is queued was told, while another call is under way.
 func (b *bucket) awaitTold() {
 	ticker := time.NewTicker(time.Millisecond)

@@ -333,7 +333,7 @@ func (r *Registry) each(all bool, f func(*bucket) error) error {
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		b.mu.Lock()
-		empty := len(b.places)+len(b.waiters)+len(b.queue) == 0
+		empty := len(b.places)+len(b.waiters)+len(b.queue)+len(b.pending) == 0
 		b.mu.Unlock()
 		if all || !empty {
 			wg.Go(func() { errs[i] = f(b) })
@@ -625,11 +625,9 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 	return r.bus.heard(r, since, last, denials), nil
 }
 
-// sayGoodbye gives back what the node holds, as far as that goes within the timeout.
+// sayGoodbye gives back what the node holds, as far as that goes within the timeout. No
+// other call is under way, and none is made any more.
 func (l *link) sayGoodbye() {
-	if !l.up.Swap(false) {
-		return
-	}
 	_ = l.r.each(false, func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()

@@ -75,6 +75,9 @@ type Registry struct {
 	link    *link
 	buckets [bucketCount]bucket
 
+	// calls lets calls of scripts through, until the registry is closed.
+	calls gate
+
 	tickets atomic.Uint64
 	// order numbers what becomes a holder here.
 	order atomic.Uint64
@@ -146,14 +149,48 @@ func (r *Registry) name() string { return hex.EncodeToString([]byte(r.id)) }
 // Close takes what this node has out of Redis, as far as that goes within the timeout,
 // and ends all goroutines.
 func (r *Registry) Close() error {
-	r.link.sayGoodbye()
 	r.cancel()
+	wasUp := r.link.up.Swap(false)
 	r.wg.Wait()
+	wasUp = r.link.up.Swap(false) || wasUp // it may have come back just then
+	r.calls.shut()
+	if wasUp { // else the lease runs out
+		r.link.sayGoodbye()
+	}
 	for i := range r.buckets {
 		r.buckets[i].close()
 	}
 	r.link.close()
 	return r.local.Close()
+}
+
+// gate is what the calls of scripts pass, until it is shut: what the node takes out of
+// Redis at its end is not to be put there again.
+type gate struct {
+	// mu guards isShut, and is held when underWay is added to.
+	mu       sync.Mutex
+	isShut   bool
+	underWay sync.WaitGroup
+}
+
+// enter reports whether a call may begin; it is to leave then.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.isShut {
+		g.underWay.Add(1)
+	}
+	return !g.isShut
+}
+
+func (g *gate) leave() { g.underWay.Done() }
+
+// shut lets nobody enter any more, and waits for those who have.
+func (g *gate) shut() {
+	g.mu.Lock()
+	g.isShut = true
+	g.mu.Unlock()
+	g.underWay.Wait()
 }
 
 // key returns the name of a Redis key of the zone, in the slot that tag names.

@@ -114,6 +114,37 @@ func TestShared_WhatAllAreToKnow(t *testing.T) {
 	}
 }
 
+// The databases of a server have their Pub/Sub in common. Nodes of one do not hear those of
+// another.
+func TestShared_IsOfOneDatabase(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	all := make([]*listener, 0, 6)
+	for _, db := range []int{0, 1, 2} {
+		o.Client.SelectDB = db
+		a, b := openListener(t, o), openListener(t, o)
+		requireAcquainted(t, a.site, b.site)
+		all = append(all, a, b)
+	}
+	for i, l := range all {
+		t.Cleanup(func() { require.NoError(t, l.Close()) })
+		l.TellAll(time.Now(), []byte(strconv.Itoa(i/2)))
+	}
+	require.Eventually(t, func() bool {
+		for _, l := range all {
+			if l.countForAll() == 0 {
+				return false
+			}
+		}
+		return true
+	}, soon, aWhile)
+	for i, l := range all {
+		l.mu.Lock()
+		require.Equal(t, []string{strconv.Itoa(i / 2)}, l.forAll)
+		l.mu.Unlock()
+	}
+}
+
 // So much happens that it cannot all be told. Nobody waits for it, and it is said how much
 // is missing.
 func TestShared_MoreThanCanBeTold(t *testing.T) {
