@@ -702,6 +702,12 @@ type Opener interface {
 	Open(zone string, node Node) (Registry, error)
 }
 
+// Renewer is an Opener whose configuration may read as before and stand for something else,
+// such as the password in a file. It has a registry that another one of the same
+// configuration has opened do as it would itself. It is called when the configuration
+// starts.
+type Renewer interface{ Renew(opened Registry) }
+
 // Starter is a registry that has something to start: Open is called, too, for a
 // configuration that is only validated, and should not reach anything outside.
 type Starter interface {

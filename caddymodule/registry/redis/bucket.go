@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -387,7 +388,11 @@ func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args)
 func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis.Lua, keys []string, a args) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), re.r.options.Timeout)
 	defer cancel()
-	if re.answer, err = exec(ctx, client, script, keys, a); err != nil {
+	re.answer, err = exec(ctx, client, script, keys, a)
+	if now := re.r.link.client(); errors.Is(err, rueidis.ErrClosing) && now != client { // it was changed, and did nothing
+		re.answer, err = exec(ctx, now, script, keys, a)
+	}
+	if err != nil {
 		re.r.link.failed(err)
 		for i, b := range re.buckets {
 			b.mu.Lock()

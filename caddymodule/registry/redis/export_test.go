@@ -144,6 +144,13 @@ func (r *Registry) Compare() error {
 // CompareSoon has all buckets compared, at once.
 func (r *Registry) CompareSoon() { r.link.compareAllSoon() }
 
+// Identity is that of the connection.
+func (r *Registry) Identity() string {
+	r.link.access.mu.Lock()
+	defer r.link.access.mu.Unlock()
+	return r.link.access.by
+}
+
 // awaitTold returns once all that is queued was told, while another call is under way.
 func (b *bucket) awaitTold() {
 	ticker := time.NewTicker(time.Millisecond)

@@ -26,8 +26,9 @@ import (
 type link struct {
 	r  *Registry
 	up atomic.Bool
-	// redis is nil until the first connection.
+	// redis is nil until the first connection, which is made as access says.
 	redis   atomic.Pointer[rueidis.Client]
+	access  access
 	cluster atomic.Bool
 	// sharded says that the nodes send their messages by sharded Pub/Sub, and byShard
 	// starts to listen to those.
@@ -86,9 +87,11 @@ const (
 )
 
 func newLink(r *Registry) *link {
-	return &link{
+	l := &link{
 		r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now(),
 	}
+	l.access.client, l.access.identity = r.options.Client, r.options.Identity
+	return l
 }
 
 // holds notes that the lease has been renewed by what began then, and returns when it was
@@ -280,7 +283,8 @@ func (l *link) callAll() {
 
 // connect makes the client and listens.
 func (l *link) connect() error {
-	client, err := rueidis.NewClient(l.r.options.Client)
+	option, identity := l.access.get()
+	client, err := rueidis.NewClient(option)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
@@ -295,10 +299,12 @@ func (l *link) connect() error {
 		client.Close()
 		return err
 	}
-	l.r.wg.Go(func() { l.r.listen(client) })
+	l.access.noteConnected(identity)
+	l.r.wg.Go(l.r.listen)
 	l.r.wg.Go(func() { l.r.bus.work(l.r) })
 	l.r.wg.Go(l.r.shared.tell)
 	l.r.wg.Go(l.r.shared.work)
+	l.changeConnection() // it may be to be another by now
 	return nil
 }
 

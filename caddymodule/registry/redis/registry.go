@@ -51,8 +51,9 @@ const (
 
 // Options are those of a registry.
 type Options struct {
-	// Client says how Redis is reached.
-	Client rueidis.ClientOption
+	// Client says how Redis is reached, and Identity stands for it; see Reconnect.
+	Client   rueidis.ClientOption
+	Identity string
 	// Prefix begins the names of all Redis keys.
 	Prefix string
 	// Lease is how long a node holds what it holds without a word from it.
