@@ -32,8 +32,10 @@ type App struct {
 	pages []*Status
 	// registries are those of the guards' zones, that have something to start.
 	registries []registry.Starter
-	ctx        caddy.Context // of the configuration
-	logger     *zap.Logger
+	// renewals have those that an older configuration has opened do as this one says.
+	renewals []func()
+	ctx      caddy.Context // of the configuration
+	logger   *zap.Logger
 }
 
 // member is a guard of a zone.
@@ -93,8 +95,11 @@ func (a *App) verifier(j *JWT) (*jwtVerifier, error) {
 // join makes a guard known to the matchers.
 func (a *App) join(zone string, m member) { a.guards[zone] = append(a.guards[zone], m) }
 
-// starts has a registry start with the app.
-func (a *App) starts(r registry.Registry) {
+// starts has a registry start with the app, renewed if there is who does so.
+func (a *App) starts(r registry.Registry, renewer registry.Renewer) {
+	if renewer != nil {
+		a.renewals = append(a.renewals, func() { renewer.Renew(r) })
+	}
 	if s, ok := registry.As[registry.Starter](r); ok {
 		a.registries = append(a.registries, s)
 	}
@@ -131,6 +136,9 @@ func (a *App) Start() error {
 	}
 	if err := a.checkPlacements(); err != nil {
 		return err
+	}
+	for _, renew := range a.renewals {
+		renew()
 	}
 	for _, r := range a.registries {
 		if err := r.Start(); err != nil {

@@ -343,7 +343,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	app.starts(h.zone.Registry)
+	app.starts(h.zone.Registry, h.zone.renewer)
 	sign := secret.signer
 	if k, ok := registry.As[keeper](h.zone.Registry); ok && h.Secret == "" {
 		sign = newSharedSecret(secret, k).signer

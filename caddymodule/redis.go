@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -64,7 +65,9 @@ type Redis struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	client rueidis.ClientOption
-	logger *zap.Logger
+	// identity is a hash of what client was made of.
+	identity string
+	logger   *zap.Logger
 }
 
 // RedisTLS says how a connection with Redis is encrypted.
@@ -321,12 +324,29 @@ func (r *Redis) Provision(ctx caddy.Context) error {
 		}
 		*credential.into = value
 	}
-	return r.provisionTLS()
+	files, err := r.provisionTLS()
+	if err != nil {
+		return err
+	}
+	r.identity = identityOf(append(files, slices.Concat(expanded, []string{
+		r.client.Username, r.client.Password, r.client.Sentinel.Username, r.client.Sentinel.Password,
+	})...))
+	return nil
 }
 
-func (r *Redis) provisionTLS() error {
+// identityOf returns a hash of the parts, which says nothing of passwords.
+func identityOf(parts []string) string {
+	h := sha256.New()
+	for _, part := range parts {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return string(h.Sum(nil))
+}
+
+// provisionTLS returns what is in the files.
+func (r *Redis) provisionTLS() (files []string, err error) {
 	if r.TLS == nil {
-		return nil
+		return nil, nil
 	}
 	if r.client.TLSConfig == nil {
 		r.client.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12} // the name is that of each server
@@ -338,28 +358,47 @@ func (r *Redis) provisionTLS() error {
 	if r.TLS.CA != "" {
 		pem, err := os.ReadFile(r.TLS.CA)
 		if err != nil {
-			return fmt.Errorf("tls: ca: %w", err)
+			return nil, fmt.Errorf("tls: ca: %w", err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("tls: ca: %q has no certificate in PEM", r.TLS.CA)
+			return nil, fmt.Errorf("tls: ca: %q has no certificate in PEM", r.TLS.CA)
 		}
+		files = append(files, string(pem))
 	}
 	if r.TLS.Certificate != "" {
-		pair, err := tls.LoadX509KeyPair(r.TLS.Certificate, r.TLS.Key)
+		certificate, certificateErr := os.ReadFile(r.TLS.Certificate)
+		key, keyErr := os.ReadFile(r.TLS.Key)
+		if err := errors.Join(certificateErr, keyErr); err != nil {
+			return nil, fmt.Errorf("tls: certificate: %w", err)
+		}
+		pair, err := tls.X509KeyPair(certificate, key)
 		if err != nil {
-			return fmt.Errorf("tls: certificate: %w", err)
+			return nil, fmt.Errorf("tls: certificate: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
+		files = append(files, string(certificate), string(key))
 	}
-	return nil
+	return files, nil
 }
 
 // Open implements registry.Opener. Redis is not reached before the configuration starts,
 // so that one is validated without it.
 func (r *Redis) Open(zone string, node registry.Node) (registry.Registry, error) {
+	return redis.New(zone, node, r.options()), nil
+}
+
+// Renew implements registry.Renewer: passwords and certificates may have been replaced.
+func (r *Redis) Renew(opened registry.Registry) {
+	if known, ok := registry.As[*redis.Registry](opened); ok {
+		o := r.options()
+		known.Reconnect(o.Client, o.Identity)
+	}
+}
+
+func (r *Redis) options() redis.Options {
 	o := redis.Options{
-		Client: r.client, Prefix: r.Prefix, Lease: r.lease(), Timeout: r.timeout(), OnError: r.OnError, Logger: lastingLogger(),
+		Client: r.client, Identity: r.identity, Prefix: r.Prefix, Lease: r.lease(), Timeout: r.timeout(), OnError: r.OnError, Logger: lastingLogger(),
 	}
 	if o.Prefix == "" {
 		o.Prefix = "sse_guard"
@@ -379,7 +418,7 @@ func (r *Redis) Open(zone string, node registry.Node) (registry.Registry, error)
 		s.MasterSet, s.TLSConfig, s.TopologyRefreshInterval = r.Sentinel, r.client.TLSConfig, o.Lease
 		s.Dialer.Timeout, s.ClientName = o.Timeout, o.Client.ClientName
 	}
-	return redis.New(zone, node, o), nil
+	return o
 }
 
 // Interface guards
@@ -388,4 +427,5 @@ var (
 	_ caddy.Validator       = (*Redis)(nil)
 	_ caddyfile.Unmarshaler = (*Redis)(nil)
 	_ registry.Opener       = (*Redis)(nil)
+	_ registry.Renewer      = (*Redis)(nil)
 )

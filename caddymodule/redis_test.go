@@ -2,9 +2,15 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -103,6 +109,50 @@ func TestRedis_IsNotReachedByValidation(t *testing.T) {
 	// What it had begun is over by now, as what it opened is closed.
 	require.NoError(t, listener.Close())
 	require.False(t, <-reached, "a connection was made")
+}
+
+// What a configuration stands for may change while it reads the same.
+func TestRedis_KnowsWhenFilesHaveChanged(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, content string) { require.NoError(t, os.WriteFile(file(name), []byte(content), 0o600)) }
+	write("password", "old")
+	write("ca", certificate(t))
+	provision := func() string {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		defer cancel()
+		r := &Redis{
+			Addresses: []string{"redis:6379"}, Password: "{file." + file("password") + "}",
+			TLS: &RedisTLS{CA: file("ca"), Certificate: file("pair"), Key: file("pair")},
+		}
+		require.NoError(t, r.Provision(ctx))
+		require.NotContains(t, r.options().Identity, "old")
+		return r.options().Identity
+	}
+	write("pair", certificate(t))
+	first := provision()
+	require.Equal(t, first, provision())
+	write("password", "new")
+	second := provision()
+	require.NotEqual(t, first, second)
+	write("pair", certificate(t))
+	third := provision()
+	require.NotEqual(t, second, third)
+	write("ca", certificate(t))
+	require.NotEqual(t, third, provision())
+}
+
+// certificate returns one with its key, in PEM.
+func certificate(t *testing.T) string {
+	_, key, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	signed, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	require.NoError(t, err)
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}))
 }
 
 type failsToStart struct{}

@@ -53,6 +53,9 @@ func (z pooledZone) Destruct() error { return z.DrainAndClose(lastingLogger()) }
 type openedZone struct {
 	*zone.Zone // nil if it was not opened
 	key        zoneKey
+	// renewer has the zone's registry, which an older configuration may have opened, do as
+	// this one says; nil: they say the same.
+	renewer registry.Renewer
 }
 
 var memoryConfig = json.RawMessage(`{"module":"memory"}`)
@@ -84,7 +87,8 @@ func (h *Handler) openZone(ctx caddy.Context) error {
 		_, metricsErr := zonesMetrics.Delete(h.Zone)
 		return errors.Join(fmt.Errorf("registry: opening zone %q: %w", h.Zone, err), metricsErr)
 	}
-	h.zone = openedZone{value.(pooledZone).Zone, key}
+	renewer, _ := opener.(registry.Renewer)
+	h.zone = openedZone{value.(pooledZone).Zone, key, renewer}
 	return nil
 }
 

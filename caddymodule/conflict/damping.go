@@ -25,6 +25,9 @@ const (
 	showTime = 3 * time.Second
 	// excuseTime is how long a loss whose tombstone was shown does not count.
 	excuseTime = 20 * time.Second
+	// askTime is how long after its loss other nodes are told whether a client had gone,
+	// which they cannot ask: before its loss counts, and when that has turned out.
+	askTime = 2 * time.Second
 	// excused is how many such losses in a row do not count at all: those of a dozen
 	// tabs that are opened beside one.
 	excused = 11
@@ -75,7 +78,12 @@ const (
 // than 20 s, each less than 10 s after the one before, are taken for flapping; so are
 // clients that close their EventSource when they are told, and never show their
 // tombstone, if they are used in turn, each within 10 s of its loss.
+//
+// Nodes that have holders in common tell each other what they learn; see Share. What is
+// told may be lost: then a take-back counts less, or later.
 type Damping struct {
+	// tellOthers tells other nodes; nil: there are none. It is set by Share.
+	tellOthers func(at time.Time, b []byte)
 	// sweeper forgets what is of no account any more, also if nothing else happens.
 	// Its lock is mu.
 	sweeper *due.Sweeper
@@ -86,7 +94,10 @@ type Damping struct {
 	known *due.Map[registry.ID, history]
 	// aging has the keys by when their oldest loss is one no more. A loss refers to
 	// its stream.
-	aging  due.Queue[registry.ID, struct{}]
+	aging due.Queue[registry.ID, struct{}]
+	// asking has the keys by when it is asked, for the other nodes, whether a client had
+	// gone.
+	asking due.Queue[registry.ID, struct{}]
 	closed bool
 }
 
@@ -137,8 +148,15 @@ func (d *Damping) Close() {
 	}
 }
 
-// Lost notes that a stream lost its key.
+// Lost notes that a stream of this node lost its key.
 func (d *Damping) Lost(l Loss) {
+	now := time.Now()
+	d.lost(l, now)
+	d.tell(now, note{What: noteLost, Key: l.Key, Token: l.Token, Subject: l.Subject, Stream: l.Stream, By: l.By})
+}
+
+// lost notes a loss at the given time, a moment ago.
+func (d *Damping) lost(l Loss, at time.Time) {
 	if d.full(l.Key) {
 		d.askGone(l.Key) // which loss makes room for another depends on it
 	}
@@ -154,14 +172,15 @@ func (d *Damping) Lost(l Loss) {
 		var forgotten *due.Entry[registry.ID, history]
 		e, forgotten = d.known.Add(l.Key, over)
 		if forgotten != nil {
-			d.aging.Remove(&forgotten.Value.aging)
+			d.unqueue(forgotten)
 		}
-		e.Value.aging.Key = l.Key
+		e.Value.aging.Key, e.Value.asking.Key = l.Key, l.Key
 	}
 	e.Value.advance(now)
-	e.Value.add(&loss{Loss: l, at: now})
+	e.Value.add(&loss{Loss: l, at: at})
 	d.known.Extend(e, over)
 	d.age(e)
+	d.plan(e)
 	d.sweeper.Arm()
 }
 
@@ -173,11 +192,22 @@ func (d *Damping) Lost(l Loss) {
 // A zero time is not known: the oldest loss is meant.
 func (d *Damping) Shown(client *registry.Holder, made time.Time) {
 	d.askGone(client.Key)
+	if !d.shown(client, made) {
+		return
+	}
+	n := note{What: noteShown, Key: client.Key, Token: client.Token, Subject: client.Subject}
+	if !made.IsZero() {
+		n.Made = made.Unix()
+	}
+	d.tell(time.Now(), n)
+}
+
+// shown reports whether the tombstone is of a loss that is known.
+func (d *Damping) shown(client *registry.Holder, made time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e := d.known.Find(client.Key); e != nil {
-		e.Value.show(client, made)
-	}
+	e := d.known.Find(client.Key)
+	return e != nil && e.Value.show(client, made)
 }
 
 // Flaps is asked about a newcomer that shows no tombstone. It reports whether the
@@ -197,7 +227,12 @@ func (d *Damping) Flaps(newcomer *registry.Holder, take bool, holds func(registr
 	}
 	d.askGone(newcomer.Key)
 	held := slices.DeleteFunc(d.takers(newcomer), func(id registry.StreamID) bool { return !holds(id) })
-	return len(held) > 0 && d.flaps(newcomer, take, held, rule)
+	if len(held) == 0 {
+		return false
+	}
+	flaps, learned := d.flaps(newcomer, take, held, rule)
+	d.tell(time.Now(), learned...)
+	return flaps
 }
 
 // suspects reports whether the newcomer takes its key back, whoever holds it.
@@ -220,28 +255,52 @@ func (d *Damping) takers(newcomer *registry.Holder) []registry.StreamID {
 	return e.Value.takers()
 }
 
-// flaps is Flaps, given who of the takers holds the key.
-func (d *Damping) flaps(newcomer *registry.Holder, take bool, held []registry.StreamID, rule Rule) bool {
+// flaps is Flaps, given who of the takers holds the key. It returns what the other nodes
+// are to be told.
+func (d *Damping) flaps(newcomer *registry.Holder, take bool, held []registry.StreamID, rule Rule) (flaps bool, learned []note) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.known.Find(newcomer.Key)
 	if e == nil {
-		return false
+		return false, nil
 	}
 	now, h := time.Now(), &e.Value
 	h.advance(now)
 	isBack, cause := h.cause(newcomer, held, now)
-	if !isBack || take && h.take(newcomer.ID, now) {
-		return false
+	if !isBack {
+		return false, nil
 	}
-	h.hold(newcomer.ID, cause, now)
-	h.keep = max(h.keep, halfLives*rule.HalfLife)
+	if take {
+		may, isNew := h.take(newcomer.ID, now)
+		if isNew {
+			learned = []note{{What: noteTaken, Key: newcomer.Key, Stream: newcomer.ID}}
+		}
+		if may {
+			return false, learned
+		}
+	}
+	n := note{What: noteBack, Key: newcomer.Key, By: newcomer.ID, HalfLife: rule.HalfLife}
+	isNew := h.hold(newcomer.ID, cause, now)
+	if isNew {
+		n.Stream = cause.Stream
+	}
+	d.remember(e, rule.HalfLife, now)
+	if h.count(now, rule.HalfLife) >= float64(rule.Count) {
+		isNew = isNew || !h.parked
+		h.parked, n.Parked = true, true
+	}
+	if isNew {
+		learned = []note{n}
+	}
+	return n.Parked, learned
+}
+
+// remember keeps what is known of the key for as long as take-backs count by that
+// half-life. mu is held.
+func (d *Damping) remember(e *due.Entry[registry.ID, history], halfLife time.Duration, now time.Time) {
+	h := &e.Value
+	h.keep = max(h.keep, halfLives*halfLife)
 	d.known.Extend(e, now.Add(max(h.keep, excuseTime)))
-	if h.count(now, rule.HalfLife) < float64(rule.Count) {
-		return false
-	}
-	h.parked = true
-	return true
 }
 
 // full reports whether another loss of key needs room.
@@ -255,21 +314,29 @@ func (d *Damping) full(key registry.ID) bool {
 // askGone asks the clients that lost key, and have not shown their tombstone, whether
 // they had gone before they were told.
 func (d *Damping) askGone(key registry.ID) {
-	gone := slices.DeleteFunc(d.unasked(key), func(l unasked) bool { return !l.gone() })
-	if len(gone) == 0 {
-		return
+	d.ask(key, d.unasked(key))
+}
+
+// ask asks the clients of the losses, and tells the other nodes of those that had gone.
+func (d *Damping) ask(key registry.ID, losses []unasked) {
+	gone := slices.DeleteFunc(losses, func(l unasked) bool { return !l.gone() })
+	for _, l := range gone {
+		d.forgive(l.loss)
+		d.tell(time.Now(), note{What: noteGone, Key: key, Stream: l.stream})
 	}
+}
+
+func (d *Damping) forgive(l *loss) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, l := range gone {
-		l.forgive()
-	}
+	l.forgive()
 }
 
 // unasked is a loss with what to ask about it while no lock is held.
 type unasked struct {
 	*loss
-	gone func() bool
+	stream registry.StreamID
+	gone   func() bool
 }
 
 func (d *Damping) unasked(key registry.ID) []unasked {
@@ -282,7 +349,7 @@ func (d *Damping) unasked(key registry.ID) []unasked {
 	out := make([]unasked, 0, len(e.Value.losses))
 	for _, l := range e.Value.losses {
 		if l.Gone != nil {
-			out = append(out, unasked{l, l.Gone})
+			out = append(out, unasked{l, l.Stream, l.Gone})
 		}
 	}
 	return out

@@ -25,6 +25,10 @@ const told = time.Second
 // holder.
 type dampingSite struct {
 	*conflict.Damping
+	// nodes has all dampings, where there are several nodes: each request comes to the
+	// next.
+	nodes []*conflict.Damping
+	turn  int
 	rule  conflict.Rule
 	limit int
 
@@ -46,6 +50,7 @@ type dampingSite struct {
 type client struct {
 	stream *registry.Holder
 	token  string
+	node   *conflict.Damping
 	gone   atomic.Bool
 	// ended is closed when it is superseded.
 	ended chan struct{}
@@ -70,6 +75,32 @@ func newDampingSite() *dampingSite {
 	}
 }
 
+// next returns the damping of the node that the next request comes to. s.mu is held.
+func (s *dampingSite) next() *conflict.Damping {
+	if len(s.nodes) == 0 {
+		return s.Damping
+	}
+	s.turn++
+	return s.nodes[s.turn%len(s.nodes)]
+}
+
+// onNodes has the requests come to so many nodes, each to the next.
+func (s *dampingSite) onNodes(n int) {
+	s.nodes = []*conflict.Damping{s.Damping}
+	for len(s.nodes) < n {
+		s.nodes = append(s.nodes, conflict.NewDamping())
+	}
+	for _, node := range s.nodes {
+		node.Share(func(at time.Time, b []byte) {
+			for _, other := range s.nodes {
+				if other != node {
+					other.Hear(at, b)
+				}
+			}
+		})
+	}
+}
+
 func (s *dampingSite) close() {
 	close(s.closing)
 	s.pages.Wait()
@@ -91,9 +122,9 @@ func (s *dampingSite) take(token string) *client {
 
 func (s *dampingSite) ask(h *registry.Holder, token string, take bool) *client {
 	s.opened++
-	c := &client{stream: h, token: token, ended: make(chan struct{})}
+	c := &client{stream: h, token: token, node: s.next(), ended: make(chan struct{})}
 	full := len(s.holders) == s.limit
-	if s.Flaps(c.stream, take, s.holds, s.rule) && full {
+	if c.node.Flaps(c.stream, take, s.holds, s.rule) && full {
 		s.parked++
 		return nil
 	}
@@ -103,7 +134,7 @@ func (s *dampingSite) ask(h *registry.Holder, token string, take bool) *client {
 		s.last = time.Now()
 		loser := s.holders[0]
 		s.holders = s.holders[1:]
-		s.Lost(lost(loser.stream, c.stream, loser.gone.Load))
+		loser.node.Lost(lost(loser.stream, c.stream, loser.gone.Load))
 		close(loser.ended)
 	}
 	return c
@@ -114,8 +145,9 @@ func (s *dampingSite) ask(h *registry.Holder, token string, take bool) *client {
 func (s *dampingSite) show(token string, made time.Time) bool {
 	s.mu.Lock()
 	full := len(s.holders) == s.limit
+	node := s.next()
 	s.mu.Unlock()
-	s.Shown(newcomer(key, token), made)
+	node.Shown(newcomer(key, token), made)
 	return full
 }
 

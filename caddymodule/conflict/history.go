@@ -27,6 +27,8 @@ type history struct {
 	takes []takeBack
 	// aging is the key's place in the queue of that name.
 	aging due.Entry[registry.ID, struct{}]
+	// asking is that in the other.
+	asking due.Entry[registry.ID, struct{}]
 }
 
 // takeBack is that a newcomer took the key back.
@@ -50,6 +52,8 @@ type loss struct {
 	forgiven bool
 	// gone says that its client had gone: it causes no take-back.
 	gone bool
+	// asked says that it was asked for the other nodes whether its client had gone.
+	asked bool
 	// back is the newcomer that this loss seems to have caused, and backTime when it
 	// was first asked about; zero: none.
 	back     registry.StreamID
@@ -101,12 +105,16 @@ func (h *history) rest() {
 	h.shown = 0
 }
 
-// add notes l, the latest loss.
+// add notes l in its turn: another node may have told of a later one before.
 func (h *history) add(l *loss) {
 	if len(h.losses) == maxLosses {
 		h.makeRoom()
 	}
-	h.losses = append(h.losses, l)
+	i := len(h.losses)
+	for i > 0 && h.losses[i-1].at.After(l.at) {
+		i--
+	}
+	h.losses = slices.Insert(h.losses, i, l)
 }
 
 // makeRoom forgets a loss.
@@ -143,15 +151,16 @@ func (h *history) leastUseful() int {
 }
 
 // show notes that a tombstone of the client was shown, made then: that is the oldest
-// loss that it can be about.
-func (h *history) show(client *registry.Holder, made time.Time) {
+// loss that it can be about. It reports whether there is one.
+func (h *history) show(client *registry.Holder, made time.Time) bool {
 	for _, l := range h.losses {
 		if l.of(client) && !l.shown && !l.gone && l.told(made) {
 			l.shown, l.Gone = true, nil
 			h.shown++
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // suspects reports whether newcomer takes the key back, whoever holds it.
@@ -195,25 +204,29 @@ func (h *history) cause(newcomer *registry.Holder, held []registry.StreamID, now
 	return isBack, oldest
 }
 
-// hold holds the newcomer's take-back against its cause, unless it is known already.
-func (h *history) hold(newcomer registry.StreamID, cause *loss, now time.Time) {
+// hold holds the newcomer's take-back against its cause, unless it is known already, or
+// the cause has caused another. It reports whether it was neither.
+func (h *history) hold(newcomer registry.StreamID, cause *loss, now time.Time) bool {
 	known := func(l *loss) bool { return l.caused() && l.back == newcomer }
-	if cause != nil && !slices.ContainsFunc(h.losses, known) {
-		cause.back, cause.backTime = newcomer, now
-	}
-}
-
-// take reports whether the newcomer may have the key since a person asked for it.
-func (h *history) take(newcomer registry.StreamID, now time.Time) bool {
-	h.takes = slices.DeleteFunc(h.takes, func(t takeBack) bool { return now.Sub(t.at) >= minute })
-	if slices.ContainsFunc(h.takes, func(t takeBack) bool { return t.by == newcomer }) {
-		return true // it was asked about before
-	}
-	if len(h.takes) == MaxTakes {
+	if cause == nil || cause.caused() || slices.ContainsFunc(h.losses, known) {
 		return false
 	}
-	h.takes = append(h.takes, takeBack{by: newcomer, at: now})
+	cause.back, cause.backTime = newcomer, now
 	return true
+}
+
+// take reports whether the newcomer may have the key since a person asked for it, and
+// whether that was not known before.
+func (h *history) take(newcomer registry.StreamID, now time.Time) (may, isNew bool) {
+	h.takes = slices.DeleteFunc(h.takes, func(t takeBack) bool { return now.Sub(t.at) >= minute })
+	if slices.ContainsFunc(h.takes, func(t takeBack) bool { return t.by == newcomer }) {
+		return true, false // it was asked about before
+	}
+	if len(h.takes) == MaxTakes {
+		return false, false
+	}
+	h.takes = append(h.takes, takeBack{by: newcomer, at: now})
+	return true, true
 }
 
 // count is that of the take-backs. Each counts half as much with each half-life.
@@ -244,6 +257,21 @@ func (l *loss) suspect(newcomer *registry.Holder, now time.Time) bool {
 
 // caused reports whether l seems to have caused a take-back.
 func (l *loss) caused() bool { return !l.backTime.IsZero() }
+
+// isToBeAsked reports whether it is yet to be asked, for the other nodes, whether the
+// client of l had gone.
+func (l *loss) isToBeAsked() bool { return l.Gone != nil && !l.asked }
+
+// toAsk returns those that are to be asked now.
+func (h *history) toAsk(now time.Time) (losses []unasked) {
+	for _, l := range h.losses {
+		if l.isToBeAsked() && now.Sub(l.at) >= askTime {
+			l.asked = true
+			losses = append(losses, unasked{l, l.Stream, l.Gone})
+		}
+	}
+	return losses
+}
 
 // forgive notes that the client of l had gone.
 func (l *loss) forgive() { l.gone, l.forgiven, l.Gone = true, true, nil }

@@ -1,6 +1,7 @@
 package conflict
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
@@ -58,43 +59,76 @@ func (a *Audit) end(first, now time.Time) line {
 	return e.Value.take()
 }
 
-// next returns when something is to be forgotten first; zero: nothing is. It is called
-// with the lock held.
-func (d *Damping) next() time.Time {
-	first, oldest := d.known.First(), d.aging.First()
-	switch {
-	case first == nil:
-		return time.Time{}
-	case oldest != nil && oldest.At().Before(first.At()):
-		return oldest.At()
-	default:
-		return first.At()
+// next returns when something is to be forgotten, or asked, first; zero: nothing is. It is
+// called with the lock held.
+func (d *Damping) next() (first time.Time) {
+	if e := d.known.First(); e != nil {
+		first = e.At()
 	}
+	for _, queue := range []*due.Queue[registry.ID, struct{}]{&d.aging, &d.asking} {
+		if e := queue.First(); e != nil && e.At().Before(first) { // what is in them is known
+			first = e.At()
+		}
+	}
+	return first
 }
 
-// take forgets the next that are of no account any more; nil: nothing is. It is called
-// with the lock held.
+// take forgets the next that are of no account any more, and returns what asks the next
+// that are to be asked; nil: nothing is due. It is called with the lock held.
 func (d *Damping) take(now time.Time) (act func()) {
+	var asks []func()
+	tookAny := false
 	for range maxBatch {
 		first := d.next()
 		if first.IsZero() || first.After(now) {
 			break
 		}
-		act = func() {} // there may be more
+		tookAny = true
 		if e := d.known.Due(now); e != nil {
 			d.remove(e)
+			continue
+		}
+		if due := d.asking.Due(now); due != nil {
+			e := d.known.Find(due.Key)
+			key, losses := e.Key, e.Value.toAsk(now)
+			asks = append(asks, func() { d.ask(key, losses) })
+			d.plan(e)
 			continue
 		}
 		e := d.known.Find(d.aging.First().Key)
 		e.Value.age(now)
 		d.age(e)
+		d.plan(e)
 	}
-	return act
+	if !tookAny {
+		return nil
+	}
+	return func() { // there may be more
+		for _, ask := range asks {
+			ask()
+		}
+	}
 }
 
 func (d *Damping) remove(e *due.Entry[registry.ID, history]) {
-	d.aging.Remove(&e.Value.aging)
+	d.unqueue(e)
 	d.known.Remove(e)
+}
+
+func (d *Damping) unqueue(e *due.Entry[registry.ID, history]) {
+	d.aging.Remove(&e.Value.aging)
+	d.asking.Remove(&e.Value.asking)
+}
+
+// plan puts the key where it is asked next, for the other nodes, whether a client had gone.
+func (d *Damping) plan(e *due.Entry[registry.ID, history]) {
+	h := &e.Value
+	i := slices.IndexFunc(h.losses, (*loss).isToBeAsked)
+	if i < 0 || d.tellOthers == nil {
+		d.asking.Remove(&h.asking)
+		return
+	}
+	d.asking.Put(&h.asking, h.losses[i].at.Add(askTime))
 }
 
 // age puts the key where its oldest loss is one no more.

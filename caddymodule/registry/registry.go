@@ -531,6 +531,16 @@ type Grouping interface {
 	Elsewhere(group ID) int
 }
 
+// Announcing is a Registry by which a node tells all others of the zone what they are to
+// know. What is told may be lost, or told in another order; nobody waits for it.
+type Announcing interface {
+	// HearAll has hear called, one call at a time, with what other nodes have told and when
+	// it happened. It is called once, before all others.
+	HearAll(hear func(at time.Time, b []byte))
+	// TellAll tells them what happened here.
+	TellAll(at time.Time, b []byte)
+}
+
 // As returns r as a T, or the registry that r wraps, if that is one. A wrapper has a
 // method Unwrap that returns what it wraps.
 func As[T any](r Registry) (t T, ok bool) {
@@ -753,6 +763,12 @@ type Node interface {
 type Opener interface {
 	Open(zone string, node Node) (Registry, error)
 }
+
+// Renewer is an Opener whose configuration may read as before and stand for something else,
+// such as the password in a file. It has a registry that another one of the same
+// configuration has opened do as it would itself. It is called when the configuration
+// starts.
+type Renewer interface{ Renew(opened Registry) }
 
 // Starter is a registry that has something to start: Open is called, too, for a
 // configuration that is only validated, and should not reach anything outside.

@@ -91,6 +91,10 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 	if grouping, ok := registry.As[registry.Grouping](opened); ok {
 		z.Presence.Share(grouping)
 	}
+	if announcing, ok := registry.As[registry.Announcing](opened); ok {
+		announcing.HearAll(z.Damping.Hear)
+		z.Damping.Share(announcing.TellAll)
+	}
 	if metrics != (event.NoMetrics{}) {
 		z.Registry = &measured{opened, metrics}
 	}

@@ -3,6 +3,7 @@ package nodes
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,7 +82,11 @@ func TestNodes_OneUserOneStream(t *testing.T) {
 func TestNodes_AKilledNodeFreesItsHolders(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	processes, urls := nodes(t, 2, app, harness.StartRedis(t), "policy reject\nreserve off\non_reject status")
-	held := open(t, urls[0])
+	var held *harness.Stream
+	require.Eventually(t, func() bool { // in a new zone nobody is admitted at once
+		held = open(t, urls[0])
+		return held.Status == http.StatusOK
+	}, harness.Patience, 50*time.Millisecond)
 	held.Next(t)
 	refused := open(t, urls[1])
 	require.Equal(t, http.StatusConflict, refused.Status)
@@ -113,10 +118,31 @@ func TestNodes_WithoutRedisEachGoesOn(t *testing.T) {
 }
 
 // TestNodes_PagesThatFightThroughTwoNodes is TestFight with a load balancer in front that
-// has each page stay with its node. A node sees only what its own page loses.
+// has each page stay with its node.
 func TestNodes_PagesThatFightThroughTwoNodes(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	_, urls, logs := nodesBy(t, 2, app, "address "+harness.StartRedis(t).Addr, "")
+	requireRest(t, logs, urls...)
+}
+
+// TestNodes_PagesThatFightThroughAnyNode is TestFight with a load balancer in front that
+// has each request come to the next node.
+func TestNodes_PagesThatFightThroughAnyNode(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	_, urls, logs := nodesBy(t, 3, app, "address "+harness.StartRedis(t).Addr, "")
+	front := fmt.Sprintf("http://localhost:%d", harness.FreePort(t))
+	harness.StartCaddySites(t, front+"/login", "grace_period 1s", fmt.Sprintf(`%s {
+		reverse_proxy %s {
+			lb_policy round_robin
+		}
+	}`, front, strings.Join(urls, " ")))
+	requireRest(t, logs, front, front)
+}
+
+// requireRest requires that two pages, which fight through these, come to rest, and that
+// one hears when the other is closed.
+func requireRest(t *testing.T, logs []*harness.CaddyLog, urls ...string) {
+	t.Helper()
 	browser := harness.StartBrowser(t)
 	pages := []*harness.Tab{browser.NewTab(t, urls[0]+"/login"), browser.NewTab(t, urls[1]+"/login")}
 	for _, p := range pages {

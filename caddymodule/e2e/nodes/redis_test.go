@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,47 @@ func TestNodes_WithSentinel(t *testing.T) {
 		return admitted
 	}, harness.Patience, 50*time.Millisecond, "newcomers are refused after the failover")
 	harness.RequireEnded(t, lives, harness.Duplicated, "superseded")
+}
+
+// TestRedis_WhosePasswordIsReplaced has an operator do so, whose configuration reads as
+// before: the password is in a file.
+func TestRedis_WhosePasswordIsReplaced(t *testing.T) {
+	app, redis := harness.StartFastAPI(t), harness.StartRedis(t)
+	redis.Do(t, "ACL", "SETUSER", "guard", "on", ">old", "~*", "&*", "+@all")
+	file := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(file, []byte("old"), 0o600))
+	site := fmt.Sprintf(`sse_guard {
+		zone many
+		key {sse_guard.token}
+		registry redis {
+			address %s
+			username guard
+			password {file.%s}
+			on_error deny
+		}
+	}
+	reverse_proxy %s`, redis.Addr, file, app.URL)
+	caddy := harness.StartAdminCaddy(t, site)
+	older := open(t, caddy.URL)
+	older.Next(t)
+
+	redis.Do(t, "ACL", "SETUSER", "guard", ">new")
+	require.NoError(t, os.WriteFile(file, []byte("new"), 0o600))
+	caddy.Reload(t, site+"\nheader X-Reloaded yes") // Caddy leaves alone what reads as before, but for --force
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(caddy.HandlerLogs(t), func(line harness.LogLine) bool { return strings.HasPrefix(line.Msg, "connected to redis anew") })
+	}, harness.Patience, 20*time.Millisecond)
+	redis.Do(t, "ACL", "SETUSER", "guard", "<old")
+	redis.Do(t, "CLIENT", "KILL", "USER", "guard")
+
+	older.Next(t)
+	var newer *harness.Stream
+	require.Eventually(t, func() bool {
+		newer = open(t, caddy.URL)
+		_, admitted := <-newer.Events() // who is refused is cut off
+		return admitted
+	}, harness.Patience, 50*time.Millisecond, "the node cannot get in")
+	harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 }
 
 func requireNoError(t *testing.T, log *harness.CaddyLog) {

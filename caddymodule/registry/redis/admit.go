@@ -56,7 +56,7 @@ func (r *Registry) Admit(
 	if !r.link.isUp() {
 		return c.away(ctx)
 	}
-	if err := r.refuseAfterLoss(asks); err != nil {
+	if err := r.refuseUnsure(asks); err != nil {
 		return nil, err
 	}
 	if len(c.buckets) > 1 && r.link.isCluster() {
@@ -100,7 +100,7 @@ func (c *admission) askAgain(ctx context.Context) ([]registry.Admission, error) 
 		c.r.link.failed(err)
 		return c.away(ctx)
 	}
-	if err := c.r.refuseAfterLoss(c.asks); err != nil {
+	if err := c.r.refuseUnsure(c.asks); err != nil {
 		return nil, err
 	}
 	c.tickets, c.sure = nil, true
@@ -323,6 +323,9 @@ func (c *admission) away(ctx context.Context) ([]registry.Admission, error) {
 	r := c.r
 	if r.options.OnError != Allow {
 		return nil, fmt.Errorf("admitting a stream: %w", ErrAway)
+	}
+	if err := r.refuseUnsure(c.asks); err != nil {
+		return nil, err
 	}
 	admissions, err := r.local.Admit(ctx, c.phase, c.consent, c.asks, c.leaving)
 	if err != nil {

@@ -422,6 +422,15 @@ func (b *bucket) isKnown() bool {
 // them. What the script did if it fails is not known. Of two calls at once either may get
 // there first.
 func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, buckets ...*bucket) (*reply, error) {
+	if !r.calls.enter() {
+		return nil, ErrAway
+	}
+	defer r.calls.leave()
+	return r.callLast(ctx, script, a, buckets...)
+}
+
+// callLast is call also when the registry is being closed.
+func (r *Registry) callLast(ctx context.Context, script *rueidis.Lua, a args, buckets ...*bucket) (*reply, error) {
 	client := r.link.client()
 	if client == nil {
 		return nil, ErrAway
@@ -432,6 +441,9 @@ func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, bucket
 	}
 	return re, nil
 }
+
+// caller is call or callLast.
+type caller = func(context.Context, *rueidis.Lua, args, ...*bucket) (*reply, error)
 
 // begin begins a call: it takes what is queued for the buckets, and spells it as the
 // scripts read it.
@@ -471,6 +483,9 @@ func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis
 	if err = re.r.enter(ctx); err == nil {
 		defer re.r.leave() // not before it is noted that Redis is away
 		re.answer, err = exec(ctx, client, script, keys, a)
+		if now := re.r.link.client(); errors.Is(err, rueidis.ErrClosing) && now != client { // it was changed, and did nothing
+			re.answer, err = exec(ctx, now, script, keys, a)
+		}
 	}
 	if err != nil {
 		if !errors.Is(err, ErrAway) { // else it is known, and may be over by now

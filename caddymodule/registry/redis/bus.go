@@ -50,6 +50,7 @@ const (
 	questionMessage = "q"
 	answerMessage   = "a"
 	sharedMessage   = "s" // what happened, for who listens
+	noteMessage     = "n" // what happened, for all
 	listenMessage   = "l" // a node listens, or does so no more
 	groupsMessage   = "g" // how many streams of groups a node has
 

@@ -32,7 +32,15 @@ func (r *Registry) channel(tag string) []string {
 
 func (r *Registry) shardChannel(tag string) string { return r.key(tag, "to/") }
 
-func (r *Registry) plainChannel() string { return r.options.Prefix + "/" + r.zone + "/to/" }
+// plainChannel names the database, too: those of one server have all channels in common. A
+// cluster has but one database.
+func (r *Registry) plainChannel() string {
+	to := "/to/"
+	if db := r.link.access.database(); db != 0 {
+		to = fmt.Sprintf("/to%d/", db)
+	}
+	return r.options.Prefix + "/" + r.zone + to
+}
 
 // send sends a message to a node.
 func (r *Registry) send(ctx context.Context, client rueidis.Client, to, message string) rueidis.RedisResult {
@@ -48,22 +56,22 @@ func (r *Registry) send(ctx context.Context, client rueidis.Client, to, message 
 
 // listen has messages heard until the registry is closed. Whenever a subscription
 // begins, something may have been missed before: all is compared.
-func (r *Registry) listen(client rueidis.Client) {
+func (r *Registry) listen() {
 	begun := func() {
 		r.doubtDenials()
 		r.link.compareAllSoon()
 	}
-	r.receive(client, &r.bus.plain, begun, func() rueidis.Completed {
+	r.receive(&r.bus.plain, begun, func(client rueidis.Client) rueidis.Completed {
 		return client.B().Subscribe().Channel(r.plainChannel()+r.id, r.plainChannel()+everybody).Build()
 	})
 }
 
 // listenToShards starts to listen to sharded Pub/Sub too.
-func (r *Registry) listenToShards(client rueidis.Client) {
+func (r *Registry) listenToShards() {
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		r.wg.Go(func() {
-			r.receive(client, new(subscription), func() { r.link.compareSoon(b) }, func() rueidis.Completed {
+			r.receive(new(subscription), func() { r.link.compareSoon(b) }, func(client rueidis.Client) rueidis.Completed {
 				return client.B().Ssubscribe().Channel(r.shardChannel(b.tag) + r.id).Build()
 			})
 		})
@@ -74,7 +82,7 @@ func (r *Registry) listenToShards(client rueidis.Client) {
 			r.doubtDenials()
 			r.link.wakeUp()
 		}
-		r.receive(client, &r.bus.shard, begun, func() rueidis.Completed {
+		r.receive(&r.bus.shard, begun, func(client rueidis.Client) rueidis.Completed {
 			return client.B().Ssubscribe().Channel(zone+r.id, zone+everybody).Build()
 		})
 	})
@@ -85,7 +93,7 @@ func (r *Registry) listenToShards(client rueidis.Client) {
 func (r *Registry) doubtDenials() { r.bus.doubt(time.Now().Add(-2 * r.options.Lease)) }
 
 // receive subscribes again and again, and calls begun whenever that has succeeded.
-func (r *Registry) receive(client rueidis.Client, sub *subscription, begun func(), subscribe func() rueidis.Completed) {
+func (r *Registry) receive(sub *subscription, begun func(), subscribe func(rueidis.Client) rueidis.Completed) {
 	ctx := rueidis.WithOnSubscriptionHook(r.ctx, func(s rueidis.PubSubSubscription) {
 		if s.Kind == "subscribe" || s.Kind == "ssubscribe" {
 			sub.set(true, nil)
@@ -95,7 +103,8 @@ func (r *Registry) receive(client rueidis.Client, sub *subscription, begun func(
 	wait := leastWait
 	for r.ctx.Err() == nil {
 		began := time.Now()
-		err := client.Receive(ctx, subscribe(), func(m rueidis.PubSubMessage) {
+		client := r.link.client() // there may be another
+		err := client.Receive(ctx, subscribe(client), func(m rueidis.PubSubMessage) {
 			if m.Message == "" {
 				return
 			}
@@ -199,7 +208,7 @@ func (l *link) reachShards() error {
 		return err
 	}
 	if sharded {
-		l.byShard.Do(func() { l.r.listenToShards(client) })
+		l.byShard.Do(l.r.listenToShards)
 	}
 	l.sharded.Store(sharded)
 	return nil

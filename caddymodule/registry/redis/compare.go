@@ -232,7 +232,7 @@ func (b *bucket) scan() error {
 	var unknown []named
 	steady := true
 	for cursor := "0"; cursor != ""; {
-		page, err := b.scanPage(cursor, unknown, nil)
+		page, err := b.scanPage(b.r.call, cursor, unknown, nil)
 		if err != nil {
 			return err
 		}
@@ -258,11 +258,11 @@ func (b *bucket) scan() error {
 		}
 	}
 	if steady && found != read {
-		_, err := b.scanPage("", nil, []sums{read, found})
+		_, err := b.scanPage(b.r.call, "", nil, []sums{read, found})
 		return err
 	}
 	if len(unknown) > 0 {
-		_, err := b.scanPage("", unknown, nil)
+		_, err := b.scanPage(b.r.call, "", unknown, nil)
 		return err
 	}
 	return nil
@@ -285,7 +285,7 @@ type page struct {
 
 // scanPage takes entries out, and sets wrong sums right, and then reads the page at the
 // cursor, if there is one.
-func (b *bucket) scanPage(cursor string, out []named, right []sums) (pg page, err error) {
+func (b *bucket) scanPage(call caller, cursor string, out []named, right []sums) (pg page, err error) {
 	var a args
 	a.num(int64(len(out)))
 	for _, n := range out {
@@ -297,7 +297,7 @@ func (b *bucket) scanPage(cursor string, out []named, right []sums) (pg page, er
 		a.add(strconv.FormatUint(s.digest, 10))
 	}
 	a.add(cursor)
-	re, err := b.r.call(context.Background(), b.r.scripts.scan, a, b)
+	re, err := call(context.Background(), b.r.scripts.scan, a, b)
 	if err != nil {
 		return pg, err
 	}
@@ -414,12 +414,12 @@ func (b *bucket) registerAll() {
 }
 
 // giveAllBack takes all that this node has out of the bucket, as far as that goes within
-// the timeout.
+// the timeout, when no other call can be made any more.
 func (b *bucket) giveAllBack() error {
 	until := time.Now().Add(b.r.options.Timeout)
 	var out []named
 	for cursor := "0"; ; {
-		page, err := b.scanPage(cursor, out, nil)
+		page, err := b.scanPage(b.r.callLast, cursor, out, nil)
 		if err != nil || page.all.count == 0 || cursor == "" || time.Now().After(until) {
 			return err
 		}

@@ -143,6 +143,16 @@ func (r *Registry) Compare() error {
 	return r.each(false, func(b *bucket) error { return b.compare(true) })
 }
 
+// CompareSoon has all buckets compared, at once.
+func (r *Registry) CompareSoon() { r.link.compareAllSoon() }
+
+// Identity is that of the connection.
+func (r *Registry) Identity() string {
+	r.link.access.mu.Lock()
+	defer r.link.access.mu.Unlock()
+	return r.link.access.by
+}
+
 // awaitTold returns once all that is queued was told, while another call is under way.
 func (b *bucket) awaitTold() {
 	ticker := time.NewTicker(time.Millisecond)

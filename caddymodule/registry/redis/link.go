@@ -24,9 +24,10 @@ import (
 type link struct {
 	r  *Registry
 	up atomic.Bool
-	// redis is nil until the first connection.
+	// redis is nil until the first connection, which is made as access says.
 	redis   atomic.Pointer[rueidis.Client]
 	conns   conns
+	access  access
 	cluster atomic.Bool
 	// sharded says that the nodes send their messages by sharded Pub/Sub, and byShard
 	// starts to listen to those.
@@ -36,6 +37,10 @@ type link struct {
 	wake chan struct{}
 	// refusing is until when a Reject newcomer is refused, in Unix nanoseconds.
 	refusing atomic.Int64
+	// reached says that Redis has once been told all that this node has.
+	reached atomic.Bool
+	// opened is when the goroutines were started. It is set by open and not changed.
+	opened time.Time
 
 	// mu guards the fields below it.
 	mu sync.Mutex
@@ -85,9 +90,11 @@ const (
 )
 
 func newLink(r *Registry) *link {
-	return &link{
+	l := &link{
 		r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now(),
 	}
+	l.access.client, l.access.identity = r.options.Client, r.options.Identity
+	return l
 }
 
 // holds notes that the lease has been renewed by what began then, and returns when it was
@@ -121,6 +128,7 @@ func (l *link) client() rueidis.Client {
 
 // open starts the goroutines, and waits for the first attempt, but not for long.
 func (l *link) open() error {
+	l.opened = time.Now()
 	first := make(chan error, 1)
 	l.r.wg.Go(func() { l.run(first) })
 	timer := time.NewTimer(2 * l.r.options.Timeout)
@@ -247,8 +255,12 @@ func (l *link) reach() error {
 	if err := l.greet(); err != nil {
 		return err
 	}
+	if !l.announced { // else the others hear of this node when they renew
+		l.announced = true
+		l.callAll()
+	}
 	// What dead nodes have left can wait: others that were cut off may yet come back.
-	differing, err := l.renewLeases(l.announced, false, func(*bucket) (renews, suspect bool) { return true, true })
+	differing, err := l.renewLeases(l.reached.Load(), false, func(*bucket) (renews, suspect bool) { return true, true })
 	if err != nil {
 		return err
 	}
@@ -262,12 +274,9 @@ func (l *link) reach() error {
 	told := l.told
 	l.cause, l.told = nil, false
 	l.mu.Unlock()
+	l.reached.Store(true)
 	l.up.Store(true)
 	poke(l.r.groups.check)
-	if !l.announced { // else the others hear of this node when they renew
-		l.announced = true
-		_ = l.r.publish(l.r.ctx, everybody, denialsMessage, nil)
-	}
 	if told {
 		l.r.options.Logger.Info("redis is back", zap.String("zone", l.r.zone))
 	}
@@ -277,11 +286,18 @@ func (l *link) reach() error {
 	return nil
 }
 
+// callAll has all nodes that can hear it say hello now. Those that cannot do so when they
+// renew.
+func (l *link) callAll() {
+	ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
+	defer cancel()
+	_ = l.r.send(ctx, l.client(), everybody, denialsMessage).Error()
+}
+
 // connect makes the client and listens.
 func (l *link) connect() error {
-	options := l.r.options.Client
-	options.DialCtxFn = l.conns.dialer(options.DialCtxFn)
-	client, err := rueidis.NewClient(options)
+	option, identity := l.access.get()
+	client, err := l.newClient(option)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
@@ -296,11 +312,13 @@ func (l *link) connect() error {
 		client.Close()
 		return err
 	}
-	l.r.wg.Go(func() { l.r.listen(client) })
+	l.access.noteConnected(identity)
+	l.r.wg.Go(l.r.listen)
 	l.r.wg.Go(func() { l.r.bus.work(l.r) })
 	l.r.wg.Go(l.r.shared.tell)
 	l.r.wg.Go(l.r.shared.work)
 	l.r.wg.Go(l.r.groups.work)
+	l.changeConnection() // it may be to be another by now
 	return nil
 }
 
@@ -412,7 +430,7 @@ func (r *Registry) each(all bool, f func(*bucket) error) error {
 	for i := range r.buckets {
 		b := &r.buckets[i]
 		b.mu.Lock()
-		empty := len(b.places)+len(b.waiters)+len(b.queue) == 0
+		empty := len(b.places)+len(b.waiters)+len(b.queue)+len(b.pending) == 0
 		b.mu.Unlock()
 		if all || !empty {
 			some = append(some, b)
@@ -541,8 +559,19 @@ func extend(until *atomic.Int64, d time.Duration) {
 	}
 }
 
-// errLoss is returned for newcomers under Reject after Redis has lost its data.
-var errLoss = fmt.Errorf("redis has lost who holds what, and holders are being registered again: %w", registry.ErrAway)
+// patience is how long nodes that live need to come back to a Redis that can be reached:
+// an attempt under way fails, the next comes after a pause, and is answered.
+func (l *link) patience() time.Duration {
+	return min(mostWait+2*l.r.options.Timeout, l.r.options.Lease)
+}
+
+var (
+	// errUnsure is returned for newcomers under Reject while holders that Redis does not
+	// know of may yet be registered.
+	errUnsure = fmt.Errorf("redis may not know of all who hold something: nodes may have to register again what they have: %w", registry.ErrAway)
+	// errUnreached is returned for them while nothing at all is known of other nodes.
+	errUnreached = fmt.Errorf("redis was not reached since this node was started, and so it knows of no other's streams: %w", registry.ErrAway)
+)
 
 // since says of an error of a call that Redis counts as away by now.
 func (l *link) since(err error) error {
@@ -552,12 +581,21 @@ func (l *link) since(err error) error {
 	return fmt.Errorf("%w: %w", ErrAway, err)
 }
 
-func (r *Registry) refuseAfterLoss(asks []registry.Ask) error {
-	now, refusing := time.Now().UnixNano(), r.link.refusing.Load()
+// refuseUnsure refuses, for the time being, newcomers under Reject where others may hold
+// what they ask for. A node that has not reached Redis yet does so for one lease: nobody
+// knows how long it takes, and on_error says whether it goes on without.
+func (r *Registry) refuseUnsure(asks []registry.Ask) error {
+	now, reached := time.Now(), r.link.reached.Load()
 	for i := range asks {
-		until := max(refusing, r.bucketOf(asks[i].Holder.Key).refusing.Load())
-		if now < until && asks[i].Rule.Policy == registry.Reject && asks[i].Rule.Limit > 0 {
-			return fmt.Errorf("admitting a stream: %w", errLoss)
+		if asks[i].Rule.Policy != registry.Reject || asks[i].Rule.Limit == 0 {
+			continue
+		}
+		until := max(r.link.refusing.Load(), r.bucketOf(asks[i].Holder.Key).refusing.Load())
+		switch {
+		case !reached && now.Sub(r.link.opened) < r.options.Lease:
+			return fmt.Errorf("admitting a stream: %w", errUnreached)
+		case reached && now.UnixNano() < until:
+			return fmt.Errorf("admitting a stream: %w", errUnsure)
 		}
 	}
 	return nil
@@ -576,6 +614,7 @@ func (l *link) hello() error {
 		a.num(since)
 		a.add(r.freshEpoch())
 		l.addTime(&a)
+		a.num(l.patience().Milliseconds())
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 		sent := time.Now()
 		parts, err := r.scripts.hello.Exec(ctx, l.client(), keys, a).ToArray()
@@ -583,8 +622,8 @@ func (l *link) hello() error {
 		if err != nil {
 			return explain(err)
 		}
-		if len(parts) != 7 {
-			return fmt.Errorf("saying hello: %d parts, not 7", len(parts))
+		if len(parts) != 8 {
+			return fmt.Errorf("saying hello: %d parts, not 8", len(parts))
 		}
 		there, err := parts[6].AsInt64()
 		if err != nil {
@@ -740,10 +779,14 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 	if loss == 1 {
 		l.refuseFor(r.options.Lease - time.Duration(age)*time.Millisecond)
 	}
+	if unsure, _ := parts[7].AsInt64(); unsure > 0 {
+		l.refuseFor(time.Duration(unsure) * time.Millisecond)
+	}
 	if was := l.setEpoch(epoch); was != "" && was != epoch {
 		r.options.Logger.Warn("redis has lost its data: this node's streams are registered again",
 			zap.String("zone", r.zone))
 		r.bus.doubt(time.Time{})
+		l.callAll() // those who began the epoch may not know that there was one before
 		l.compareAllSoon()
 	}
 	r.peers.set(r, nodes)
@@ -754,17 +797,15 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 	return r.bus.heard(r, since, last, denials), nil
 }
 
-// sayGoodbye gives back what the node holds, as far as that goes within the timeout.
+// sayGoodbye gives back what the node holds, as far as that goes within the timeout. No
+// other call is under way, and none is made any more.
 func (l *link) sayGoodbye() {
-	if !l.up.Swap(false) {
-		return
-	}
 	_ = l.r.each(false, func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
-	client := l.client()
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()
-	l.r.groups.sayGoodbye(ctx, client)
-	_ = client.Do(ctx, client.B().Zrem().Key(l.r.key(zoneTag, "z")).Member(l.r.id).Build()).Error() // same
+	l.r.groups.sayGoodbye(ctx, l.client())
+	keys := []string{l.r.key(zoneTag, "z"), l.r.key(zoneTag, "g")}
+	_ = l.r.scripts.goodbye.Exec(ctx, l.client(), keys, []string{l.r.id}).Error() // same
 }
 
 func (l *link) close() {

@@ -36,17 +36,22 @@ func sites(t testing.TB, o redis.Options, n int) []site {
 	for i := range all {
 		all[i] = openSite(t, o)
 	}
+	requireAcquainted(t, all...)
+	return all
+}
+
+// requireAcquainted requires that the nodes hear of each other.
+func requireAcquainted(t testing.TB, all ...site) {
 	require.Eventually(t, func() bool {
 		for _, s := range all {
 			nodes := 0
 			_ = s.Each(t.Context(), func(registry.Node) { nodes++ }) // never fails
-			if nodes != n {
+			if nodes != len(all) {
 				return false
 			}
 		}
 		return true
 	}, soon, aWhile, "the nodes hear of each other")
-	return all
 }
 
 func (s site) ask(t require.TestingT, phase registry.Phase, h *registry.Holder, rule registry.Rule) registry.Admission {

@@ -51,8 +51,9 @@ const (
 
 // Options are those of a registry.
 type Options struct {
-	// Client says how Redis is reached.
-	Client rueidis.ClientOption
+	// Client says how Redis is reached, and Identity stands for it; see Reconnect.
+	Client   rueidis.ClientOption
+	Identity string
 	// Prefix begins the names of all Redis keys.
 	Prefix string
 	// Lease is how long a node holds what it holds without a word from it.
@@ -78,6 +79,9 @@ type Registry struct {
 	underWay chan struct{}
 	// telling has room for those who tell Redis of much.
 	telling chan struct{}
+
+	// calls lets calls of scripts through, until the registry is closed.
+	calls gate
 
 	tickets atomic.Uint64
 	// order numbers what becomes a holder here.
@@ -158,7 +162,6 @@ func New(zone string, node registry.Node, options Options) *Registry {
 		underWay: make(chan struct{}, mostCalls),
 		telling:  make(chan struct{}, mostTelling),
 	}
-	r.options.Client.RingScaleEachConn = ringScale
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.bus.given = make(map[string]*given)
 	r.bus.messages = make(chan message, mostMessages)
@@ -185,14 +188,48 @@ func (r *Registry) name() string { return hex.EncodeToString([]byte(r.id)) }
 // Close takes what this node has out of Redis, as far as that goes within the timeout,
 // and ends all goroutines.
 func (r *Registry) Close() error {
-	r.link.sayGoodbye()
 	r.cancel()
+	wasUp := r.link.up.Swap(false)
 	r.wg.Wait()
+	wasUp = r.link.up.Swap(false) || wasUp // it may have come back just then
+	r.calls.shut()
+	if wasUp { // else the lease runs out
+		r.link.sayGoodbye()
+	}
 	for i := range r.buckets {
 		r.buckets[i].close()
 	}
 	r.link.close()
 	return r.local.Close()
+}
+
+// gate is what the calls of scripts pass, until it is shut: what the node takes out of
+// Redis at its end is not to be put there again.
+type gate struct {
+	// mu guards isShut, and is held when underWay is added to.
+	mu       sync.Mutex
+	isShut   bool
+	underWay sync.WaitGroup
+}
+
+// enter reports whether a call may begin; it is to leave then.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.isShut {
+		g.underWay.Add(1)
+	}
+	return !g.isShut
+}
+
+func (g *gate) leave() { g.underWay.Done() }
+
+// shut lets nobody enter any more, and waits for those who have.
+func (g *gate) shut() {
+	g.mu.Lock()
+	g.isShut = true
+	g.mu.Unlock()
+	g.underWay.Wait()
 }
 
 // key returns the name of a Redis key of the zone, in the slot that tag names.
@@ -216,8 +253,9 @@ func (r *Registry) bucketOf(key registry.ID) *bucket { return &r.buckets[key[0]%
 func (t ticket) bucket(r *Registry) *bucket { return &r.buckets[t%bucketCount] }
 
 var (
-	_ registry.Registry = (*Registry)(nil)
-	_ registry.Starter  = (*Registry)(nil)
-	_ registry.Sharing  = (*Registry)(nil)
-	_ io.Closer         = (*Registry)(nil)
+	_ registry.Registry   = (*Registry)(nil)
+	_ registry.Starter    = (*Registry)(nil)
+	_ registry.Sharing    = (*Registry)(nil)
+	_ registry.Announcing = (*Registry)(nil)
+	_ io.Closer           = (*Registry)(nil)
 )

@@ -43,7 +43,16 @@ func options(t testing.TB, addr string) redis.Options {
 	}
 }
 
+// open opens the registry of a zone that is not new: the nodes that it had have said
+// goodbye. In a new one newcomers under Reject are refused at first.
 func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
+	client, err := rueidis.NewClient(o.Client)
+	require.NoError(t, err)
+	defer client.Close()
+	zone := fmt.Sprintf("{%s/zone/zone}g", o.Prefix)
+	require.NoError(t, client.Do(t.Context(), client.B().Arbitrary("EVAL").Args(
+		`if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], 'id', 'old', 'began', 0, 'loss', 0, 'v', 1, 'left', 1) end return 0`,
+		"1").Keys(zone).Build()).Error())
 	r, err := redis.Open("zone", node, o)
 	require.NoError(t, err)
 	require.NoError(t, r.Away())

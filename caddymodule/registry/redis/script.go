@@ -49,6 +49,8 @@ var (
 	beganSource string
 	//go:embed scripts/hello.lua
 	helloSource string
+	//go:embed scripts/goodbye.lua
+	goodbyeSource string
 	//go:embed scripts/deny.lua
 	denySource string
 	//go:embed scripts/secret.lua
@@ -61,7 +63,7 @@ var (
 type scripts struct {
 	admit, commit, settle, wait, list, finish, renew, sync, scan *rueidis.Lua
 
-	hello, began, deny, secret, time *rueidis.Lua
+	hello, goodbye, began, deny, secret, time *rueidis.Lua
 }
 
 func newScripts() scripts {
@@ -70,7 +72,8 @@ func newScripts() scripts {
 		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
 		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
 		renew: ofBucket(renewSource), sync: ofBucket(syncSource), scan: ofBucket(scanSource),
-		hello: rueidis.NewLuaScript(epochSource + helloSource), began: rueidis.NewLuaScript(epochSource + beganSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
+		hello: rueidis.NewLuaScript(epochSource + helloSource), goodbye: rueidis.NewLuaScript(goodbyeSource),
+		began: rueidis.NewLuaScript(epochSource + beganSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
 		time: rueidis.NewLuaScript(timeSource),
 	}
 }

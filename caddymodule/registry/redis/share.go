@@ -11,15 +11,16 @@ import (
 	"go.uber.org/zap"
 )
 
-// shared is what the nodes of a zone tell each other of what happens, for those who
-// listen. A node that listens says so to all, again and again; the others send what
+// shared is what the nodes of a zone tell each other of what happens: all of them what
+// each is to know, and those who listen the rest. A node that listens says so to all, again and again; the others send what
 // happens to its channel until it has not said so for a while. Both ways have bounds of
 // their own: what finds no room is counted and left out, so that an admission, or what the
 // nodes must hear, never waits for it.
 type shared struct {
 	r *Registry
-	// hear is set before anything else is called.
-	hear func(at time.Time, b []byte, missed int)
+	// hear and hearAll are set before anything else is called.
+	hear    func(at time.Time, b []byte, missed int)
+	hearAll func(at time.Time, b []byte)
 	// listening is how many listen here, and changed is told when it was none, or is.
 	listening atomic.Int64
 	changed   chan struct{}
@@ -28,6 +29,10 @@ type shared struct {
 	out                 chan happening
 	in                  chan string
 	missedOut, missedIn atomic.Int64
+	// outAll and inAll are the same of what all are to know. What finds no room there is
+	// left out.
+	outAll chan happening
+	inAll  chan string
 	// heardUntil is until when a node listens, as far as they have said, in nanoseconds
 	// of the Unix time; 0: none does.
 	heardUntil atomic.Int64
@@ -44,8 +49,10 @@ type happening struct {
 	Body []byte
 }
 
-// report is what one node sends to one that listens.
+// report is what one node sends to one that listens, or to all.
 type report struct {
+	// From is the node, where it is for all.
+	From []byte `json:",omitempty"`
 	// Ahead is as that of a question.
 	Ahead  time.Duration
 	Events []happening `json:",omitempty"`
@@ -69,6 +76,8 @@ const (
 func (s *shared) init(r *Registry) {
 	s.r = r
 	s.hear = func(time.Time, []byte, int) {}
+	s.hearAll = func(time.Time, []byte) {}
+	s.outAll, s.inAll = make(chan happening, mostOut), make(chan string, mostIn)
 	s.changed = make(chan struct{}, 1)
 	s.out, s.in = make(chan happening, mostOut), make(chan string, mostIn)
 	s.until = make(map[string]time.Time)
@@ -104,6 +113,17 @@ func (r *Registry) Tell(at time.Time, b []byte) {
 	}
 }
 
+// HearAll implements registry.Announcing.
+func (r *Registry) HearAll(hear func(at time.Time, b []byte)) { r.shared.hearAll = hear }
+
+// TellAll implements registry.Announcing.
+func (r *Registry) TellAll(at time.Time, b []byte) {
+	select {
+	case r.shared.outAll <- happening{at, b}:
+	default:
+	}
+}
+
 // tell sends what happens to those who listen, and tells them that this node does.
 func (s *shared) tell() {
 	ticker := time.NewTicker(listenEvery)
@@ -114,6 +134,9 @@ func (s *shared) tell() {
 		select {
 		case first := <-s.out:
 			s.report(first)
+			continue
+		case first := <-s.outAll:
+			s.reportAll(first)
 			continue
 		case <-s.changed:
 		case <-ticker.C:
@@ -156,18 +179,40 @@ func (s *shared) send(to, message string) error {
 	return s.r.send(ctx, client, to, message).Error()
 }
 
-// report sends what has happened, and what happened since, as far as one report has room
-// for it.
-func (s *shared) report(first happening) {
+// reportOf begins a report of what has happened first, and what happened since, as far as
+// one report has room for it.
+func (s *shared) reportOf(first happening, since <-chan happening) report {
 	said := report{Ahead: s.r.link.ahead(), Events: []happening{first}}
-	for more := true; more && len(said.Events) < mostEvents; {
+	for len(said.Events) < mostEvents {
 		select {
-		case h := <-s.out:
+		case h := <-since:
 			said.Events = append(said.Events, h)
 		default:
-			more = false
+			return said
 		}
 	}
+	return said
+}
+
+// reportAll tells all nodes.
+func (s *shared) reportAll(first happening) {
+	said := s.reportOf(first, s.outAll)
+	if len(s.r.peers.all()) == 0 {
+		return
+	}
+	said.From = []byte(s.r.id)
+	body, err := json.Marshal(said)
+	if err == nil {
+		err = s.send(everybody, noteMessage+string(body))
+	}
+	if err != nil {
+		s.r.options.Logger.Debug("telling all nodes what happens", zap.String("zone", s.r.zone), zap.Error(err))
+	}
+}
+
+// report tells those who listen.
+func (s *shared) report(first happening) {
+	said := s.reportOf(first, s.out)
 	nodes := s.listeners()
 	if len(nodes) == 0 {
 		return
@@ -200,13 +245,20 @@ func (s *shared) listeners() (nodes []string) {
 // take takes a message that is about what happens. The connection does not wait for what
 // becomes of it.
 func (s *shared) take(message string) (taken bool) {
-	if kind := message[:1]; kind != sharedMessage && kind != listenMessage {
-		return false
-	}
-	select {
-	case s.in <- message:
+	switch message[:1] {
+	case noteMessage:
+		select {
+		case s.inAll <- message[1:]:
+		default:
+		}
+	case sharedMessage, listenMessage:
+		select {
+		case s.in <- message:
+		default:
+			s.missedIn.Add(1)
+		}
 	default:
-		s.missedIn.Add(1)
+		return false
 	}
 	return true
 }
@@ -221,6 +273,8 @@ func (s *shared) work() {
 			} else {
 				s.heard(m[1:])
 			}
+		case m := <-s.inAll:
+			s.heardByAll(m)
 		case <-s.r.ctx.Done():
 			return
 		}
@@ -245,6 +299,18 @@ func (s *shared) noteListening(said string) {
 		latest = max(latest, until.UnixNano())
 	}
 	s.heardUntil.Store(latest)
+}
+
+// heardByAll hands on what another node has told all.
+func (s *shared) heardByAll(body string) {
+	var said report
+	if err := json.Unmarshal([]byte(body), &said); err != nil || string(said.From) == s.r.id {
+		return
+	}
+	shift := s.r.shift(said.Ahead)
+	for _, h := range said.Events {
+		s.hearAll(h.At.Add(shift), h.Body)
+	}
 }
 
 // heard hands on what another node has told.

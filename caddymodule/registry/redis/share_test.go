@@ -21,6 +21,8 @@ type listener struct {
 	heard  []string
 	at     []time.Time
 	missed int
+	// forAll is what was told to all.
+	forAll []string
 }
 
 func openListener(t testing.TB, o redis.Options) *listener {
@@ -34,6 +36,11 @@ func openListener(t testing.TB, o redis.Options) *listener {
 			l.heard, l.at = append(l.heard, string(b)), append(l.at, at)
 		}
 	})
+	l.HearAll(func(_ time.Time, b []byte) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.forAll = append(l.forAll, string(b))
+	})
 	require.NoError(t, l.Start())
 	require.NoError(t, l.Away())
 	return l
@@ -44,6 +51,13 @@ func (l *listener) count() (heard, missed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.heard), l.missed
+}
+
+// countForAll is how much was heard of what all are to know.
+func (l *listener) countForAll() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.forAll)
 }
 
 func TestShared_IsToldWhileSomebodyListens(t *testing.T) {
@@ -68,6 +82,67 @@ func TestShared_IsToldWhileSomebodyListens(t *testing.T) {
 	b.Listen(-1)
 	require.Eventually(t, func() bool { return !a.Heard() }, soon, aWhile)
 	require.Zero(t, b.missed)
+}
+
+// What all are to know is told whether they listen or not, and not to who tells it.
+func TestShared_WhatAllAreToKnow(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	nodes := []*listener{openListener(t, o), openListener(t, o), openListener(t, o)}
+	for _, n := range nodes {
+		t.Cleanup(func() { require.NoError(t, n.Close()) })
+	}
+	requireAcquainted(t, nodes[0].site, nodes[1].site, nodes[2].site)
+	at := time.Now().Add(-time.Minute)
+	for i, n := range nodes {
+		n.TellAll(at, []byte{byte(i)})
+	}
+	require.Eventually(t, func() bool {
+		for _, n := range nodes {
+			if n.countForAll() < 2 {
+				return false
+			}
+		}
+		return true
+	}, soon, aWhile)
+	for i, n := range nodes {
+		n.mu.Lock()
+		require.Len(t, n.forAll, 2)
+		require.NotContains(t, n.forAll, string([]byte{byte(i)}), "it hears itself")
+		require.Empty(t, n.heard)
+		n.mu.Unlock()
+	}
+}
+
+// The databases of a server have their Pub/Sub in common. Nodes of one do not hear those of
+// another.
+func TestShared_IsOfOneDatabase(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	all := make([]*listener, 0, 6)
+	for _, db := range []int{0, 1, 2} {
+		o.Client.SelectDB = db
+		a, b := openListener(t, o), openListener(t, o)
+		requireAcquainted(t, a.site, b.site)
+		all = append(all, a, b)
+	}
+	for i, l := range all {
+		t.Cleanup(func() { require.NoError(t, l.Close()) })
+		l.TellAll(time.Now(), []byte(strconv.Itoa(i/2)))
+	}
+	require.Eventually(t, func() bool {
+		for _, l := range all {
+			if l.countForAll() == 0 {
+				return false
+			}
+		}
+		return true
+	}, soon, aWhile)
+	for i, l := range all {
+		l.mu.Lock()
+		require.Equal(t, []string{strconv.Itoa(i / 2)}, l.forAll)
+		l.mu.Unlock()
+	}
 }
 
 // So much happens that it cannot all be told. Nobody waits for it, and it is said how much
