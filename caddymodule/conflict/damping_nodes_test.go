@@ -2,6 +2,7 @@ package conflict_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -113,7 +114,7 @@ func TestHear_LeavesAloneWhatItCannotRead(t *testing.T) {
 	other.Share(func(_ time.Time, b []byte) { notes = append(notes, b) })
 	other.Lost(lost(newcomer(key, "a"), newcomer(key, "a"), nil))
 	require.Len(t, notes, 1)
-	for _, b := range [][]byte{nil, {1}, notes[0][1:], append(notes[0][:len(notes[0]):len(notes[0])], 0)} {
+	for _, b := range [][]byte{nil, {1}, notes[0][1:], append(slices.Clip(notes[0]), 0)} {
 		d.Hear(time.Now(), b)
 		require.Zero(t, d.Keys())
 	}
