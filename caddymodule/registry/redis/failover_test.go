@@ -271,7 +271,7 @@ func TestLoss_OfOneServerOfACluster(t *testing.T) {
 	require.Eventually(t, func() bool {
 		got, err := ask()
 		require.NotEqual(t, registry.Admitted, got, "the holder's place is given away")
-		return err != nil && strings.Contains(err.Error(), "redis has lost")
+		return err != nil && strings.Contains(err.Error(), "redis may not know of all")
 	}, harness.Patience, 10*time.Millisecond)
 	wire.mend()
 	require.Eventually(t, func() bool {
