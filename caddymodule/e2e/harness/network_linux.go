@@ -62,7 +62,7 @@ func flock(t testing.TB, path string, how int) *os.File {
 	file, err := os.Open(path)
 	require.NoError(t, err)
 	for {
-		if err = unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) { //nolint:gosec // descriptors are small
+		if err = unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
 			require.NoError(t, err)
 			return file
 		}

@@ -14,7 +14,7 @@ func TestNetworkUse_OneChangesOrManyStay(t *testing.T) {
 		gate, err := os.Open(networkGate)
 		require.NoError(t, err)
 		defer gate.Close()
-		return unix.Flock(int(gate.Fd()), how|unix.LOCK_NB) //nolint:gosec // descriptors are small
+		return unix.Flock(int(gate.Fd()), how|unix.LOCK_NB)
 	}
 	t.Run("stay", func(t *testing.T) {
 		stays := networkUse{how: unix.LOCK_SH}
