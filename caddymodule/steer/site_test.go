@@ -67,7 +67,7 @@ type guest struct {
 	response  stream.Response
 	untracked bool
 	says      chan chan struct{} // has the backend send an event, and is told when it has
-	opened    chan struct{}
+	greeted   chan struct{} // closed once its first event is written
 	leave     context.CancelFunc
 	done      chan struct{}
 
@@ -86,7 +86,7 @@ func (s *site) open(z *zone.Zone, token string, edits ...func(*guest)) *guest {
 	s.t.Helper()
 	ctx, leave := context.WithCancel(context.Background())
 	g := &guest{
-		zone: z, says: make(chan chan struct{}), opened: make(chan struct{}), done: make(chan struct{}), leave: leave,
+		zone: z, says: make(chan chan struct{}), greeted: make(chan struct{}), done: make(chan struct{}), leave: leave,
 		cfg: stream.Config{EndTimeout: time.Second, MaxEventSize: 1 << 10, Wheel: z.Wheel},
 		holder: &registry.Holder{
 			ID: registry.NewStreamID(), Key: hash("key of " + token), Token: s.tokenOf(token), Addr: "192.0.2.1",
@@ -104,6 +104,7 @@ func (s *site) open(z *zone.Zone, token string, edits ...func(*guest)) *guest {
 		_, _ = g.response.Relay(ctx, func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = w.Write([]byte("data: hello\n\n"))
+			close(g.greeted)
 			for {
 				select {
 				case said := <-g.says:
@@ -116,7 +117,7 @@ func (s *site) open(z *zone.Zone, token string, edits ...func(*guest)) *guest {
 			}
 		})
 	}()
-	<-g.opened
+	<-g.greeted
 	s.t.Cleanup(func() {
 		leave()
 		<-g.done
@@ -155,7 +156,7 @@ func (g *guest) Judge(int, http.Header) stream.Verdict {
 }
 
 // Opened implements stream.Gate.
-func (g *guest) Opened() { close(g.opened) }
+func (*guest) Opened() {}
 
 func (*guest) Header() http.Header { return http.Header{} }
 func (*guest) WriteHeader(int)     {}
