@@ -67,7 +67,7 @@ type guest struct {
 	response  stream.Response
 	untracked bool
 	says      chan chan struct{} // has the backend send an event, and is told when it has
-	greeted   chan struct{} // closed once its first event is written
+	greeted   chan struct{}      // closed once its first event is written
 	leave     context.CancelFunc
 	done      chan struct{}
 
