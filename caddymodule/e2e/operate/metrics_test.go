@@ -133,10 +133,16 @@ func TestMetrics_GoOnOverReloads(t *testing.T) {
 	})
 
 	server.Reload(t, site(shop)) // the zone news is gone
-	after := scrape(t, server)
-	for name := range after {
-		require.NotContains(t, name, `zone="news"`)
-	}
+	var after samples
+	require.Eventually(t, func() bool {
+		after = scrape(t, server)
+		for name := range after {
+			if strings.Contains(name, `zone="news"`) {
+				return false
+			}
+		}
+		return true
+	}, harness.Patience, 10*time.Millisecond, "its streams have ended by now")
 	require.EqualValues(t, 1, after[`streams{state="live",zone="shop"}`], "it was opened before")
 
 	newer := client.Open(t, server.URL+"/shop/a", harness.WithBearer("ann"))
