@@ -53,8 +53,19 @@ func (r *Registry) Places() (n int) {
 // EntriesKey is the name of the Redis hash that has the entries of a bucket.
 func (r *Registry) EntriesKey(i int) string { return r.buckets[i].keys[0] }
 
-// AsCluster has the registry ask as it would a cluster.
-func (r *Registry) AsCluster() { r.link.cluster.Store(true) }
+// AsCluster has the registry ask as it would a cluster, which is not new.
+func (r *Registry) AsCluster() error {
+	c := r.link.client()
+	for i := range r.buckets {
+		epoch := c.B().Hset().Key(r.key(r.buckets[i].tag, "g")).FieldValue().
+			FieldValue("id", "old").FieldValue("began", "0").FieldValue("loss", "0").FieldValue("v", "1")
+		if err := c.Do(context.Background(), epoch.Build()).Error(); err != nil {
+			return err
+		}
+	}
+	r.link.cluster.Store(true)
+	return nil
+}
 
 // What the nodes write and read.
 var (
