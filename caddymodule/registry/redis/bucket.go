@@ -110,18 +110,23 @@ func (b *bucket) enqueue(ops ...op) {
 
 // kick has the queue told, if somebody listens. mu is held.
 func (b *bucket) kick() {
-	if len(b.queue) == 0 || b.flushing || b.closed || !b.r.link.isUp() {
+	if len(b.queue) == 0 || b.flushing || !b.tells() {
 		return
 	}
 	b.flushing = true
 	b.r.wg.Go(b.flush)
 }
 
+// tells reports whether Redis is told what is queued. It is not while the registry is being
+// closed: all that the node has is taken out then, and what fails does not make Redis count
+// as away. mu is held.
+func (b *bucket) tells() bool { return !b.closed && b.r.ctx.Err() == nil && b.r.link.isUp() }
+
 // flush tells Redis what is queued until nothing is.
 func (b *bucket) flush() {
 	for {
 		b.mu.Lock()
-		if len(b.queue) == 0 || b.closed || !b.r.link.isUp() {
+		if len(b.queue) == 0 || !b.tells() {
 			b.flushing = false
 			b.stepped()
 			b.mu.Unlock()
