@@ -198,6 +198,7 @@ func (b *bucket) close() {
 func (b *bucket) take() (ops []op, call uint64) {
 	b.lastCall++
 	b.calls[b.lastCall] = true
+	b.queue = slices.DeleteFunc(b.queue, func(o op) bool { return o.isDone() })
 	if len(b.queue) <= mostTold {
 		ops, b.queue = b.queue, nil
 		return ops, b.lastCall
@@ -263,6 +264,13 @@ func (o *op) keyOf() registry.ID {
 	default:
 		return o.key
 	}
+}
+
+// isDone reports whether Redis has the stream that is to be registered as it stands: each
+// comparison queues those that it finds missing, also while they are queued. The bucket is
+// locked.
+func (o *op) isDone() bool {
+	return o.kind == opRegister && o.place != nil && o.place.known == o.place.state
 }
 
 // append adds the op to a script's arguments, and reports whether there was anything to
