@@ -110,18 +110,23 @@ func (b *bucket) enqueue(ops ...op) {
 
 // kick has the queue told, if somebody listens. mu is held.
 func (b *bucket) kick() {
-	if len(b.queue) == 0 || b.flushing || b.closed || !b.r.link.isUp() {
+	if len(b.queue) == 0 || b.flushing || !b.tells() {
 		return
 	}
 	b.flushing = true
 	b.r.wg.Go(b.flush)
 }
 
+// tells reports whether Redis is told what is queued. It is not while the registry is being
+// closed: all that the node has is taken out then, and what fails does not make Redis count
+// as away. mu is held.
+func (b *bucket) tells() bool { return !b.closed && b.r.ctx.Err() == nil && b.r.link.isUp() }
+
 // flush tells Redis what is queued until nothing is.
 func (b *bucket) flush() {
 	for {
 		b.mu.Lock()
-		if len(b.queue) == 0 || b.closed || !b.r.link.isUp() {
+		if len(b.queue) == 0 || !b.tells() {
 			b.flushing = false
 			b.stepped()
 			b.mu.Unlock()
@@ -193,6 +198,7 @@ func (b *bucket) close() {
 func (b *bucket) take() (ops []op, call uint64) {
 	b.lastCall++
 	b.calls[b.lastCall] = true
+	b.queue = slices.DeleteFunc(b.queue, func(o op) bool { return o.isDone() })
 	if len(b.queue) <= mostTold {
 		ops, b.queue = b.queue, nil
 		return ops, b.lastCall
@@ -258,6 +264,13 @@ func (o *op) keyOf() registry.ID {
 	default:
 		return o.key
 	}
+}
+
+// isDone reports whether Redis has the stream that is to be registered as it stands: each
+// comparison queues those that it finds missing, also while they are queued. The bucket is
+// locked.
+func (o *op) isDone() bool {
+	return o.kind == opRegister && o.place != nil && o.place.known == o.place.state
 }
 
 // append adds the op to a script's arguments, and reports whether there was anything to

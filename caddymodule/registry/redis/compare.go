@@ -416,6 +416,10 @@ func (b *bucket) registerAll() {
 // giveAllBack takes all that this node has out of the bucket, as far as that goes within
 // the timeout, when no other call can be made any more.
 func (b *bucket) giveAllBack() error {
+	b.mu.Lock()
+	// The calls below tell what is queued, and would register again what they take out.
+	b.queue = slices.DeleteFunc(b.queue, func(o op) bool { return o.kind != opCancel })
+	b.mu.Unlock()
 	until := time.Now().Add(b.r.options.Timeout)
 	var out []named
 	for cursor := "0"; ; {

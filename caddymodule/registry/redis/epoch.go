@@ -41,7 +41,8 @@ func (l *link) askEpochsOf(buckets []*bucket) error {
 }
 
 // askEpoch asks for the bucket's epoch. If a loss has begun it, holders are yet to be
-// registered again.
+// registered again. If it has begun just now, it may have been a loss of which only others
+// know: a node that was started since has begun it then.
 func (b *bucket) askEpoch() error {
 	r := b.r
 	b.mu.Lock()
@@ -69,6 +70,8 @@ func (b *bucket) askEpoch() error {
 	age, loss := time.Duration(ns[0])*time.Millisecond, ns[1] == 1
 	if loss {
 		extend(&b.refusing, r.options.Lease-age)
+	} else {
+		extend(&b.refusing, r.link.patience()-age)
 	}
 	b.mu.Lock()
 	b.epoch = epoch

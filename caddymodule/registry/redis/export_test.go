@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"encoding/hex"
+	"runtime"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -53,8 +54,19 @@ func (r *Registry) Places() (n int) {
 // EntriesKey is the name of the Redis hash that has the entries of a bucket.
 func (r *Registry) EntriesKey(i int) string { return r.buckets[i].keys[0] }
 
-// AsCluster has the registry ask as it would a cluster.
-func (r *Registry) AsCluster() { r.link.cluster.Store(true) }
+// AsCluster has the registry ask as it would a cluster, which is not new.
+func (r *Registry) AsCluster() error {
+	c := r.link.client()
+	for i := range r.buckets {
+		epoch := c.B().Hset().Key(r.key(r.buckets[i].tag, "g")).FieldValue().
+			FieldValue("id", "old").FieldValue("began", "0").FieldValue("loss", "0").FieldValue("v", "1")
+		if err := c.Do(context.Background(), epoch.Build()).Error(); err != nil {
+			return err
+		}
+	}
+	r.link.cluster.Store(true)
+	return nil
+}
 
 // What the nodes write and read.
 var (
@@ -285,6 +297,40 @@ func (r *Registry) HoldBack() (release func()) {
 			<-r.telling
 		}
 	}
+}
+
+// BackAsItCloses has Redis be back just when the registry is being closed, as the link may
+// find at the end of a long comparison.
+func (r *Registry) BackAsItCloses() {
+	r.wg.Go(func() {
+		<-r.ctx.Done()
+		for r.link.isUp() {
+			runtime.Gosched()
+		}
+		r.link.up.Store(true)
+		for i := range r.buckets {
+			r.buckets[i].registerAll()
+		}
+	})
+}
+
+// Queued returns how much Redis is yet to be told.
+func (r *Registry) Queued() (n int) {
+	for i := range r.buckets {
+		b := &r.buckets[i]
+		b.mu.Lock()
+		n += len(b.queue)
+		b.mu.Unlock()
+	}
+	return n
+}
+
+// CallsOf returns how many calls there were in the first bucket.
+func (r *Registry) CallsOf() uint64 {
+	b := &r.buckets[0]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lastCall
 }
 
 // SweepOnce has one call sweep the first bucket, and reports whether there is more to do.

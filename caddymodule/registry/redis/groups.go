@@ -416,7 +416,11 @@ func (g *groups) look() {
 // whether all was.
 func (g *groups) read(nodes []string, ids []registry.ID) (version uint64, all bool) {
 	client := g.client()
-	if len(ids) == 0 || len(nodes) == 0 || client == nil {
+	if len(ids) == 0 || len(nodes) == 0 {
+		return 0, false
+	}
+	if client == nil {
+		g.unread(nodes...)
 		return 0, false
 	}
 	var commands rueidis.Commands
@@ -439,6 +443,7 @@ func (g *groups) read(nodes []string, ids []registry.ID) (version uint64, all bo
 		v, ids, err := g.readPart(nodes[i/len(parts)], parts[i%len(parts)], answer)
 		if err != nil {
 			g.failed(err)
+			g.unread(nodes[i/len(parts)])
 			all = false
 			continue
 		}
@@ -447,13 +452,19 @@ func (g *groups) read(nodes []string, ids []registry.ID) (version uint64, all bo
 		}
 		changed = append(changed, ids...)
 	}
-	if !all {
-		g.mu.Lock()
-		g.missed = true // when it is looked next
-		g.mu.Unlock()
-	}
 	g.tellChanged(changed)
 	return version, all
+}
+
+// unread has all that is known of nodes read again when it is looked next, although they may
+// have told nothing new by then.
+func (g *groups) unread(nodes ...string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.missed = true
+	for _, node := range nodes {
+		g.seen[node] = 0
+	}
 }
 
 func (g *groups) readPart(node string, ids []registry.ID, answer rueidis.RedisResult) (version uint64, changed []registry.ID, err error) {

@@ -219,3 +219,25 @@ func TestGroups_KeysExpire(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, ttl)
 }
+
+// What could not be read when a node had the first stream of a group is read when Redis can
+// be reached again, though nothing has changed since.
+func TestGroups_TheFirstStreamComesWhileRedisIsCutOff(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	b := groupers(t, o, 1)[0]
+	c := newCable(t, server)
+	o.Timeout = time.Second
+	a := groupers(t, by(o, c), 1)[0]
+	a.have("other", 1)
+	b.have("room", 3)
+	b.have("other", 5)
+	a.requireElsewhere(t, "other", 5)
+	c.slow(t, time.Hour)
+	a.have("room", 1)
+	require.Eventually(t, func() bool { return a.KnownGroups() == 2 }, soon, aWhile)
+	c.cut() // before it has told its number, and so before it has read others'
+	c.fast(t)
+	c.mend(t)
+	a.requireElsewhere(t, "room", 3)
+}

@@ -377,7 +377,7 @@ func testNodes(t *testing.T, options func(testing.TB) redis.Options) {
 			requireClosed(t, as[0].Taken, "it is not told")
 		}},
 		{"GuardsOfOneRequestDecideAsOneInAClusterToo", func(t *testing.T, a, b site) {
-			b.AsCluster()
+			require.NoError(t, b.AsCluster())
 			old := anon("old")
 			a.hold(t, old, registrytest.Track)
 			other := anon("other")

@@ -49,10 +49,15 @@ func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
 	client, err := rueidis.NewClient(o.Client)
 	require.NoError(t, err)
 	defer client.Close()
-	zone := fmt.Sprintf("{%s/zone/zone}g", o.Prefix)
-	require.NoError(t, client.Do(t.Context(), client.B().Arbitrary("EVAL").Args(
-		`if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], 'id', 'old', 'began', 0, 'loss', 0, 'v', 1, 'left', 1) end return 0`,
-		"1").Keys(zone).Build()).Error())
+	old := []string{fmt.Sprintf("{%s/zone/zone}g", o.Prefix)}
+	for i := 0; i < 64 && client.Mode() == rueidis.ClientModeCluster; i++ { // so have its buckets
+		old = append(old, fmt.Sprintf("{%s/zone/%02d}g", o.Prefix, i))
+	}
+	for _, key := range old {
+		require.NoError(t, client.Do(t.Context(), client.B().Arbitrary("EVAL").Args(
+			`if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], 'id', 'old', 'began', 0, 'loss', 0, 'v', 1, 'left', 1) end return 0`,
+			"1").Keys(key).Build()).Error())
+	}
 	r, err := redis.Open("zone", node, o)
 	require.NoError(t, err)
 	require.NoError(t, r.Away())

@@ -206,3 +206,39 @@ func TestCommit_WhoseServerIsGoneAfterTheFirst(t *testing.T) {
 		})
 	}
 }
+
+// One server of a cluster has lost everything, and the first that comes is a node that was
+// started just now. It has no epoch of the server's buckets to know that by, and the zone,
+// which another server has, has lost nothing.
+func TestStart_RejectWhereOneServerOfAClusterHasLostEverything(t *testing.T) {
+	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
+	o := ofCluster(t, cluster)
+	o.Lease = 4 * longTimeout // so that nothing is due meanwhile
+	var w wire
+	ofA := o
+	ofA.Client.DialCtxFn = w.dial
+	node := new(registrytest.FakeNode)
+	a := site{open(t, ofA, node), node}
+	t.Cleanup(func() { require.NoError(t, a.Close()) })
+	zone := cluster.MasterOf(t, "{"+o.Prefix+"/zone/zone}")
+	holder, newcomer, loses := anon("a"), anon("n"), zone
+	for i := 0; loses == zone; i++ {
+		holder.Key = registrytest.ID(fmt.Sprint("key", i))
+		loses = cluster.MasterOf(t, a.EntriesKeyOf(holder.Key))
+	}
+	a.hold(t, holder, rejectOne)
+	newcomer.Key = holder.Key
+	w.cut()
+	cluster.Masters[loses].Do(t, "FLUSHALL")
+	n := start(t, o)
+	require.Eventually(t, func() bool { return n.Away() == nil }, soon, aWhile)
+	outcome, _ := n.try(t, newcomer)
+	require.NotEqual(t, registry.Admitted, outcome, "the holder's place is given away")
+	w.mend()
+	require.Eventually(t, func() bool {
+		outcome, err := n.try(t, newcomer)
+		require.NotEqual(t, registry.Admitted, outcome, "the holder's place is given away")
+		return err == nil || a.Away() == nil
+	}, soon, aWhile)
+	require.Empty(t, a.node.Ended())
+}

@@ -258,3 +258,20 @@ func TestLease_OfANodeThatDiesDuringASweep(t *testing.T) {
 	}
 	require.Zero(t, entries(), "what nobody looks after comes to life with its node's next lease")
 }
+
+// What is yet to be registered again is found missing by each comparison meanwhile. It is
+// registered once all the same, or whoever leaves would be told of late.
+func TestWayBack_RegistersOnceWhatIsFoundMissingAgain(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour
+	s, release := lostQueued(t, server, o)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	require.NoError(t, s.Compare())
+	missing, before := lostStreams-int(s.Known()), s.CallsOf()
+	release()
+	s.Settle()
+	comparing := 20 // calls of the comparison that the loss itself has brought about
+	require.LessOrEqual(t, s.CallsOf()-before, uint64(missing/redis.MostTold+comparing))
+	require.EqualValues(t, lostStreams, s.Known())
+}
