@@ -116,6 +116,9 @@ func show(cmd *cobra.Command, found result, asJSON any) error {
 
 // adminClient reaches the admin endpoint that the flags name.
 func adminClient(cmd *cobra.Command) (*console.Client, error) {
+	if err := givenEmpty(cmd, "address", "config"); err != nil {
+		return nil, err
+	}
 	address, err := adminAddress(caddycmd.Flags{FlagSet: cmd.Flags()})
 	if err != nil {
 		return nil, err
@@ -234,6 +237,17 @@ func filter(cmd *cobra.Command) (f console.Filter, err error) {
 	return f, err
 }
 
+// givenEmpty says which of the flags, whose values are texts, is given and empty: a
+// script's variable was, and what is then left of the command is not what it meant.
+func givenEmpty(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return fmt.Errorf("--%s is empty: leave it out, or give it a value", name)
+		}
+	}
+	return nil
+}
+
 // mostInput is how much of the standard input is read.
 const mostInput = 1 << 20
 
@@ -298,6 +312,9 @@ and their verified users, are not accepted for that long.
 `, func(ctx context.Context, cmd *cobra.Command, client *console.Client) (result, error) {
 		f, err := filter(cmd)
 		if err != nil {
+			return nil, mistakeError{err}
+		}
+		if err := givenEmpty(cmd, "reason", "message", "deny"); err != nil {
 			return nil, mistakeError{err}
 		}
 		flags := caddycmd.Flags{FlagSet: cmd.Flags()}

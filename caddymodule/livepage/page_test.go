@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
+	"github.com/sse-guard/sse-guard/caddymodule/reason"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 	"github.com/sse-guard/sse-guard/caddymodule/registry/memory"
 	"github.com/sse-guard/sse-guard/caddymodule/steer"
@@ -362,6 +363,12 @@ func TestText_BothLanguagesSayEverything(t *testing.T) {
 		case event.OutcomeAdmitted, event.OutcomeSuperseding, event.OutcomeUntracked: // no refusals
 		default:
 			wanted = append(wanted, "outcome_"+string(outcome))
+		}
+	}
+	for _, r := range reason.All() {
+		newcomer := r == reason.Rejected || r == reason.Parked // which has no stream to end
+		if !newcomer && isWorthALine(event.Entry{What: event.WhatEnded, Reason: r}) {
+			wanted = append(wanted, "why_"+string(r))
 		}
 	}
 	for _, name := range wanted {

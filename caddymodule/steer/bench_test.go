@@ -98,3 +98,13 @@ func BenchmarkRelay_WhileListed(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStatesHere counts 10,000 streams by their states, as the live page does every
+// few seconds while nobody looks at it.
+func BenchmarkStatesHere(b *testing.B) {
+	s, _ := crowded(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.api.StatesHere(context.Background())
+	}
+}

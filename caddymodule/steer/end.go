@@ -28,8 +28,8 @@ type EndBody struct {
 	Message string `json:"message"`
 	// Deny is for how long the tokens of the streams that are ended, and their verified
 	// users, are not welcome: a duration. With it, all other streams of these end too.
-	// RawToken is denied although no stream has it.
-	Deny string `json:"deny"`
+	// RawToken is denied although no stream has it. Left out: nobody is denied.
+	Deny *string `json:"deny"`
 	// Limit is how many streams are ended at most, without those that Deny ends besides;
 	// left out: all.
 	Limit *int `json:"limit"`
@@ -89,8 +89,8 @@ func (b *EndBody) ending(by string, now time.Time) (e ending, err error) {
 	case b.Limit != nil:
 		e.limit = *b.Limit
 	}
-	if b.Deny != "" {
-		e.deny, err = duration("deny", b.Deny, leastDeny, mostDeny)
+	if b.Deny != nil {
+		e.deny, err = duration("deny", *b.Deny, leastDeny, mostDeny)
 	}
 	return e, err
 }

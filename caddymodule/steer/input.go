@@ -96,7 +96,7 @@ func readQuery(raw string, now time.Time) (q listed, err error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if len(values[name]) > 1 {
-			return q, badInput("%.60s: it is given %d times; once is allowed", name, len(values[name]))
+			return q, givenTwice(name, len(values[name]))
 		}
 		value := values[name][0]
 		if label, ok := strings.CutPrefix(name, "label."); ok {
@@ -113,9 +113,12 @@ func readQuery(raw string, now time.Time) (q listed, err error) {
 			continue
 		}
 		to, ok := texts[name]
-		if !ok {
+		switch {
+		case !ok:
 			return q, badInput("%.60s is not known; there are: %s, label.<name> and limit",
 				name, strings.Join(slices.Sorted(names(texts)), ", "))
+		case value == "" && name != "cursor": // that of the first page
+			return q, emptyFilter(name)
 		}
 		*to = value
 	}
@@ -126,15 +129,24 @@ func readQuery(raw string, now time.Time) (q listed, err error) {
 	return q, nil
 }
 
+func givenTwice(name string, times int) *problem {
+	return badInput("%.60s: it is given %d times; once is allowed", name, times)
+}
+
 // noQuery is for endpoints that take no query but the named fields, and returns these.
 func noQuery(r *http.Request, known ...string) (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, badInput("query: it cannot be read")
 	}
-	for name := range values {
-		if !slices.Contains(known, name) {
+	for name, given := range values {
+		switch {
+		case !slices.Contains(known, name):
 			return nil, badInput("%.60s is not known; there are: %s", name, cmp.Or(strings.Join(known, ", "), "none"))
+		case len(given) > 1:
+			return nil, givenTwice(name, len(given))
+		case given[0] == "":
+			return nil, emptyFilter(name)
 		}
 	}
 	return values, nil

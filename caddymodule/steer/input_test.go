@@ -36,6 +36,8 @@ func TestQuery_SaysWhatIsWrong(t *testing.T) {
 		"colour=red":                           "colour is not known; there are: client, cursor, id, key, label.<name>",
 		"raw_token=secret":                     "raw_token is not known",
 		"zone=a&zone=b":                        "zone: it is given 2 times",
+		"zone=&state=live":                     "zone: it is empty; leave it out, or name whom you mean",
+		"subject=":                             "subject: it is empty",
 		"label.=x":                             "labels: names",
 		"label.room=":                          `labels: the value of "room" is empty`,
 		"a;b":                                  "query: it cannot be read",
@@ -50,7 +52,9 @@ func TestQuery_SaysWhatIsWrong(t *testing.T) {
 		require.Contains(t, p.Detail, want, query)
 		require.NotContains(t, p.Detail, "secret", query)
 	}
-	for _, path := range []string{"stats?a=b", "events?a=b", "health?zone=default"} {
+	for _, path := range []string{
+		"stats?a=b", "stats?zone=", "stats?zone=default&zone=default", "events?a=b", "events?zone=", "health?zone=default",
+	} {
 		s.problem(http.StatusBadRequest, http.MethodGet, path, "")
 	}
 	for _, path := range []string{"end?zone=default", "notify?all=true"} {
@@ -104,6 +108,7 @@ func TestBody_SaysWhatIsWrong(t *testing.T) {
 		`{"all":true,"limit":-1}`:                                    "limit: -1",
 		`{"all":true,"deny":"10"}`:                                   `deny: "10" is not allowed; it is a duration such as 10m, of 1s to 720h0m0s`,
 		`{"all":true,"deny":"1ms"}`:                                  "deny",
+		`{"all":true,"deny":""}`:                                     `deny: "" is not allowed`,
 		`{"all":true,"deny":"721h"}`:                                 "deny",
 		`{"all":true,"data":"x"}`:                                    `there is no field "data"`,
 	} {
@@ -121,6 +126,25 @@ func TestBody_SaysWhatIsWrong(t *testing.T) {
 	}
 	require.Equal(t, "data: hello\n\n", g.text(), "nothing has happened")
 	require.Empty(t, s.logs.All(), "and nothing that may hold a secret is logged")
+}
+
+// TestAttack_EmptyFilter_NamesMoreStreams than whoever filled it in meant: the user's name
+// was missing, and the whole zone is left.
+func TestAttack_EmptyFilter_NamesMoreStreams(t *testing.T) {
+	s := newSite(t, "default")
+	g := s.open(s.zones[0], "a")
+	for _, name := range []string{"id", "state", "key", "token", "client", "subject", "older_than", "raw_token", "raw_client"} {
+		for path, body := range map[string]string{
+			"end":    `{"select":{"zone":"default","` + name + `": "" }}`,
+			"notify": `{"select":{"zone":"default","` + name + `":""},"data":"x"}`,
+		} {
+			p := s.problem(http.StatusBadRequest, http.MethodPost, path, body)
+			require.Contains(t, p.Detail, "select."+name+": it is empty; leave it out, or name whom you mean", body)
+		}
+		s.problem(http.StatusBadRequest, http.MethodGet, "streams?zone=default&"+name+"=", "")
+	}
+	require.Contains(t, s.problem(http.StatusBadRequest, http.MethodPost, "end", `{"select":{"zone":""},"all":true}`).Detail, "select.zone: it is empty")
+	require.Equal(t, "data: hello\n\n", g.text(), "nothing has happened")
 }
 
 func TestBody_IsBounded(t *testing.T) {

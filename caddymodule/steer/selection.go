@@ -1,8 +1,10 @@
 package steer
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +13,8 @@ import (
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
-// Select names streams: those that match all of what is given.
+// Select names streams: those that match all of what is given. No text that is given is
+// empty.
 type Select struct {
 	// ID is that of one stream, 32 hex digits.
 	ID string `json:"id"`
@@ -39,6 +42,32 @@ type Select struct {
 	// KeyParts are the parts of the option key as they are once placeholders are
 	// replaced.
 	KeyParts []KeyPart `json:"key_parts"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses a text that is empty: with that
+// one left out, the others would name many more streams than whoever filled it in meant.
+func (s *Select) UnmarshalJSON(b []byte) error {
+	type plain Select
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode((*plain)(s)); err != nil {
+		return err // decode tells it
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(b, &given); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if string(given[name]) == `""` {
+			return emptyFilter("select." + name)
+		}
+	}
+	return nil
+}
+
+// emptyFilter is the answer to a filter that is given and names nothing.
+func emptyFilter(name string) *problem {
+	return badInput("%.60s: it is empty; leave it out, or name whom you mean", name)
 }
 
 // KeyPart is one part of a key: text, or one of two objects. `{"sub": "alice", "iss":

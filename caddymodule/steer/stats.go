@@ -59,10 +59,10 @@ func (s *States) add(other States) {
 	s.Ending += other.Ending
 }
 
-func statesOf(c *registry.Counts) States {
+func statesOf(counts map[registry.State]int) States {
 	return States{
-		Live: c.States[registry.StateLive], Parked: c.States[registry.StateParked],
-		Untracked: c.States[registry.StateUntracked], Ending: c.States[registry.StateEnding],
+		Live: counts[registry.StateLive], Parked: counts[registry.StateParked],
+		Untracked: counts[registry.StateUntracked], Ending: counts[registry.StateEnding],
 	}
 }
 
@@ -112,7 +112,7 @@ func statsOf(ctx context.Context, z *zone.Zone, all []place, err error) ZoneStat
 }
 
 func (s *ZoneStats) add(c *registry.Counts) {
-	n := NodeStats{Node: c.Node, Streams: statesOf(c)}
+	n := NodeStats{Node: c.Node, Streams: statesOf(c.States)}
 	s.Nodes = append(s.Nodes, n)
 	s.Streams.add(n.Streams)
 	for name, counts := range c.Labels {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -630,4 +631,18 @@ func TestStreams_OfManyHoldUpNoEvent(t *testing.T) {
 			}
 		}
 	}, time.Minute, time.Millisecond, "fewer than %d events pass while streams are listed", enough)
+}
+
+// TestStatesHere_CostsLittle: the live page asks every few seconds, also while nobody looks
+// at it. Streams are counted in place, neither sorted nor by their labels.
+func TestStatesHere_CostsLittle(t *testing.T) {
+	s := newSite(t, "default")
+	const streams = 500
+	for i := range streams {
+		s.open(s.zones[0], strconv.Itoa(i), labelled(strconv.Itoa(i)))
+	}
+	here, others := s.api.StatesHere(t.Context())
+	require.Equal(t, States{Live: streams}, here)
+	require.False(t, others)
+	require.Less(t, testing.AllocsPerRun(10, func() { s.api.StatesHere(t.Context()) }), 50.0)
 }

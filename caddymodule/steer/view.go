@@ -19,8 +19,7 @@ func (a *API) Stats(ctx context.Context) Stats {
 func (a *API) StatesHere(ctx context.Context) (here States, others bool) {
 	zones, _ := a.zones("") // fails only for a name
 	for _, z := range zones {
-		stats := statsOf(ctx, z, []place{{z, z.Streams}}, nil)
-		here.add(stats.Streams)
+		here.add(statesOf(z.Streams.Census().States))
 		all, err := places(ctx, []*zone.Zone{z})
 		others = others || len(all) > 1 || err != nil
 	}

@@ -36,6 +36,7 @@ export const texts = {
     cause_method: "Not guarded: requests of this method do not count (option methods)", cause_token: "Not guarded: the request has no token (option token)",
     cause_anonymous: "Not guarded: no token, and none is needed (jwt optional)", cause_key: "Not guarded: a part of the key is empty (option key)", cause_covered: "Not guarded here: a guard further out holds the same key",
     why_revoked: "revoked", why_logout: "logged out", why_expired: "its token expired", why_dead: "its client is gone", why_stalled: "its backend hangs", why_rejected: "rejected",
+    why_replaced: "its client opened a newer one", why_fenced: "its node lost touch with the others",
     searchKey: "Show the streams of key {key}",
   },
   ko: {
@@ -74,6 +75,7 @@ export const texts = {
     cause_method: "보호 안 됨: 이 메서드의 요청은 세지 않음 (옵션 methods)", cause_token: "보호 안 됨: 요청에 토큰이 없음 (옵션 token)",
     cause_anonymous: "보호 안 됨: 토큰이 없고 필요하지도 않음 (jwt optional)", cause_key: "보호 안 됨: 키의 일부가 비어 있음 (옵션 key)", cause_covered: "여기서는 보호 안 함: 바깥쪽 가드가 같은 키를 가짐",
     why_revoked: "회수됨", why_logout: "로그아웃", why_expired: "토큰 만료", why_dead: "클라이언트가 사라짐", why_stalled: "백엔드가 멈춤", why_rejected: "거절됨",
+    why_replaced: "같은 클라이언트가 새 스트림을 엶", why_fenced: "노드가 다른 노드와 연결을 잃음",
     searchKey: "키 {key}의 스트림 보기",
   },
 };
