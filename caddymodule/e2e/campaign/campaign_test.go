@@ -34,6 +34,7 @@ func newCampaign(w *world, seed uint64) *campaign {
 	for i := range workers {
 		c.workers = append(c.workers, newWorker(c.crowd, seed, i))
 	}
+	r.fault(checker.Fault{Kind: checker.RedisFlushed})() // Redis cannot tell a new zone from one that it has lost
 	c.trouble = &trouble{w: w, r: r, rand: rand.New(rand.NewPCG(seed, workers))}
 	c.watch.Go(func() { r.watch(c.done) })
 	for _, n := range w.nodes {

@@ -93,10 +93,6 @@ func newWorld(t testing.TB, zones []zone, lease time.Duration, prepare ...func(*
 			f(n)
 		}
 		w.configure(n)
-		if i == 0 { // or newcomers under reject would be refused, until nodes had had time to come back
-			n.start(t)
-			n.process.Stop(t)
-		}
 		n.start(t)
 		w.nodes = append(w.nodes, n)
 	}
