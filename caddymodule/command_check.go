@@ -46,7 +46,7 @@ The exit code is 0 if streams are guarded, 1 if not, and 2 if that could not be
 told: nobody answers, there is no event stream, the token is refused, or the
 command was not called as above.
 `,
-		Example: `  caddy sse-guard check http://localhost:8080/events --token alice
+		Example: `  caddy sse-guard check http://localhost:8080/events --cookie access_token=alice
   caddy sse-guard check https://example.com/events --cookie session=s3cr3t --json`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
