@@ -57,4 +57,5 @@ func (c *AdminCaddy) Reload(t testing.TB, site string) {
 	t.Helper()
 	response, body := Send(t, http.MethodPost, c.Admin+"/load", WithPost(c.caddyfile(site)), WithHeader("Content-Type", "text/caddyfile"))
 	require.Equal(t, http.StatusOK, response.StatusCode, body)
+	WaitHandover(t, c.URL)
 }

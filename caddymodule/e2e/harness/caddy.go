@@ -1,9 +1,12 @@
 package harness
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -63,6 +66,26 @@ func StartCaddyScheme(t testing.TB, scheme, site string) *Caddy {
 func (c *Caddy) Reload(t testing.TB, site string) {
 	t.Helper()
 	require.NoError(t, c.Load(t, site))
+	WaitHandover(t, c.URL)
+}
+
+// WaitHandover waits until connections are taken by the server of a configuration that has
+// just been loaded. The one before may take one more, and close it. Caddy itself answers
+// this request, since no site has its host.
+func WaitHandover(t testing.TB, url string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	request.Host = "nowhere.invalid"
+	require.Eventually(t, func() bool {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // of the test's own certificate
+		defer transport.CloseIdleConnections()
+		response, err := transport.RoundTrip(request)
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	}, Patience, 10*time.Millisecond)
 }
 
 // Load is Reload for callers that expect Caddy to refuse the site, and returns

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,15 +17,8 @@ func TestPresence_OfARoom(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	site := "sse_guard {\n" + harness.PresenceLines + "\n%s\n}\nreverse_proxy " + app.URL
 	server := harness.StartAdminCaddy(t, fmt.Sprintf(site, ""))
-	open := func(user, room string) (s *harness.Stream) {
-		client := harness.NewClient(t, harness.HTTP1)
-		require.Eventually(t, func() bool {
-			var err error
-			s, err = client.Connect(t.Context(), server.URL+"/raw?room="+room, "", harness.WithBearer(user))
-			return err == nil
-		}, harness.Patience, 10*time.Millisecond, "Caddy may have one more connection accepted by the server that it stops")
-		t.Cleanup(s.Close)
-		return s
+	open := func(user, room string) *harness.Stream {
+		return harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw?room="+room, harness.WithBearer(user))
 	}
 	ann, other := open("ann", "one"), open("cid", "two")
 	e := ann.NextOfType(t, "PRESENCE")

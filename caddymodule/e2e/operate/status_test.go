@@ -261,14 +261,7 @@ func TestStatus_StartsOnlyBehindAuthentication(t *testing.T) {
 		harness.WithPost(server.URL+" {\nsse_guard_status /status*\n}"))
 	require.Equal(t, http.StatusBadRequest, response.StatusCode)
 	require.Contains(t, body, "no authentication handler is before it")
-	client := harness.NewClient(t, harness.HTTP1)
-	require.Eventually(t, func() bool {
-		answer, err := client.Connect(t.Context(), server.URL, "")
-		if err == nil {
-			answer.Close()
-		}
-		return err == nil
-	}, harness.Patience, 20*time.Millisecond, "Caddy may have accepted one more connection for what it refuses")
+	harness.WaitHandover(t, server.URL)
 	_, body = harness.Get(t, server.URL)
 	require.Equal(t, "ok", body)
 }
