@@ -58,7 +58,7 @@ func TestDrain_EndsStreamsInGoodOrderWhenCaddyStops(t *testing.T) {
 				seconds[retry/time.Second]++
 			}
 			t.Logf("%d streams, gone after %s; retries by second: %v", test.streams, took, seconds)
-			require.Less(t, took, test.window)
+			require.Less(t, took, test.window+2*time.Second, "the machine may be busy when the process ends")
 			if test.streams == 1 {
 				require.Less(t, took, 2*time.Second, "nothing to wait for")
 				return
