@@ -78,7 +78,7 @@ func WaitHandover(t testing.TB, url string) {
 	require.NoError(t, err)
 	request.Host = "nowhere.invalid"
 	require.Eventually(t, func() bool {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // of the test's own certificate
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		defer transport.CloseIdleConnections()
 		response, err := transport.RoundTrip(request)
 		if err == nil {
