@@ -58,7 +58,7 @@ func StartCaddyScheme(t testing.TB, scheme, site string) *Caddy {
 		c.tls = fmt.Sprintf("tls %q %q", certificate, certificate)
 	}
 	t.Cleanup(func() { require.NoError(t, caddy.Stop()) })
-	c.Reload(t, site)
+	require.NoError(t, c.Load(t, site))
 	return c
 }
 
