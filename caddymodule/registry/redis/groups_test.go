@@ -20,7 +20,7 @@ type grouper struct {
 	// mu guards the fields below it.
 	mu      sync.Mutex
 	own     map[registry.ID]int
-	changed int // how often it was told that others have changed
+	changed int
 }
 
 func openGrouper(t testing.TB, o redis.Options) *grouper {
@@ -38,6 +38,13 @@ func openGrouper(t testing.TB, o redis.Options) *grouper {
 	require.NoError(t, g.Start())
 	require.NoError(t, g.Away())
 	return g
+}
+
+// told is how often the node was told that others have changed.
+func (g *grouper) told() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
 }
 
 // groupers opens so many, until the test ends.
@@ -77,7 +84,7 @@ func TestGroups_AreCountedOverAllNodes(t *testing.T) {
 	c.have("room", 1)
 	c.requireElsewhere(t, "room", 5) // as told before
 	a.requireElsewhere(t, "room", 4)
-	require.NotZero(t, a.changed)
+	require.NotZero(t, a.told())
 	b.have("room", 0)
 	a.requireElsewhere(t, "room", 1)
 	c.requireElsewhere(t, "room", 2)
