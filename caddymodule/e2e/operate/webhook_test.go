@@ -203,7 +203,7 @@ func TestWebhook_AReceiverThatHangsHoldsUpNoStream(t *testing.T) {
 		harness.RequireEnded(t, older, harness.Duplicated, "superseded")
 		newer.Close()
 	}
-	assert.Positive(t, receiver.Posts())
+	require.Eventually(t, func() bool { return receiver.Posts() > 0 }, harness.Patience, 10*time.Millisecond)
 	assert.Empty(t, receiver.Events(), "none was answered")
 	app.WaitOpen(t, 0)
 	assert.Less(t, p.Stop(t), harness.Patience)
