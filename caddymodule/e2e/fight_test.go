@@ -19,21 +19,9 @@ func TestFight(t *testing.T) {
 	for _, p := range pages {
 		p.Eval(t, harness.Fighting)
 	}
-	takeovers := func() (n int) {
-		for _, line := range server.HandlerLogs(t) {
-			if line.Msg == "stream superseded" {
-				n++
-			}
-		}
-		return n
-	}
+	takeovers := func() int { return harness.CountLogs(t, "stream superseded", server.CaddyLog) }
 	parked := func() bool {
-		for _, line := range server.HandlerLogs(t) {
-			if line.Msg == "newcomer parked: it takes the key back again and again" {
-				return true
-			}
-		}
-		return false
+		return harness.CountLogs(t, "newcomer parked: it takes the key back again and again", server.CaddyLog) > 0
 	}
 	require.Eventually(t, parked, harness.Patience, 50*time.Millisecond, "they fight on")
 	fought := takeovers()

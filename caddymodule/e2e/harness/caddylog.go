@@ -46,6 +46,19 @@ func (l *CaddyLog) HandlerLogs(t testing.TB) []LogLine {
 	return lines
 }
 
+// CountLogs counts the lines of HandlerLogs, of all those logs, that say msg.
+func CountLogs(t testing.TB, msg string, logs ...*CaddyLog) (n int) {
+	t.Helper()
+	for _, log := range logs {
+		for _, line := range log.HandlerLogs(t) {
+			if line.Msg == msg {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // WaitLogs waits until there are at least n of the lines of HandlerLogs, and
 // returns them.
 func (l *CaddyLog) WaitLogs(t testing.TB, n int) []LogLine {

@@ -79,12 +79,7 @@ func TestNodes_OneUserOneStream(t *testing.T) {
 	assert.Equal(t, http.StatusNoContent, answer.Status, "the nodes sign with one secret")
 	newer.Next(t)
 
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, urls[0]+"/logout", nil)
-	require.NoError(t, err)
-	r.Header.Set("Authorization", "Bearer alice")
-	response, err := http.DefaultClient.Do(r)
-	require.NoError(t, err)
-	response.Body.Close()
+	response, _ := harness.Send(t, http.MethodPost, urls[0]+"/logout", harness.WithBearer("alice"))
 	require.Less(t, response.StatusCode, 300)
 	harness.RequireEnded(t, newer, "LOGGED_OUT", "logout")
 	app.WaitOpen(t, 0)
@@ -154,16 +149,7 @@ func requireRest(t *testing.T, logs []*harness.CaddyLog, urls ...string) {
 	for _, p := range pages {
 		p.Eval(t, harness.Fighting)
 	}
-	lines := func(msg string) (n int) {
-		for _, log := range logs {
-			for _, line := range log.HandlerLogs(t) {
-				if line.Msg == msg {
-					n++
-				}
-			}
-		}
-		return n
-	}
+	lines := func(msg string) int { return harness.CountLogs(t, msg, logs...) }
 	require.Eventually(t, func() bool {
 		return lines("newcomer parked: it takes the key back again and again") > 0
 	}, 2*harness.Patience, 50*time.Millisecond, "they fight on")

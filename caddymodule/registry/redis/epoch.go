@@ -13,11 +13,7 @@ const epochsEvery = time.Hour
 // askEpochs asks a cluster for the epochs of all buckets: each of its servers may lose what
 // it has. It is done before there is anything to lose, so that a loss is known by it.
 func (l *link) askEpochs() error {
-	all := make([]*bucket, bucketCount)
-	for i := range all {
-		all[i] = &l.r.buckets[i]
-	}
-	err := atOnce(mostRenewing, all, (*bucket).askEpoch)
+	err := l.r.each(true, (*bucket).askEpoch)
 	if err == nil {
 		l.asked = time.Now()
 	}

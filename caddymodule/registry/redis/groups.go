@@ -110,14 +110,6 @@ func (r *Registry) Elsewhere(group registry.ID) (n int) {
 	return n
 }
 
-// poke has whoever receives from c look, once if it is poked again before.
-func poke(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // work tells, and looks, until the registry is closed.
 func (g *groups) work() {
 	for {
@@ -171,11 +163,11 @@ func (g *groups) step() {
 			fresh = append(fresh, id)
 		}
 	}
+	nodes := g.r.peers.ids()
 	g.mu.Lock()
 	for _, id := range fresh {
 		g.others[id] = make(map[string]groupCount)
 	}
-	nodes := g.r.peers.ids()
 	for node := range g.seen { // of some it may have been heard before they were known to live
 		if !slices.Contains(nodes, node) {
 			nodes = append(nodes, node)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -199,9 +200,13 @@ func (l *link) pause(d time.Duration) {
 	}
 }
 
-func (l *link) wakeUp() {
+func (l *link) wakeUp() { poke(l.wake) }
+
+// poke has whoever receives from c look, once if it is poked again before. The channel has
+// room for one element.
+func poke(c chan<- struct{}) {
 	select {
-	case l.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -216,13 +221,7 @@ func (l *link) compareSoon(buckets ...*bucket) {
 	l.wakeUp()
 }
 
-func (l *link) compareAllSoon() {
-	all := make([]*bucket, bucketCount)
-	for i := range all {
-		all[i] = &l.r.buckets[i]
-	}
-	l.compareSoon(all...)
-}
+func (l *link) compareAllSoon() { l.compareSoon(l.r.allBuckets()...) }
 
 func (l *link) takeSuspects() map[*bucket]bool {
 	l.mu.Lock()
@@ -426,17 +425,26 @@ const (
 // each calls f for the buckets that the node has anything in, or for all, some at a time:
 // on the wire they share a pipeline.
 func (r *Registry) each(all bool, f func(*bucket) error) error {
-	var some []*bucket
-	for i := range r.buckets {
-		b := &r.buckets[i]
-		b.mu.Lock()
-		empty := len(b.places)+len(b.waiters)+len(b.queue)+len(b.pending) == 0
-		b.mu.Unlock()
-		if all || !empty {
-			some = append(some, b)
-		}
+	some := r.allBuckets()
+	if !all {
+		some = slices.DeleteFunc(some, (*bucket).isEmpty)
 	}
 	return atOnce(mostRenewing, some, f)
+}
+
+func (r *Registry) allBuckets() []*bucket {
+	all := make([]*bucket, bucketCount)
+	for i := range all {
+		all[i] = &r.buckets[i]
+	}
+	return all
+}
+
+// isEmpty reports whether the node has nothing in the bucket.
+func (b *bucket) isEmpty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.places)+len(b.waiters)+len(b.queue)+len(b.pending) == 0
 }
 
 // atOnce calls f for the buckets, so many at a time, until one fails.

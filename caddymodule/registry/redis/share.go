@@ -92,10 +92,7 @@ func (r *Registry) Listen(more int) {
 	if after != 0 && after != int64(more) {
 		return
 	}
-	select {
-	case r.shared.changed <- struct{}{}:
-	default:
-	}
+	poke(r.shared.changed)
 }
 
 // Heard implements registry.Sharing.
