@@ -137,12 +137,21 @@ type hookKey struct {
 	secret [sha256.Size]byte
 }
 
-// pooledHook is a sender in the pool.
+// pooledHook is a sender in the pool, or one that was.
 type pooledHook struct {
 	*webhook.Sender
 	stop sync.Once
 	// until is when Caddy stops, whatever is not posted. It is set by stop.
 	until time.Time
+}
+
+// retiredHooks are the senders that no guard uses any more, and no stream, until they
+// have posted what waits.
+var retiredHooks sync.Map // of *pooledHook
+
+func init() {
+	// The configuration that Caddy stops with may have no guard that does this.
+	caddy.OnExit(func(context.Context) { flushHooks() })
 }
 
 // hookFlush is how long Caddy waits for its last posts when it stops.
@@ -151,23 +160,42 @@ const hookFlush = 5 * time.Second
 // stops reports whether Caddy stops, rather than runs another configuration.
 func stops() bool { return caddy.Exiting() || caddy.ActiveContext().Context == nil }
 
-// flush posts what waits, before Caddy stops. All senders begin with the first, and all
+// flushHooks posts what waits, before Caddy stops. All senders begin at once, and all
 // calls together wait for hookFlush at most.
-func (p *pooledHook) flush() {
-	until := time.Now().Add(hookFlush)
-	hurry := func(p *pooledHook) {
-		p.stop.Do(func() {
-			p.until = until
-			p.Hurry()
-		})
-	}
-	hooks.Range(func(_, value any) bool {
-		if other, ok := value.(*pooledHook); ok {
-			hurry(other)
-		}
+func flushHooks() {
+	var retired, all []*pooledHook
+	retiredHooks.Range(func(hook, _ any) bool {
+		retired = append(retired, hook.(*pooledHook))
 		return true
 	})
-	hurry(p) // it may be out of the pool
+	hooks.Range(func(_, hook any) bool {
+		all = append(all, hook.(*pooledHook))
+		return true
+	})
+	all = append(all, retired...)
+	until := time.Now().Add(hookFlush)
+	for _, hook := range all {
+		hook.hurryUntil(until)
+	}
+	for _, hook := range all {
+		hook.flush()
+	}
+	for _, hook := range retired {
+		hook.Close()
+	}
+}
+
+// hurryUntil has what waits posted, for Caddy stops. The first call tells until when.
+func (p *pooledHook) hurryUntil(until time.Time) {
+	p.stop.Do(func() {
+		p.until = until
+		p.Hurry()
+	})
+}
+
+// flush posts what waits.
+func (p *pooledHook) flush() {
+	p.hurryUntil(time.Now().Add(hookFlush))
 	ctx, cancel := context.WithDeadline(context.Background(), p.until)
 	defer cancel()
 	p.Flush(ctx)
@@ -175,12 +203,16 @@ func (p *pooledHook) flush() {
 
 // Destruct implements caddy.Destructor. No guard uses the sender any more, and no stream.
 func (p *pooledHook) Destruct() error {
-	if !stops() {
-		p.Retire()
+	if stops() {
+		p.flush()
+		p.Close()
 		return nil
 	}
-	p.flush()
-	p.Close()
+	retiredHooks.Store(p, nil)
+	go func() {
+		p.Finish()
+		retiredHooks.Delete(p)
+	}()
 	return nil
 }
 
@@ -247,10 +279,10 @@ func (s streamHook) Observe(e event.Event) {
 // closeWebhooks gives the senders back. If Caddy stops, all streams have ended, and what
 // they told is posted first.
 func (h *Handler) closeWebhooks() {
+	if stops() {
+		flushHooks()
+	}
 	for _, hook := range h.hooks {
-		if stops() {
-			hook.flush()
-		}
 		_, _ = hooks.Delete(hook.key) // Destruct has no error
 	}
 	h.hooks = nil

@@ -90,7 +90,6 @@ type Sender struct {
 	// posting is closed when the goroutine ends that posts; nil: there is none.
 	posting chan struct{}
 	closed  bool
-	retired bool
 }
 
 // New returns a Sender that posts to address, and signs with secret.
@@ -218,13 +217,9 @@ func (s *Sender) take(batch []*Record) []*Record {
 		close(s.posting)
 		s.posting = nil
 	}
-	unused := over && (s.retired || s.closed)
 	s.mu.Unlock()
 
 	s.drops.add(why, dropped)
-	if unused {
-		s.client.CloseIdleConnections()
-	}
 	if len(batch) == 0 && !over {
 		return s.take(nil) // all of it was too late
 	}
@@ -400,6 +395,17 @@ func (s *Sender) Hurry() { s.hurry.Do(func() { close(s.hurried) }) }
 // Flush is Hurry, and returns when all is posted, or ctx is done.
 func (s *Sender) Flush(ctx context.Context) {
 	s.Hurry()
+	s.finish(ctx)
+}
+
+// Finish returns when all that the Sender was told is posted, or given up. It keeps no
+// connection then.
+func (s *Sender) Finish() {
+	s.finish(context.Background())
+	s.client.CloseIdleConnections()
+}
+
+func (s *Sender) finish(ctx context.Context) {
 	for {
 		busy := s.departures.busy() // they are posted once they are known
 		if busy == nil {
@@ -421,19 +427,6 @@ func (s *Sender) busy() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.posting
-}
-
-// Retire says that no guard of the present configuration uses the Sender. It posts what
-// waits, and what streams of an older configuration tell it, and keeps no connection
-// when that is done.
-func (s *Sender) Retire() {
-	s.mu.Lock()
-	s.retired = true
-	idle := s.posting == nil
-	s.mu.Unlock()
-	if idle {
-		s.client.CloseIdleConnections()
-	}
 }
 
 // Close drops what is not posted, ends the goroutines and waits for that. What it is

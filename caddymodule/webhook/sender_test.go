@@ -370,14 +370,16 @@ func TestFlush_PostsAllAndIsBounded(t *testing.T) {
 	require.Error(t, ctx.Err())
 }
 
-// Streams of an older configuration go on telling a Sender that no guard has any more.
-func TestRetire_GoesOnPosting(t *testing.T) {
+func TestFinish_WaitsUntilAllIsPosted(t *testing.T) {
 	rc := &receiver{t: t}
 	s, _ := start(t, serve(t, rc), quick())
 	o := s.Observe(everything(new(keys)))
-	s.Retire()
 	o.Observe(closed(holder('k', 'c'), reason.MaxAge))
-	rc.wait(1)
+	s.Finish()
+	require.Len(t, rc.told(), 1)
+	o.Observe(closed(holder('k', 'd'), reason.MaxAge)) // it is of use after that
+	s.Finish()
+	require.Len(t, rc.told(), 2)
 }
 
 func TestClose_DropsWhatComesLater(t *testing.T) {

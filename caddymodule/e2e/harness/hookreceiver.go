@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +63,16 @@ func (h *HookReceiver) Answer(f func(w http.ResponseWriter, r *http.Request) boo
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.answer = f
+}
+
+// FailWhile has posts refused, and not counted, while down is true.
+func (h *HookReceiver) FailWhile(down *atomic.Bool) {
+	h.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return !down.Load()
+	})
 }
 
 // ServeHTTP implements http.Handler.

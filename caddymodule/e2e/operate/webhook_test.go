@@ -117,12 +117,7 @@ func TestWebhook_AReloadOfTheConfigurationLosesNothing(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	receiver, other := harness.NewHookReceiver(t), harness.NewHookReceiver(t)
 	var down atomic.Bool
-	receiver.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
-		if down.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		return !down.Load()
-	})
+	receiver.FailWhile(&down)
 	site := func(options string) string {
 		return "sse_guard {\nreserve 1s\n" + options + "\n}\nreverse_proxy " + app.URL
 	}
@@ -184,6 +179,31 @@ func TestWebhook_IsToldBeforeCaddyStops(t *testing.T) {
 	require.Len(t, events, 50)
 	for _, e := range events {
 		assert.Equal(t, "shutdown", e.Reason)
+	}
+}
+
+// TestWebhook_OfAConfigurationBeforeIsToldBeforeCaddyStops, though the receiver was down,
+// and whatever Caddy runs by then.
+func TestWebhook_OfAConfigurationBeforeIsToldBeforeCaddyStops(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	for name, last := range map[string]string{"another guard": "sse_guard\n", "no guard": ""} {
+		t.Run(name, func(t *testing.T) {
+			receiver := harness.NewHookReceiver(t)
+			var down atomic.Bool
+			receiver.FailWhile(&down)
+			down.Store(true)
+			server := harness.StartAdminCaddy(t, "sse_guard {\nreserve off\n"+harness.Webhook(receiver.URL, "events ended")+"\n}\nreverse_proxy "+app.URL)
+			stream := harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("ann"))
+			stream.Next(t)
+			stream.Close()
+			require.Eventually(t, func() bool { return receiver.Posts() >= 3 }, harness.Patience, 10*time.Millisecond)
+			server.Reload(t, last+"reverse_proxy "+app.URL)
+			down.Store(false)
+			server.Stop(t)
+			events := receiver.Events()
+			require.Len(t, events, 1)
+			assert.Equal(t, "left", events[0].Reason)
+		})
 	}
 }
 
