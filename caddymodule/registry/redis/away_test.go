@@ -291,7 +291,7 @@ func TestAway_WhoLeavesMeanwhileIsNoGhost(t *testing.T) {
 	p.Departed()
 	c.mend(t)
 	require.Eventually(t, func() bool { return a.Away() == nil }, soon, aWhile)
-	// Scripts that Redis does not know yet may run in another order than they were sent.
+	// What was queued is told as Redis is back, not before.
 	require.Eventually(t, func() bool {
 		return a.ask(t, registry.Header, anon("n"), rejectOne).Outcome == registry.Admitted
 	}, soon, aWhile)

@@ -493,8 +493,8 @@ func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args)
 func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis.Lua, keys []string, a args) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), re.r.options.Timeout)
 	defer cancel()
-	if err = re.r.enter(ctx); err == nil {
-		defer re.r.leave() // not before it is noted that Redis is away
+	if err = re.r.acquire(ctx); err == nil {
+		defer re.r.release() // not before it is noted that Redis is away
 		re.answer, err = exec(ctx, client, script, keys, a)
 		if now := re.r.link.client(); errors.Is(err, rueidis.ErrClosing) && now != client { // it was changed, and did nothing
 			re.answer, err = exec(ctx, now, script, keys, a)

@@ -44,10 +44,10 @@ func (r *Registry) plainChannel() string {
 
 // send sends a message to a node.
 func (r *Registry) send(ctx context.Context, client rueidis.Client, to, message string) rueidis.RedisResult {
-	if err := r.enter(ctx); err != nil {
+	if err := r.acquire(ctx); err != nil {
 		return rueidis.NewErrorResult(err)
 	}
-	defer r.leave()
+	defer r.release()
 	if r.link.sharded.Load() {
 		return client.Do(ctx, client.B().Spublish().Channel(r.shardChannel(zoneTag)+to).Message(message).Build())
 	}

@@ -53,7 +53,6 @@ func TestKeys_ExpireAndHoldHashesOnly(t *testing.T) {
 	server := harness.StartRedis(t)
 	a := openSite(t, options(t, server.Addr))
 	leaveAndDepart(a.hold(t, anon("a"), one))
-	a.Settle() // Redis does not know the scripts yet, and may run them in another order
 	a.hold(t, anon("b"), rejectOne)
 	made := time.Now()
 	_, err := a.Admit(t.Context(), registry.Early, registry.Consent{}, []registry.Ask{{Holder: anon("n"), Rule: registrytest.Supersede(2, registry.Streams), Tombstone: &made}}, nil)

@@ -250,6 +250,7 @@ func (l *link) reach() error {
 	if err := l.waitToHear(); err != nil {
 		return err
 	}
+	l.loadScripts(l.client())
 	l.r.doubtDenials()
 	if err := l.greet(); err != nil {
 		return err
@@ -283,6 +284,13 @@ func (l *link) reach() error {
 		l.r.buckets[i].registerAll()
 	}
 	return nil
+}
+
+// loadScripts has Redis know the scripts, before anything is asked whose order counts.
+func (l *link) loadScripts(client rueidis.Client) {
+	ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
+	defer cancel()
+	l.r.scripts.load(ctx, client)
 }
 
 // callAll has all nodes that can hear it say hello now. Those that cannot do so when they

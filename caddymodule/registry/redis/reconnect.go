@@ -134,6 +134,7 @@ func (l *link) changeTo(option rueidis.ClientOption) error {
 		client.Close()
 		return fmt.Errorf("asking for the time: %w", err)
 	}
+	l.loadScripts(client)
 	l.cluster.Store(client.Mode() == rueidis.ClientModeCluster)
 	before := l.redis.Swap(&client)
 	(*before).Close() // who listens by it begins anew, by the other

@@ -112,9 +112,9 @@ const (
 	ringScale = 11
 )
 
-// enter waits until one more call may be under way, unless Redis is away by then. The caller
-// leaves when it is over.
-func (r *Registry) enter(ctx context.Context) error {
+// acquire waits until one more call may be under way, unless Redis is away by then. The
+// caller releases its room when it is over.
+func (r *Registry) acquire(ctx context.Context) error {
 	wasUp := r.link.isUp()
 	select {
 	case r.underWay <- struct{}{}:
@@ -122,13 +122,13 @@ func (r *Registry) enter(ctx context.Context) error {
 		return fmt.Errorf("waiting for one of %d calls of redis to end: %w", mostCalls, ctx.Err())
 	}
 	if wasUp && !r.link.isUp() {
-		r.leave()
+		r.release()
 		return ErrAway
 	}
 	return nil
 }
 
-func (r *Registry) leave() { <-r.underWay }
+func (r *Registry) release() { <-r.underWay }
 
 // bucketCount is how many buckets a zone has. All nodes must agree.
 const bucketCount = 64

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/rueidis"
 
@@ -14,8 +15,7 @@ import (
 )
 
 // The scripts of a bucket share what bucket.lua, rules.lua, records.lua and queue.lua have;
-// the others stand alone. Each is sent by its hash, and as a whole only where Redis does not
-// know it.
+// the others stand alone. Each is called by its hash; see scripts.load.
 var (
 	//go:embed scripts/bucket.lua
 	bucketSource string
@@ -64,18 +64,42 @@ type scripts struct {
 	admit, commit, settle, wait, list, finish, renew, sync, scan *rueidis.Lua
 
 	hello, goodbye, began, deny, secret, time *rueidis.Lua
+
+	// sources are all of them as Redis reads them.
+	sources []string
 }
 
 func newScripts() scripts {
-	ofBucket := func(source string) *rueidis.Lua { return rueidis.NewLuaScript(wholeSource(source)) }
-	return scripts{
-		admit: ofBucket(admitSource), commit: ofBucket(commitSource), settle: ofBucket(settleSource),
-		wait: ofBucket(waitSource), list: ofBucket(listSource), finish: ofBucket(finishSource),
-		renew: ofBucket(renewSource), sync: ofBucket(syncSource), scan: ofBucket(scanSource),
-		hello: rueidis.NewLuaScript(epochSource + helloSource), goodbye: rueidis.NewLuaScript(goodbyeSource),
-		began: rueidis.NewLuaScript(epochSource + beganSource), deny: rueidis.NewLuaScript(denySource), secret: rueidis.NewLuaScript(secretSource),
-		time: rueidis.NewLuaScript(timeSource),
+	var s scripts
+	alone := func(source string) *rueidis.Lua {
+		s.sources = append(s.sources, source)
+		return rueidis.NewLuaScript(source)
 	}
+	ofBucket := func(source string) *rueidis.Lua { return alone(wholeSource(source)) }
+	s.admit, s.commit, s.settle = ofBucket(admitSource), ofBucket(commitSource), ofBucket(settleSource)
+	s.wait, s.list, s.finish = ofBucket(waitSource), ofBucket(listSource), ofBucket(finishSource)
+	s.renew, s.sync, s.scan = ofBucket(renewSource), ofBucket(syncSource), ofBucket(scanSource)
+	s.hello, s.goodbye = alone(epochSource+helloSource), alone(goodbyeSource)
+	s.began, s.deny = alone(epochSource+beganSource), alone(denySource)
+	s.secret, s.time = alone(secretSource), alone(timeSource)
+	return s
+}
+
+// load has all servers know the scripts. A call of an unknown one is sent once more, as a
+// whole, and others may come between: the order in which they were made would be lost. An
+// error means just that, so none is returned.
+func (s *scripts) load(ctx context.Context, client rueidis.Client) {
+	var wg sync.WaitGroup
+	for _, server := range client.Nodes() {
+		wg.Go(func() {
+			commands := make(rueidis.Commands, len(s.sources))
+			for i, source := range s.sources {
+				commands[i] = server.B().ScriptLoad().Script(source).Build()
+			}
+			server.DoMulti(ctx, commands...)
+		})
+	}
+	wg.Wait()
 }
 
 // wholeSource returns all of a script of a bucket. What is behind bucket.lua is a function,

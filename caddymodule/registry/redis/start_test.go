@@ -150,3 +150,49 @@ func TestStart_RejectInANewZone(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 }
+
+// The first calls are answered in the order in which they were made: Redis knows the
+// scripts, so that none is sent once more, as a whole. It does so again after a restart.
+func TestStart_RedisKnowsTheScripts(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	s := openSite(t, shortly(t, server, redis.Allow))
+	requireKnown := func(name string) {
+		before := server.Calls(t, "eval")
+		for i := range 20 {
+			s.hold(t, anon(name+strconv.Itoa(i)), one)
+		}
+		ask := registry.Ask{Holder: anon("waits"), Rule: rejectOne}
+		w, err := s.Wait(t.Context(), ask)
+		require.NoError(t, err)
+		w.Stop()
+		require.NotZero(t, server.Calls(t, "evalsha"))
+		require.Equal(t, before, server.Calls(t, "eval"))
+	}
+	requireKnown("first")
+	server.Kill()
+	require.Eventually(t, func() bool { return s.Away() != nil }, soon, aWhile)
+	server.Start(t)
+	require.Eventually(t, func() bool { return s.Away() == nil }, soon, aWhile)
+	requireKnown("second")
+}
+
+func TestStart_AClusterKnowsTheScripts(t *testing.T) {
+	t.Parallel()
+	cluster := harness.StartRedisCluster(t, 3, 0, longTimeout)
+	s := openSite(t, ofCluster(t, cluster))
+	calls := func(command string) (n int64) {
+		for _, server := range cluster.Masters {
+			n += server.Calls(t, command)
+		}
+		return n
+	}
+	eval, evalsha := calls("eval"), calls("evalsha")
+	for i := range 20 {
+		h := anon(strconv.Itoa(i))
+		h.Key = registrytest.ID(strconv.Itoa(i))
+		s.hold(t, h, one)
+	}
+	require.Greater(t, calls("evalsha"), evalsha)
+	require.Equal(t, eval, calls("eval"))
+}
