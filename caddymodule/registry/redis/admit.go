@@ -96,7 +96,10 @@ func (c *admission) ask(ctx context.Context) ([]registry.Admission, error) {
 
 // askAgain asks once more after it has asked whether Redis has lost anything.
 func (c *admission) askAgain(ctx context.Context) ([]registry.Admission, error) {
-	if err := c.r.link.askEpochsOf(c.buckets); err != nil {
+	if err := c.r.link.askEpochsOf(ctx, c.buckets); err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("admitting a stream: %w", ctx.Err())
+		}
 		c.r.link.failed(err)
 		return c.away(ctx)
 	}

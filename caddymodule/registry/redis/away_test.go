@@ -494,6 +494,19 @@ func TestMissing_IsANodeThatIsCutOff(t *testing.T) {
 	missing(b, false)
 }
 
+// A node that is stopped has given back all it had, and is missed by nobody.
+func TestMissing_IsNoNodeThatHasStopped(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	o := shortly(t, server, redis.Allow)
+	a := openSite(t, o)
+	b := open(t, o, new(registrytest.FakeNode))
+	requireAcquainted(t, a, site{b, nil})
+	require.NoError(t, b.Close())
+	requireAcquainted(t, a, openSite(t, o)) // it has said hello since
+	require.False(t, a.Missing())
+}
+
 // However many ask while Redis hangs, each is answered as on_error says once timeout is
 // over, also who finds the connection full. What Redis did all the same is taken back.
 func TestSlow_ManyAreAnsweredInTime(t *testing.T) {

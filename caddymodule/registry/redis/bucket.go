@@ -496,9 +496,6 @@ func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis
 	if err = re.r.acquire(ctx); err == nil {
 		defer re.r.release() // not before it is noted that Redis is away
 		re.answer, err = exec(ctx, client, script, keys, a)
-		if now := re.r.link.client(); errors.Is(err, rueidis.ErrClosing) && now != client { // it was changed, and did nothing
-			re.answer, err = exec(ctx, now, script, keys, a)
-		}
 	}
 	if err != nil {
 		if !errors.Is(err, ErrAway) { // else it is known, and may be over by now
@@ -520,6 +517,7 @@ func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis
 func (b *bucket) untold(ops []op) {
 	if b.r.link.isUp() {
 		b.queue = append(ops, b.queue...)
+		b.kick()
 		return
 	}
 	all := slices.Concat(ops, b.queue)

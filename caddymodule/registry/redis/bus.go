@@ -53,6 +53,7 @@ const (
 	noteMessage     = "n" // what happened, for all
 	listenMessage   = "l" // a node listens, or does so no more
 	groupsMessage   = "g" // how many streams of groups a node has
+	goodbyeMessage  = "b" // a node has given back all that it had
 
 	mostMessages = 1 << 13
 	mostDenials  = memory.MaxDenials
@@ -100,6 +101,8 @@ func (bu *bus) do(r *Registry, m message) {
 		r.peers.answered(m.body)
 	case groupsMessage:
 		r.groups.heard(m.body)
+	case goodbyeMessage:
+		r.peers.stop(m.body)
 	}
 }
 

@@ -17,6 +17,9 @@ type departure struct {
 	done    chan struct{}
 	// single tells that it is of one stream only.
 	single bool
+	// told is called once all have departed that were added, unless they had by then; nil:
+	// nothing is.
+	told func()
 }
 
 func newDeparture() *departure {
@@ -29,6 +32,9 @@ func newDeparture() *departure {
 func (d *departure) one() {
 	if d.missing.Add(-1) == 0 {
 		close(d.done)
+		if d.told != nil {
+			d.told()
+		}
 	}
 }
 

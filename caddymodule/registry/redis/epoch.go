@@ -28,8 +28,15 @@ func (l *link) keepEpochs() error {
 	return l.askEpochs()
 }
 
-// askEpochsOf asks whether Redis has lost anything of what it has of those buckets.
-func (l *link) askEpochsOf(buckets []*bucket) error {
+// askEpochsOf asks whether Redis has lost anything of what it has of those buckets. It waits
+// while many others do: after a loss, all newcomers ask.
+func (l *link) askEpochsOf(ctx context.Context, buckets []*bucket) error {
+	select {
+	case l.asking <- struct{}{}:
+		defer func() { <-l.asking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if err := l.hello(); err != nil || !l.isCluster() {
 		return err
 	}

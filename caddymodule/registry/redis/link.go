@@ -40,6 +40,8 @@ type link struct {
 	refusing atomic.Int64
 	// reached says that Redis has once been told all that this node has.
 	reached atomic.Bool
+	// asking has room for those who ask whether Redis has lost anything.
+	asking chan struct{}
 	// opened is when the goroutines were started. It is set by open and not changed.
 	opened time.Time
 
@@ -93,6 +95,7 @@ const (
 func newLink(r *Registry) *link {
 	l := &link{
 		r: r, wake: make(chan struct{}, 1), suspect: make(map[*bucket]bool), leased: time.Now(),
+		asking: make(chan struct{}, mostAsking),
 	}
 	l.access.client, l.access.identity = r.options.Client, r.options.Identity
 	return l
@@ -423,11 +426,12 @@ func (l *link) renewMeanwhile() error {
 
 // These bound how much of Redis' time a node asks for at once, of which all nodes together
 // may ask as it comes back: in how many buckets leases are renewed, entries are compared,
-// and much is told.
+// and much is told, and for how many newcomers it is asked whether Redis has lost anything.
 const (
 	mostRenewing  = 16
 	mostComparing = 4
 	mostTelling   = 4
+	mostAsking    = 16
 )
 
 // each calls f for the buckets that the node has anything in, or for all, some at a time:
@@ -822,6 +826,7 @@ func (l *link) sayGoodbye() {
 	l.r.groups.sayGoodbye(ctx, l.client())
 	keys := []string{l.r.key(zoneTag, "z"), l.r.key(zoneTag, "g")}
 	_ = l.r.scripts.goodbye.Exec(ctx, l.client(), keys, []string{l.r.id}).Error() // same
+	_ = l.r.send(ctx, l.client(), everybody, goodbyeMessage+l.r.id).Error()       // else it counts as missing for a time
 }
 
 func (l *link) close() {

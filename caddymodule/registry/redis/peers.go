@@ -29,6 +29,9 @@ type peers struct {
 	live []*peer // in the order of their IDs
 	// gone has the IDs of those that have gone, and until when each counts as missing.
 	gone map[string]time.Time
+	// stopped has the IDs of those that have said goodbye, and until when an older answer of
+	// Redis may yet name them.
+	stopped map[string]time.Time
 	open map[uint64]chan string
 }
 
@@ -98,6 +101,7 @@ func (ps *peers) set(r *Registry, ids []string) {
 	maps.DeleteFunc(ps.gone, func(id string, until time.Time) bool {
 		return until.Before(now) || slices.Contains(ids, id)
 	})
+	maps.DeleteFunc(ps.stopped, func(_ string, until time.Time) bool { return until.Before(now) })
 	for _, p := range ps.live {
 		if !slices.Contains(ids, p.id) {
 			if ps.gone == nil {
@@ -108,11 +112,26 @@ func (ps *peers) set(r *Registry, ids []string) {
 	}
 	ps.live = ps.live[:0:0]
 	for _, id := range ids {
-		if id != r.id && len(id) == nodeIDSize {
+		if _, stopped := ps.stopped[id]; !stopped && id != r.id && len(id) == nodeIDSize {
 			ps.live = append(ps.live, &peer{r, id})
 		}
 	}
 	slices.SortFunc(ps.live, func(a, b *peer) int { return strings.Compare(a.id, b.id) })
+}
+
+// stop notes that a node has said goodbye: it has given back all that it had.
+func (ps *peers) stop(id string) {
+	if len(id) != nodeIDSize {
+		return
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.stopped == nil {
+		ps.stopped = make(map[string]time.Time)
+	}
+	ps.stopped[id] = time.Now().Add(missingFor)
+	delete(ps.gone, id)
+	ps.live = slices.DeleteFunc(slices.Clone(ps.live), func(p *peer) bool { return p.id == id })
 }
 
 // Missing implements registry.Reachable. While Redis is away, nobody knows who else there
@@ -310,8 +329,8 @@ func (r *Registry) react(q *question) (a reaction) {
 	ctx := r.ctx
 	switch q.What {
 	case askEnd:
-		from := foreignWaiter{r, string(q.From)}
 		own := r.own(ctx, q.Selector)
+		from := r.newForeignWaiter(string(q.From), len(own))
 		for _, p := range own {
 			was := p.end(q.Ending, true)
 			if was != held && was != kept {
@@ -322,6 +341,7 @@ func (r *Registry) react(q *question) (a reaction) {
 				a.Departing = append(a.Departing, p.ticket)
 			}
 		}
+		from.start()
 		for _, p := range own { // else who asks might still find them in Redis
 			p.b.await(func() bool { return p.known == none || p.known == left })
 		}
@@ -359,44 +379,78 @@ func (r *Registry) react(q *question) (a reaction) {
 type foreignWaiter struct {
 	r    *Registry
 	node string
+	// departed has the tickets of those that have departed.
+	departed chan ticket
+	waits    int
+}
+
+// newForeignWaiter returns one that waits for so many streams at most.
+func (r *Registry) newForeignWaiter(node string, most int) *foreignWaiter {
+	return &foreignWaiter{r: r, node: node, departed: make(chan ticket, most)}
 }
 
 // await has the node told when the stream of p departs, and reports whether it has yet
 // to.
-func (f foreignWaiter) await(p *place) bool {
+func (f *foreignWaiter) await(p *place) bool {
 	d := newDeparture()
+	d.told = func() { f.departed <- p.ticket }
 	p.await(d)
-	done := d.all()
-	if done == nil {
+	if d.all() == nil {
 		return false
 	}
-	f.r.wg.Go(func() {
-		timer := time.NewTimer(longestDeparture)
-		defer timer.Stop()
+	f.waits++
+	return true
+}
+
+// start begins to tell the node.
+func (f *foreignWaiter) start() {
+	if f.waits > 0 {
+		f.r.wg.Go(f.tell)
+	}
+}
+
+// tell tells the node of each departure, and of those that come together at once.
+func (f *foreignWaiter) tell() {
+	timer := time.NewTimer(longestDeparture)
+	defer timer.Stop()
+	for f.waits > 0 {
+		var tickets []ticket
 		select {
-		case <-done:
+		case t := <-f.departed:
+			tickets = append(tickets, t)
 		case <-timer.C:
 			return
 		case <-f.r.ctx.Done():
 			return
 		}
-		f.r.tellDeparted(f.node, p.ticket)
-	})
-	return true
+		for more := true; more && len(tickets) < mostRows; {
+			select {
+			case t := <-f.departed:
+				tickets = append(tickets, t)
+			default:
+				more = false
+			}
+		}
+		f.waits -= len(tickets)
+		f.r.tellDeparted(f.node, tickets)
+	}
 }
 
-// tellDeparted tells another node that a stream of this one has departed, as a script
+// tellDeparted tells another node that streams of this one have departed, as a script
 // would.
-func (r *Registry) tellDeparted(to string, t ticket) {
+func (r *Registry) tellDeparted(to string, tickets []ticket) {
 	client := r.link.client()
 	if client == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 	defer cancel()
-	m := effectsMessage + spellEffect("departed", r.id, fmt.Sprint(uint64(t)))
+	m := effectsMessage
+	for _, t := range tickets {
+		m += spellEffect("departed", r.id, fmt.Sprint(uint64(t)))
+	}
 	if err := r.send(ctx, client, to, m).Error(); err != nil {
-		r.options.Logger.Debug("telling another node of a departure", zap.String("zone", r.zone), zap.Error(err))
+		r.options.Logger.Debug("telling another node of departures", zap.String("zone", r.zone), zap.Error(err))
 	}
 }
 
