@@ -89,6 +89,9 @@ command was not called as it can be.
 
 // adminError ends a command that could not do what it was told.
 func adminError(cmd *cobra.Command, err error) error {
+	if wrong := (console.InputError{}); errors.As(err, &wrong) {
+		return usageError(cmd, err)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("the admin endpoint has not answered within %s", adminTimeout)
 	}

@@ -188,7 +188,6 @@ func (w *watch) judgeAllOpen() *Report {
 		r.Hints = []string{
 			"Give the check the token that pages have: --token, --cookie, or in the URL.",
 			"require_token, or missing_key deny, would refuse such streams.",
-			more,
 		}
 	case w.presence.guard:
 		r.Summary = all + ", although a guard stands before this path, and sees the token."

@@ -108,6 +108,9 @@ func (c *Client) unreachable(err error) error {
 	return fmt.Errorf("the admin endpoint at %s does not answer: %s", c.Address, printable.Text(err.Error(), longestWords))
 }
 
+// InputError is what the admin API says of something that it was given.
+type InputError struct{ error }
+
 // refused says what an answer is that is not 200.
 func (c *Client) refused(response *http.Response, body []byte) error {
 	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // empty where it cannot be read
@@ -127,7 +130,11 @@ func (c *Client) refused(response *http.Response, body []byte) error {
 		case said.Notified != nil:
 			text += fmt.Sprintf(" (notified: %s)", streams(*said.Notified))
 		}
-		return errors.New(printable.Text(text, longestWords))
+		err := errors.New(printable.Text(text, longestWords))
+		if response.StatusCode == http.StatusBadRequest {
+			return InputError{err}
+		}
+		return err
 	case response.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("the Caddy at %s has no admin API of sse_guard: was it built with this module, and is that its admin endpoint?", c.Address)
 	case isJSON && said.Error != "":

@@ -4,12 +4,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/sse-guard/sse-guard/caddymodule/internal/printable"
 )
 
-// widest is how many characters a column has at most.
+// widest is how wide a column is at most, in columns of the terminal.
 const widest = 60
 
 // table is text in columns.
@@ -32,12 +31,12 @@ func (t *table) widths() []int {
 	widths := make([]int, len(t.head))
 	for _, row := range t.rows {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], printable.Width(cell))
 		}
 	}
 	for i, name := range t.head {
 		if widths[i] > 0 || !slices.Contains(t.optional, i) {
-			widths[i] = max(widths[i], utf8.RuneCountInString(name))
+			widths[i] = max(widths[i], printable.Width(name))
 		}
 	}
 	return widths
@@ -56,7 +55,7 @@ func (t *table) lines(width int) []string {
 			if line.Len() > 0 {
 				line.WriteString("  ")
 			}
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			pad := strings.Repeat(" ", widths[i]-printable.Width(cell))
 			if slices.Contains(t.right, i) {
 				line.WriteString(pad + cell)
 			} else {

@@ -5,10 +5,12 @@ package printable
 import (
 	"strings"
 	"unicode"
+
+	"golang.org/x/text/width"
 )
 
 // Text returns text without what a terminal might obey, and cut to at most that many
-// characters.
+// columns.
 func Text(text string, atMost int) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) { // which leaves out control and format characters
@@ -19,18 +21,40 @@ func Text(text string, atMost int) string {
 	return Cut(text, atMost)
 }
 
-// Cut cuts text to at most that many characters, the last of which says so.
-func Cut(text string, atMost int) string {
-	if len(text) <= atMost {
-		return text
+// Width returns how many columns of a terminal text takes: Korean takes two a character
+// (UAX #11), an accent of its own none.
+func Width(text string) (columns int) {
+	for _, r := range text {
+		columns += columnsOf(r)
 	}
-	runes := []rune(text)
-	switch {
-	case len(runes) <= atMost:
-		return text
-	case atMost <= 0:
-		return ""
+	return columns
+}
+
+func columnsOf(r rune) int {
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
 	default:
-		return string(runes[:atMost-1]) + "…"
+		return 1
 	}
+}
+
+// Cut cuts text to at most that many columns, the last of which says so.
+func Cut(text string, atMost int) string {
+	if len(text) <= atMost || Width(text) <= atMost {
+		return text
+	}
+	if atMost <= 0 {
+		return ""
+	}
+	columns := 0
+	for i, r := range text {
+		if columns += columnsOf(r); columns >= atMost {
+			return text[:i] + "…"
+		}
+	}
+	return text
 }

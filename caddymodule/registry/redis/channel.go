@@ -125,7 +125,7 @@ func (r *Registry) receive(sub *subscription, begun func(), subscribe func(rueid
 			wait = leastWait
 		}
 		r.link.pauseFor(wait)
-		wait = min(2*wait, mostWait)
+		wait = r.link.longer(wait)
 	}
 }
 

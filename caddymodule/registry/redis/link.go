@@ -82,7 +82,8 @@ type link struct {
 }
 
 const (
-	// leastWait and mostWait bound the time between two attempts to reach Redis.
+	// leastWait and mostWait bound the time between two attempts to reach Redis; see
+	// link.longer.
 	leastWait = 50 * time.Millisecond
 	mostWait  = time.Second
 	// renewals is how often a lease is renewed while it lasts. Whatever was missed is
@@ -168,8 +169,14 @@ func (l *link) run(first chan<- error) {
 		l.dropIfWrong(err)
 		l.tellAway(err)
 		l.pause(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads attempts, no secret
-		wait = min(2*wait, mostWait)
+		wait = l.longer(wait)
 	}
+}
+
+// longer is how long to wait after one more attempt to reach Redis: twice as long, up to
+// mostWait. It is an eighth of the lease at most, since a fence goes off when that is over.
+func (l *link) longer(wait time.Duration) time.Duration {
+	return min(2*wait, max(leastWait, l.r.options.Lease/8), mostWait)
 }
 
 // untilRenewal is how long there is nothing to do, unless the goroutine is woken.

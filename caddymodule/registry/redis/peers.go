@@ -32,7 +32,7 @@ type peers struct {
 	// stopped has the IDs of those that have said goodbye, and until when an older answer of
 	// Redis may yet name them.
 	stopped map[string]time.Time
-	open map[uint64]chan string
+	open    map[uint64]chan string
 }
 
 // peer is another node. It is a registry.Node for whoever asks about its streams.

@@ -110,7 +110,7 @@ func (l *link) change() {
 				zap.String("zone", l.r.zone), zap.Error(err))
 		}
 		l.pauseFor(wait)
-		wait = min(2*wait, mostWait)
+		wait = l.longer(wait)
 	}
 }
 
