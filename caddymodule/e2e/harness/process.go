@@ -114,7 +114,7 @@ func (p *CaddyProcess) Kill() {
 // Pause stops the process in the middle of whatever it does, until Resume.
 func (p *CaddyProcess) Pause(t testing.TB) {
 	t.Helper()
-	require.NoError(t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	pause(t, p.cmd.Process)
 }
 
 // Resume lets a paused process go on.

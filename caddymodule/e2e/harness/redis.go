@@ -95,7 +95,7 @@ func (s *Redis) Kill() {
 // Pause stops the server in the middle of whatever it does, until Resume.
 func (s *Redis) Pause(t testing.TB) {
 	t.Helper()
-	require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
+	pause(t, s.cmd.Process)
 }
 
 // Resume lets a paused server go on.
