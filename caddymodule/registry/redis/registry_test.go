@@ -60,7 +60,7 @@ func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
 	}
 	r, err := redis.Open("zone", node, o)
 	require.NoError(t, err)
-	require.NoError(t, r.Away())
+	require.Eventually(t, func() bool { return r.Away() == nil }, soon, aWhile) // Open does not wait for long
 	return r
 }
 
