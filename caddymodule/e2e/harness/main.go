@@ -22,6 +22,9 @@ func Main(m *testing.M, leaking ...string) {
 		"github.com/redis/rueidis.(*clusterClient)._refresh.func2",
 		"github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1",
 		"github.com/redis/rueidis.(*call).DelayDo.func1",
+		// toxiproxy goes on to pass what it has read to the other side of a connection that
+		// was cut, if that is more than one chunk.
+		"github.com/Shopify/toxiproxy/v2/stream.(*ChanWriter).Write",
 	)
 	var options []goleak.Option
 	for _, function := range leaking {

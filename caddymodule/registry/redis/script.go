@@ -2,7 +2,9 @@ package redis
 
 import (
 	"context"
-	_ "embed" // the scripts
+	"crypto/sha1" //nolint:gosec // as Redis does
+	_ "embed"     // the scripts
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -65,14 +67,15 @@ type scripts struct {
 
 	hello, goodbye, began, deny, secret, time *rueidis.Lua
 
-	// sources are all of them as Redis reads them.
-	sources []string
+	// sources are all of them as Redis reads them, and hashes what it knows them by.
+	sources, hashes []string
 }
 
 func newScripts() scripts {
 	var s scripts
 	alone := func(source string) *rueidis.Lua {
-		s.sources = append(s.sources, source)
+		hash := sha1.Sum([]byte(source)) //nolint:gosec // it is Redis' name for the script
+		s.sources, s.hashes = append(s.sources, source), append(s.hashes, hex.EncodeToString(hash[:]))
 		return rueidis.NewLuaScript(source)
 	}
 	ofBucket := func(source string) *rueidis.Lua { return alone(wholeSource(source)) }
@@ -92,9 +95,12 @@ func (s *scripts) load(ctx context.Context, client rueidis.Client) {
 	var wg sync.WaitGroup
 	for _, server := range client.Nodes() {
 		wg.Go(func() {
-			commands := make(rueidis.Commands, len(s.sources))
+			known, _ := server.Do(ctx, server.B().ScriptExists().Sha1(s.hashes...).Build()).AsIntSlice() // else all are sent
+			var commands rueidis.Commands
 			for i, source := range s.sources {
-				commands[i] = server.B().ScriptLoad().Script(source).Build()
+				if i >= len(known) || known[i] == 0 {
+					commands = append(commands, server.B().ScriptLoad().Script(source).Build())
+				}
 			}
 			server.DoMulti(ctx, commands...)
 		})
