@@ -84,7 +84,7 @@ func (p *Page) Print(out io.Writer) {
 	t.optional = []int{6, 7, 8, 13}
 	for i := range p.Streams {
 		s := &p.Streams[i]
-		t.row(s.Zone, s.State, age(s.AgeSeconds), strconv.FormatUint(s.Events, 10), size(s.Bytes), s.Key, s.Token, s.Client, s.Subject,
+		t.row(s.Zone, s.State, age(s.AgeSeconds), s.events(), size(s.Bytes), s.Key, s.Token, s.Client, s.Subject,
 			s.RemoteIP, s.Node, s.Protocol, s.Path, labels(s.Labels))
 	}
 	if len(p.Streams) == 0 {
@@ -95,6 +95,14 @@ func (p *Page) Print(out io.Writer) {
 	if p.Next != "" {
 		fmt.Fprintf(out, "There are more: give a higher --limit than %d, or 0 for all.\n", len(p.Streams))
 	}
+}
+
+// events is how many the stream had; nobody counts those of an untracked one.
+func (s *Stream) events() string {
+	if s.State == "untracked" {
+		return "-"
+	}
+	return strconv.FormatUint(s.Events, 10)
 }
 
 // Warning is what is missing in the list; empty: nothing.

@@ -168,7 +168,7 @@ func (l *Look) lines(title, trouble string, width, height int) []string {
 	for i := range l.Streams[:shown] {
 		s := &l.Streams[i]
 		rate, known := l.rates[s.ID]
-		t.row(s.State, age(s.AgeSeconds), perSecond(rate, known), strconv.FormatUint(s.Events, 10), size(s.Bytes), s.Zone, s.Key,
+		t.row(s.State, age(s.AgeSeconds), perSecond(rate, known), s.events(), size(s.Bytes), s.Zone, s.Key,
 			s.Client, s.Subject, s.RemoteIP, s.Node, s.Path, labels(s.Labels))
 	}
 	lines := slices.Concat(head, t.lines(width))

@@ -1,4 +1,4 @@
-import { t, choose, chooseFirst, remember, number, clock, moment, age, size } from "./text.js";
+import { t, choose, chooseFirst, remember, number, eventsOf, clock, moment, age, size } from "./text.js";
 import { Table, columns } from "./table.js";
 import { Chart } from "./chart.js";
 import { Lines } from "./lines.js";
@@ -63,7 +63,7 @@ function showDetails(s) {
   const fields = [
     ["id", s.id], ["state", t(s.state)], ["zone", s.zone], ["key", s.key], ["token", s.token], ["client", s.client], ["subject", s.subject],
     ["remote_ip", s.remote_ip], ["path", s.path], ["protocol", s.protocol], ["node", s.node], ["opened", time(s.opened)],
-    ["events", number(s.events)], ["bytes", size(s.bytes)], ["last_event_at", time(s.lastEvent)], ["last_ack_at", time(s.lastAck)],
+    ["events", eventsOf(s)], ["bytes", size(s.bytes)], ["last_event_at", time(s.lastEvent)], ["last_ack_at", time(s.lastAck)],
     ["labels", Object.entries(s.labels).map(([name, value]) => `${name} = ${value}`).join(", ")],
   ];
   $("fields").replaceChildren(...fields.filter(([, value]) => value).flatMap(([name, value]) => {

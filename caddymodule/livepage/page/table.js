@@ -1,6 +1,6 @@
 // The table of streams. Only the rows in sight are elements, so that 10,000 cost no more
 // than 30 do.
-import { t, number, age, size } from "./text.js";
+import { t, number, eventsOf, age, size } from "./text.js";
 
 const byText = (name) => (a, b) => (a[name] ?? "").localeCompare(b[name] ?? "");
 const byNumber = (name) => (a, b) => a[name] - b[name];
@@ -179,7 +179,7 @@ export class Table {
     e.dataset.state = s.state;
     e.setAttribute("aria-rowindex", i + 2);
     e.setAttribute("aria-selected", s.id === this.active);
-    const values = [t(s.state), s.key ?? "–", s.subject ?? "–", s.zone, s.remote_ip, s.path, "", number(s.events), size(s.bytes)];
+    const values = [t(s.state), s.key ?? "–", s.subject ?? "–", s.zone, s.remote_ip, s.path, "", eventsOf(s), size(s.bytes)];
     values.forEach((value, c) => {
       const cell = e.children[c];
       if (columns[c].name !== "since" && cell.textContent !== value) {

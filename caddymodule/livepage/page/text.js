@@ -7,7 +7,7 @@ export const texts = {
     incomplete: "Not all nodes have answered: {why}", cut: "There are more streams than the table shows; all are counted.",
     live: "live", parked: "parked", untracked: "untracked", ending: "ending",
     chart: "The last ten minutes", chartLive: "live streams", takeovers: "takeovers", refusals: "refusals", chartUntracked: "opened untracked",
-    chartAt: "{time}: {live} live, {takeovers} takeovers, {refused} refusals, {untracked} opened untracked",
+    chartAt: "{time}: live {live}, takeovers {takeovers}, refusals {refused}, opened untracked {untracked}",
     chartHere: "of this node only: no page was open",
     streams: "Streams", stream: "Stream", shown: "{shown} of {all}", search: "Search", searchHint: "Search: user, key, address, path, label …",
     state: "State", all: "all states", sortBy: "Sort by", notifyAll: "Notify all …",
@@ -120,6 +120,8 @@ function format(kind, make) {
 }
 
 export const number = (n) => format("number", () => new Intl.NumberFormat(language)).format(n);
+// Nobody counts the events of an untracked stream.
+export const eventsOf = (s) => (s.state === "untracked" ? "–" : number(s.events));
 export const clock = (ms) => format("clock", () =>
   new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" })).format(ms);
 export const moment = (ms) => format("moment", () => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" })).format(ms);
