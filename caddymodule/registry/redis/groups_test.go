@@ -36,7 +36,7 @@ func openGrouper(t testing.TB, o redis.Options) *grouper {
 		g.changed++
 	})
 	require.NoError(t, g.Start())
-	require.NoError(t, g.Away())
+	requireReached(t, g)
 	return g
 }
 
@@ -73,8 +73,16 @@ func (g *grouper) requireElsewhere(t testing.TB, name string, want int) {
 }
 
 func TestGroups_AreCountedOverAllNodes(t *testing.T) {
-	server := harness.StartRedis(t)
-	all := groupers(t, options(t, server.Addr), 3)
+	t.Run("of one server", func(t *testing.T) {
+		testGroups(t, options(t, harness.StartRedis(t).Addr))
+	})
+	t.Run("of a cluster", func(t *testing.T) {
+		testGroups(t, ofCluster(t, harness.StartRedisCluster(t, 3, 0, longTimeout)))
+	})
+}
+
+func testGroups(t *testing.T, o redis.Options) {
+	all := groupers(t, o, 3)
 	a, b, c := all[0], all[1], all[2]
 	a.have("room", 2)
 	b.have("room", 3)

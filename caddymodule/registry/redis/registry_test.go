@@ -60,8 +60,14 @@ func open(t testing.TB, o redis.Options, node registry.Node) *redis.Registry {
 	}
 	r, err := redis.Open("zone", node, o)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return r.Away() == nil }, soon, aWhile) // Open does not wait for long
+	requireReached(t, r)
 	return r
+}
+
+// requireReached requires that a node reaches Redis: the start does not wait for long.
+func requireReached(t testing.TB, r registry.Reachable) {
+	t.Helper()
+	require.Eventually(t, func() bool { return r.Away() == nil }, soon, aWhile)
 }
 
 // settled has what does not block done when it returns, as the suite expects of a

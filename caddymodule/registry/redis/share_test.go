@@ -42,7 +42,7 @@ func openListener(t testing.TB, o redis.Options) *listener {
 		l.forAll = append(l.forAll, string(b))
 	})
 	require.NoError(t, l.Start())
-	require.NoError(t, l.Away())
+	requireReached(t, l)
 	return l
 }
 
