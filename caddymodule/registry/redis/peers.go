@@ -445,11 +445,12 @@ func (r *Registry) tellDeparted(to string, tickets []ticket) {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, r.options.Timeout)
 	defer cancel()
-	m := effectsMessage
+	var m strings.Builder
+	m.WriteString(effectsMessage)
 	for _, t := range tickets {
-		m += spellEffect("departed", r.id, fmt.Sprint(uint64(t)))
+		m.WriteString(spellEffect("departed", r.id, fmt.Sprint(uint64(t))))
 	}
-	if err := r.send(ctx, client, to, m).Error(); err != nil {
+	if err := r.send(ctx, client, to, m.String()).Error(); err != nil {
 		r.options.Logger.Debug("telling another node of departures", zap.String("zone", r.zone), zap.Error(err))
 	}
 }
