@@ -117,6 +117,37 @@ func BenchmarkScripts(b *testing.B) {
 	}
 }
 
+// BenchmarkManyHolders is how long Redis takes for an admission to a key that many hold: it
+// reads and writes what it has of the key as a whole.
+func BenchmarkManyHolders(b *testing.B) {
+	for _, limit := range []int{1, 10, 100, 1000} {
+		b.Run(fmt.Sprint("limit_", limit), func(b *testing.B) {
+			server := harness.StartRedis(b)
+			o := options(b, server.Addr)
+			o.Lease = time.Hour // nothing is renewed
+			s := openSite(b, o)
+			rule := registrytest.Supersede(limit, registry.Streams)
+			places := make([]registry.Place, 0, limit)
+			for i := range limit {
+				places = append(places, s.hold(b, anon(strconv.Itoa(i)), rule))
+			}
+			server.Do(b, "CONFIG", "SET", "slowlog-max-len", "1000000")
+			server.Do(b, "CONFIG", "SET", "slowlog-log-slower-than", "0")
+			b.ResetTimer()
+			for i := range b.N {
+				next := s.hold(b, anon("n"+strconv.Itoa(i)), rule)
+				leaveAndDepart(places[0]) // it was superseded
+				places = append(places[1:], next)
+				s.Settle()
+			}
+			b.StopTimer()
+			admissions := took(b, server)["admit"]
+			slices.Sort(admissions)
+			b.ReportMetric(float64(admissions[len(admissions)/2].Microseconds()), "admit-us")
+		})
+	}
+}
+
 // took returns how long the scripts took that the slow log has, by their names.
 func took(b *testing.B, server *harness.Redis) map[string][]time.Duration {
 	answer := server.Do(b, "SLOWLOG", "GET", "-1")

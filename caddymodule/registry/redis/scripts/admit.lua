@@ -95,7 +95,7 @@ local function judge(a, out)
 	a.cost = fitting and cost(n) or { ends = {}, yields = {} }
 	local limit = limitOf(a.rule)
 	local endsProper = false
-	for i = 1, #a.cost.ends do endsProper = endsProper or not holderOf(a.cost.ends[i][1]).yields end
+	for i = 1, #a.cost.ends do endsProper = endsProper or not yields(a.cost.ends[i][1]) end
 	local full = limit > 0 and (not fitting or a.cost.outasked or endsProper)
 	if a.entombed and full then return ENTOMBED end
 	if a.entombed and limit > 0 then

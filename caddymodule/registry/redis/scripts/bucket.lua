@@ -148,6 +148,11 @@ local function holderOf(e)
 	return h
 end
 
+-- yields tells that of an entry without reading the rest: there may be many.
+local function yields(e)
+	return bit.band(string.byte(e[HOLDER], 3), YIELDS) ~= 0
+end
+
 local function contains(entries, e)
 	for i = 1, #entries do
 		if entries[i] == e then return true end

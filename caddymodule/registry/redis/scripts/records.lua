@@ -60,9 +60,9 @@ local function needRecords()
 	-- that yield come before all others, the one that came last first; then whoever asked
 	-- first; and of two that asked at the same time whoever came to hold first.
 	local function goesBefore(a, b)
-		local yields = holderOf(a).yields
-		if yields ~= holderOf(b).yields then return yields end
-		if yields then return a[SINCE] > b[SINCE] end
+		local first = yields(a)
+		if first ~= yields(b) then return first end
+		if first then return a[SINCE] > b[SINCE] end
 		if a[AGE] ~= b[AGE] then return a[AGE] < b[AGE] end
 		return a[SINCE] <= b[SINCE]
 	end
@@ -137,7 +137,7 @@ local function needRecords()
 	-- free notes that the place of e comes free. That of one that yields was free before, and
 	-- one that is reserved was nobody's yet.
 	local function free(r, e)
-		if (e[STATE] == HELD or e[STATE] == KEPT) and not holderOf(e).yields then freed(r, e) end
+		if (e[STATE] == HELD or e[STATE] == KEPT) and not yields(e) then freed(r, e) end
 	end
 
 	local function leave(r, e)
@@ -161,7 +161,7 @@ local function needRecords()
 		else
 			leave(r, e)
 		end
-		tell(r, holderOf(e).yields and 0 or 1) -- who yields kept nobody from a place
+		tell(r, yields(e) and 0 or 1) -- who yields kept nobody from a place
 	end
 
 	-- takeAway takes the place of e away. It stays in the record until its node says that it
@@ -170,7 +170,7 @@ local function needRecords()
 	local function takeAway(r, e)
 		free(r, e)
 		leave(r, e)
-		tell(r, holderOf(e).yields and 0 or 1)
+		tell(r, yields(e) and 0 or 1)
 	end
 
 	-- tellEnd tells a node how one of its streams ends.
@@ -197,7 +197,7 @@ local function needRecords()
 		unlist(r, e)
 		e[STATE], e[SINCE] = HELD, nowUs
 		enter(r, e)
-		if holderOf(e).yields then return end -- it takes the key from nobody who waits
+		if yields(e) then return end -- it takes the key from nobody who waits
 		local waiting = redis.call('HGET', r.b.t, r.key)
 		if waiting then
 			for i = 1, #waiting, 8 do tellNode(string.sub(waiting, i, i + 7), 'taken', r.key) end
@@ -235,7 +235,7 @@ local function needRecords()
 				free(r, e)
 				tellDeparted(e)
 				unlist(r, e)
-				tell(r, holderOf(e).yields and 0 or 1)
+				tell(r, yields(e) and 0 or 1)
 			end
 		end
 		return r

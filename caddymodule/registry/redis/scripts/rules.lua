@@ -52,12 +52,13 @@ local function needRules()
 		local n = { r = r, h = h, rule = rule, age = age or 0, held = {}, kept = {}, reserved = {}, back = {}, preferred = {} }
 		if h.yields then gone, prefer, takesBack = nil, nil, false end -- it gets what is free
 		n.isTab = h.tab and h.client ~= '' and not h.yields
-		n.isGone = function(e) return gone ~= nil and gone[holderOf(e).response] == true end
-		n.isOlder = function(e) return not holderOf(e).yields and n.age < e[AGE] end
+		n.isGone = function(e) return gone ~= nil and next(gone) ~= nil and gone[holderOf(e).response] == true end
+		n.isOlder = function(e) return not yields(e) and n.age < e[AGE] end
 		-- Those that yield count only for one that yields too.
-		n.counts = function(e) return h.yields or not holderOf(e).yields end
+		n.counts = function(e) return h.yields or not yields(e) end
 		n.rejects = rejects(rule) or h.yields
 		n.owns = function(e) return h.client ~= '' and holderOf(e).client == h.client end
+		if prefer and next(prefer) == nil then prefer = nil end
 		for i = 1, #r.list do
 			local e = r.list[i]
 			local state = e[STATE]
@@ -91,7 +92,7 @@ local function needRules()
 		if not n.isTab then return 0 end
 		local places = 0
 		for i = 1, #n.held do
-			if n.owns(n.held[i]) and not holderOf(n.held[i]).yields then places = places + 1 end
+			if n.owns(n.held[i]) and not yields(n.held[i]) then places = places + 1 end
 		end
 		for i = 1, #n.reserved do
 			local other = holderOf(n.reserved[i])
@@ -166,7 +167,7 @@ local function needRules()
 		for i = 1, #n.held do
 			if excess <= 0 then return end
 			local e = n.held[i]
-			if holderOf(e).yields and not n.isGone(e) and not (n.isTab and n.owns(e)) then -- else in c already
+			if yields(e) and not n.isGone(e) and not (n.isTab and n.owns(e)) then -- else in c already
 				c.ends[#c.ends + 1] = { e, 'superseded' }
 				excess = excess - 1
 			end
@@ -183,14 +184,14 @@ local function needRules()
 			for i = 1, #n.held do
 				if excess <= 0 then return end
 				local e = n.held[i]
-				if n.owns(e) and not n.isGone(e) and not holderOf(e).yields then
+				if n.owns(e) and not n.isGone(e) and not yields(e) then
 					mustEnd(n, c, e, 'replaced')
 					excess = excess - 1
 				end
 			end
 		end
 		for i = 1, #n.preferred do
-			if excess > 0 and not n.owns(n.preferred[i]) and not holderOf(n.preferred[i]).yields then
+			if excess > 0 and not n.owns(n.preferred[i]) and not yields(n.preferred[i]) then
 				mustEnd(n, c, n.preferred[i], 'superseded')
 				excess = excess - 1
 			end
@@ -198,7 +199,7 @@ local function needRules()
 		for i = 1, #n.held do
 			if excess <= 0 or c.outasked then return end
 			local e = n.held[i]
-			if not n.owns(e) and not n.isGone(e) and not holderOf(e).yields and not contains(n.preferred, e) then
+			if not n.owns(e) and not n.isGone(e) and not yields(e) and not contains(n.preferred, e) then
 				mustEnd(n, c, e, 'superseded')
 				excess = excess - 1
 			end
@@ -244,7 +245,7 @@ local function needRules()
 		end
 		-- e asked after all streams of the newcomer's client.
 		local function isOutaskedBy(e)
-			if own and not (holderOf(own).yields or own[AGE] < e[AGE]) then return false end
+			if own and not (yields(own) or own[AGE] < e[AGE]) then return false end
 			return n.isOlder(e)
 		end
 		local function endClient(e)
@@ -279,7 +280,7 @@ local function needRules()
 				if client == '' then
 					c.yields[#c.yields + 1] = e
 					excess = excess - 1
-				elseif not youngest[client] or holderOf(youngest[client]).yields then
+				elseif not youngest[client] or yields(youngest[client]) then
 					endClient(e)
 					excess = excess - 1
 				end
@@ -287,7 +288,7 @@ local function needRules()
 		end
 		for i = 1, #n.preferred do
 			local e = n.preferred[i]
-			if excess > 0 and not n.owns(e) and not holderOf(e).yields and isYoungest(e) and isPreferred(e) then
+			if excess > 0 and not n.owns(e) and not yields(e) and isYoungest(e) and isPreferred(e) then
 				endClient(e)
 				excess = excess - 1
 			end
@@ -295,7 +296,7 @@ local function needRules()
 		for i = 1, #n.held do
 			if excess <= 0 then return end
 			local e = n.held[i]
-			if not n.owns(e) and not n.isGone(e) and not holderOf(e).yields and isYoungest(e) and not isPreferred(e) then
+			if not n.owns(e) and not n.isGone(e) and not yields(e) and isYoungest(e) and not isPreferred(e) then
 				if isOutaskedBy(e) then
 					c.outasked = true
 					return
