@@ -147,7 +147,7 @@ type pooledHook struct {
 
 // retiredHooks are the senders that no guard uses any more, and no stream, until they
 // have posted what waits.
-var retiredHooks sync.Map // of *pooledHook
+var retiredHooks sync.Map // by *pooledHook
 
 func init() {
 	// The configuration that Caddy stops with may have no guard that does this.
@@ -208,10 +208,11 @@ func (p *pooledHook) Destruct() error {
 		p.Close()
 		return nil
 	}
-	retiredHooks.Store(p, nil)
+	retired := new(byte) // it may be used again, and retire again
+	retiredHooks.Store(p, retired)
 	go func() {
 		p.Finish()
-		retiredHooks.Delete(p)
+		retiredHooks.CompareAndDelete(p, retired)
 	}()
 	return nil
 }

@@ -108,7 +108,7 @@ func (c *Client) unreachable(err error) error {
 	return fmt.Errorf("the admin endpoint at %s does not answer: %s", c.Address, printable.Text(err.Error(), longestWords))
 }
 
-// InputError is what the admin API says of something that it was given.
+// InputError is what the admin API says of input that it does not accept.
 type InputError struct{ error }
 
 // refused says what an answer is that is not 200.

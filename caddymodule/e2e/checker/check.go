@@ -404,8 +404,8 @@ func (c *check) wentDown(node string, from, to Time) bool {
 // mayBeFenced reports whether the stream's node may have been without Redis for so long,
 // when it broke off, that its lease ran out: a fence goes off nine tenths of it after the
 // last renewal. That was up to a quarter of the lease before the trouble, and a node that
-// was away tries to reach Redis again an eighth of it after the trouble, and needs a while
-// for that.
+// was away tries to reach Redis again up to an eighth of it after the trouble, and needs a
+// while for that, which is part of the slack.
 func (c *check) mayBeFenced(s *Stream) bool {
 	if c.zone(s).OnError != Fence {
 		return false
@@ -426,7 +426,7 @@ func (c *check) mayBeFenced(s *Stream) bool {
 		}
 	}
 	// A machine that was seen not to run did not at other times either.
-	least := c.p.Lease*9/10 - c.p.Lease/4 - c.p.Lease/8 - c.p.Slack/2
+	least := max(c.p.Lease*9/10-c.p.Lease/4-c.p.Lease/8-c.p.Slack/2, c.p.Lease/4)
 	return without+stalled >= least || stalled >= c.p.Lease/8
 }
 

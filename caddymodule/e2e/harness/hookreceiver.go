@@ -65,7 +65,7 @@ func (h *HookReceiver) Answer(f func(w http.ResponseWriter, r *http.Request) boo
 	h.answer = f
 }
 
-// FailWhile has posts refused, and not counted, while down is true.
+// FailWhile has posts refused, and their events not kept, while down is true.
 func (h *HookReceiver) FailWhile(down *atomic.Bool) {
 	h.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
 		if down.Load() {

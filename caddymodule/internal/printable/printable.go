@@ -22,7 +22,7 @@ func Text(text string, atMost int) string {
 }
 
 // Width returns how many columns of a terminal text takes: Korean takes two a character
-// (UAX #11), an accent of its own none.
+// (UAX #11), a combining accent none.
 func Width(text string) (columns int) {
 	for _, r := range text {
 		columns += columnsOf(r)
@@ -31,8 +31,8 @@ func Width(text string) (columns int) {
 }
 
 func columnsOf(r rune) int {
-	if unicode.In(r, unicode.Mn, unicode.Me) {
-		return 0
+	if unicode.In(r, unicode.Mn, unicode.Me) || r >= 0x1160 && r <= 0x11FF || r >= 0xD7B0 && r <= 0xD7FF {
+		return 0 // the latter are the vowels and finals of Korean that is spelled by letters
 	}
 	switch width.LookupRune(r).Kind() {
 	case width.EastAsianWide, width.EastAsianFullwidth:

@@ -38,7 +38,8 @@ func TestCut(t *testing.T) {
 
 func TestWidth(t *testing.T) {
 	assert.Equal(t, 9, printable.Width("abc한국어"))
-	assert.Equal(t, 1, printable.Width("e\u0301"), "an accent of its own")
+	assert.Equal(t, 1, printable.Width("e\u0301"), "a combining accent")
+	assert.Equal(t, 2, printable.Width("\u1112\u1161\u11ab"), "한, by its letters")
 	assert.Equal(t, 2, printable.Width("Ａ"), "full width")
 	assert.Zero(t, printable.Width(""))
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -96,10 +97,11 @@ func (c *admission) ask(ctx context.Context) ([]registry.Admission, error) {
 
 // askAgain asks once more after it has asked whether Redis has lost anything.
 func (c *admission) askAgain(ctx context.Context) ([]registry.Admission, error) {
-	if err := c.r.link.askEpochsOf(ctx, c.buckets); err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("admitting a stream: %w", ctx.Err())
-		}
+	err := c.r.link.askEpochsOf(c.buckets)
+	if errors.Is(err, errManyAsk) {
+		return nil, fmt.Errorf("admitting a stream: %w", err)
+	}
+	if err != nil {
 		c.r.link.failed(err)
 		return c.away(ctx)
 	}

@@ -444,12 +444,11 @@ func (r *Registry) call(ctx context.Context, script *rueidis.Lua, a args, bucket
 
 // callLast is call also when the registry is being closed.
 func (r *Registry) callLast(ctx context.Context, script *rueidis.Lua, a args, buckets ...*bucket) (*reply, error) {
-	client := r.link.client()
-	if client == nil {
+	if r.link.client() == nil {
 		return nil, ErrAway
 	}
 	re, keys, said := r.begin(buckets)
-	if err := re.run(ctx, client, script, keys, append(said, a...)); err != nil {
+	if err := re.run(ctx, script, keys, append(said, a...)); err != nil {
 		return nil, err
 	}
 	return re, nil
@@ -490,12 +489,12 @@ func (r *Registry) begin(buckets []*bucket) (re *reply, keys []string, all args)
 }
 
 // run has the script run. If it fails, the call is over.
-func (re *reply) run(ctx context.Context, client rueidis.Client, script *rueidis.Lua, keys []string, a args) (err error) {
+func (re *reply) run(ctx context.Context, script *rueidis.Lua, keys []string, a args) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), re.r.options.Timeout)
 	defer cancel()
 	if err = re.r.acquire(ctx); err == nil {
 		defer re.r.release() // not before it is noted that Redis is away
-		re.answer, err = exec(ctx, client, script, keys, a)
+		re.answer, err = exec(ctx, re.r.link.client(), script, keys, a)
 	}
 	if err != nil {
 		if !errors.Is(err, ErrAway) { // else it is known, and may be over by now

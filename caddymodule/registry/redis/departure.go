@@ -17,8 +17,8 @@ type departure struct {
 	done    chan struct{}
 	// single tells that it is of one stream only.
 	single bool
-	// told is called once all have departed that were added, unless they had by then; nil:
-	// nothing is.
+	// told is called once all have departed that were added, unless they had when all was
+	// called; nil: nothing is.
 	told func()
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sse-guard/sse-guard/caddymodule/registry"
 )
 
 // epochsEvery is how often the epochs of the buckets are asked for at least. They are kept
@@ -28,14 +30,23 @@ func (l *link) keepEpochs() error {
 	return l.askEpochs()
 }
 
+// errManyAsk is returned where so many ask whether Redis has lost anything that one more
+// would wait for too long.
+var errManyAsk = fmt.Errorf("many newcomers ask redis whether it has lost anything: %w", registry.ErrAway)
+
 // askEpochsOf asks whether Redis has lost anything of what it has of those buckets. It waits
-// while many others do: after a loss, all newcomers ask.
-func (l *link) askEpochsOf(ctx context.Context, buckets []*bucket) error {
+// while many others ask, as they do after a loss, but no longer than for Redis.
+func (l *link) askEpochsOf(buckets []*bucket) error {
+	timer := time.NewTimer(l.r.options.Timeout)
+	defer timer.Stop()
 	select {
 	case l.asking <- struct{}{}:
 		defer func() { <-l.asking }()
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-timer.C:
+		return errManyAsk
+	}
+	if !l.isUp() {
+		return ErrAway
 	}
 	if err := l.hello(); err != nil || !l.isCluster() {
 		return err

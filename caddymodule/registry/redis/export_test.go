@@ -142,7 +142,7 @@ func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhil
 	re, keys, said := r.begin([]*bucket{b})
 	meanwhile()
 	b.awaitTold()
-	if err := re.run(ctx, r.link.client(), r.scripts.settle, keys, said); err != nil {
+	if err := re.run(ctx, r.scripts.settle, keys, said); err != nil {
 		return err
 	}
 	re.finish()

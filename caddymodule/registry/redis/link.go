@@ -40,6 +40,8 @@ type link struct {
 	refusing atomic.Int64
 	// reached says that Redis has once been told all that this node has.
 	reached atomic.Bool
+	// unloaded logs that scripts cannot be loaded.
+	unloaded sync.Once
 	// asking has room for those who ask whether Redis has lost anything.
 	asking chan struct{}
 	// opened is when the goroutines were started. It is set by open and not changed.
@@ -174,7 +176,7 @@ func (l *link) run(first chan<- error) {
 }
 
 // longer is how long to wait after one more attempt to reach Redis: twice as long, up to
-// mostWait. It is an eighth of the lease at most, since a fence goes off when that is over.
+// mostWait, or to an eighth of a short lease, so that its fence does not go off meanwhile.
 func (l *link) longer(wait time.Duration) time.Duration {
 	return min(2*wait, max(leastWait, l.r.options.Lease/8), mostWait)
 }
@@ -185,6 +187,9 @@ func (l *link) untilRenewal() time.Duration { return time.Until(l.next) }
 // attend does what is due: a renewal, or what the goroutine was woken for.
 func (l *link) attend() {
 	suspect := l.takeSuspects()
+	if len(suspect) > 0 { // something was missed, such as a restart of Redis
+		l.loadScripts(l.client())
+	}
 	all := !time.Now().Before(l.next)
 	if all {
 		if err := l.keepEpochs(); err != nil {
@@ -296,11 +301,18 @@ func (l *link) reach() error {
 	return nil
 }
 
-// loadScripts has Redis know the scripts, before anything is asked whose order counts.
+// loadScripts has Redis know the scripts, before anything is asked whose order counts. It
+// does not wait for long: a server of a cluster that cannot be reached may be a replica.
 func (l *link) loadScripts(client rueidis.Client) {
-	ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout)
+	ctx, cancel := context.WithTimeout(l.r.ctx, l.r.options.Timeout/4)
 	defer cancel()
-	l.r.scripts.load(ctx, client)
+	err := l.r.scripts.load(ctx, client)
+	if refused := (*rueidis.RedisError)(nil); errors.As(err, &refused) {
+		l.unloaded.Do(func() {
+			l.r.options.Logger.Warn("redis lets this user load no scripts (script|exists, script|load): after a restart of Redis, the first calls may get there in another order",
+				zap.String("zone", l.r.zone), zap.Error(err))
+		})
+	}
 }
 
 // callAll has all nodes that can hear it say hello now. Those that cannot do so when they
@@ -827,13 +839,15 @@ func (l *link) heard(parts []rueidis.RedisMessage, since int64) (more bool, err 
 // sayGoodbye gives back what the node holds, as far as that goes within the timeout. No
 // other call is under way, and none is made any more.
 func (l *link) sayGoodbye() {
-	_ = l.r.each(false, func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
+	err := l.r.each(false, func(b *bucket) error { return b.giveAllBack() }) // else the lease runs out
 	ctx, cancel := context.WithTimeout(context.Background(), l.r.options.Timeout)
 	defer cancel()
 	l.r.groups.sayGoodbye(ctx, l.client())
 	keys := []string{l.r.key(zoneTag, "z"), l.r.key(zoneTag, "g")}
 	_ = l.r.scripts.goodbye.Exec(ctx, l.client(), keys, []string{l.r.id}).Error() // same
-	_ = l.r.send(ctx, l.client(), everybody, goodbyeMessage+l.r.id).Error()       // else it counts as missing for a time
+	if err == nil {
+		_ = l.r.send(ctx, l.client(), everybody, goodbyeMessage+l.r.id).Error() // else it counts as missing for a time
+	}
 }
 
 func (l *link) close() {

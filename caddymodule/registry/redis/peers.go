@@ -409,7 +409,7 @@ func (f *foreignWaiter) start() {
 	}
 }
 
-// tell tells the node of each departure, and of those that come together at once.
+// tell tells the node of each departure; of several that came meanwhile, by one message.
 func (f *foreignWaiter) tell() {
 	timer := time.NewTimer(longestDeparture)
 	defer timer.Stop()

@@ -122,7 +122,7 @@ func (l *link) newClient(option rueidis.ClientOption) (rueidis.Client, error) {
 	return rueidis.NewClient(option)
 }
 
-// changeTo connects so, and closes the connection of before when its calls are over.
+// changeTo connects so, and closes the connection of before.
 func (l *link) changeTo(option rueidis.ClientOption) error {
 	client, err := l.newClient(option)
 	if err != nil {
@@ -137,7 +137,7 @@ func (l *link) changeTo(option rueidis.ClientOption) error {
 	l.loadScripts(client)
 	l.cluster.Store(client.Mode() == rueidis.ClientModeCluster)
 	before := l.redis.Swap(&client)
-	l.pauseFor(l.r.options.Timeout) // who has taken the one before is done with it by then
-	(*before).Close()               // who listens by it begins anew, by the other
+	l.pauseFor(leastWait) // whoever has taken the one before has sent by it by then
+	(*before).Close()     // it waits for answers; who listens by it begins anew, by the other
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/redis/rueidis"
 
@@ -89,23 +88,39 @@ func newScripts() scripts {
 }
 
 // load has all servers know the scripts. A call of an unknown one is sent once more, as a
-// whole, and others may come between: the order in which they were made would be lost. An
-// error means just that, so none is returned.
-func (s *scripts) load(ctx context.Context, client rueidis.Client) {
-	var wg sync.WaitGroup
-	for _, server := range client.Nodes() {
-		wg.Go(func() {
-			known, _ := server.Do(ctx, server.B().ScriptExists().Sha1(s.hashes...).Build()).AsIntSlice() // else all are sent
-			var commands rueidis.Commands
-			for i, source := range s.sources {
-				if i >= len(known) || known[i] == 0 {
-					commands = append(commands, server.B().ScriptLoad().Script(source).Build())
-				}
-			}
-			server.DoMulti(ctx, commands...)
-		})
+// whole, and others may come between: the order in which they were made would be lost.
+// Where a server does not load them, calls are made in that way.
+func (s *scripts) load(ctx context.Context, client rueidis.Client) error {
+	nodes := client.Nodes()
+	errs := make(chan error, len(nodes))
+	for _, server := range nodes {
+		go func() { errs <- s.loadAt(ctx, server) }()
 	}
-	wg.Wait()
+	var all []error
+	for range nodes {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+// loadAt has one server know the scripts.
+func (s *scripts) loadAt(ctx context.Context, server rueidis.Client) error {
+	known, err := server.Do(ctx, server.B().ScriptExists().Sha1(s.hashes...).Build()).AsIntSlice()
+	if err != nil {
+		return err
+	}
+	var commands rueidis.Commands
+	for i, source := range s.sources {
+		if i >= len(known) || known[i] == 0 {
+			commands = append(commands, server.B().ScriptLoad().Script(source).Build())
+		}
+	}
+	for _, answer := range server.DoMulti(ctx, commands...) {
+		if err := answer.Error(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wholeSource returns all of a script of a bucket. What is behind bucket.lua is a function,

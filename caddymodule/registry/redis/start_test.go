@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -195,4 +197,18 @@ func TestStart_AClusterKnowsTheScripts(t *testing.T) {
 	}
 	require.Greater(t, calls("evalsha"), evalsha)
 	require.Equal(t, eval, calls("eval"))
+}
+
+// A Redis user who may load no scripts is told of, once. All works without it.
+func TestStart_AUserWhoMayLoadNoScripts(t *testing.T) {
+	server := harness.StartRedis(t)
+	server.Do(t, "ACL", "SETUSER", "few", "on", ">secret", "~*", "&*", "+@all", "-script")
+	o := options(t, server.Addr)
+	o.Client.Username, o.Client.Password = "few", "secret"
+	core, logs := observer.New(zap.WarnLevel)
+	o.Logger = zap.New(core)
+	s := openSite(t, o)
+	s.hold(t, anon("a"), one)
+	s.Renew()
+	require.Equal(t, 1, logs.FilterMessageSnippet("load no scripts").Len())
 }

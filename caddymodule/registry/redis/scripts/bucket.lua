@@ -148,7 +148,7 @@ local function holderOf(e)
 	return h
 end
 
--- yields tells that of an entry without reading the rest: there may be many.
+-- yields tells whether an entry yields, without reading the rest: there may be many.
 local function yields(e)
 	return bit.band(string.byte(e[HOLDER], 3), YIELDS) ~= 0
 end
