@@ -67,7 +67,7 @@ func TestBackForwardCache(t *testing.T) {
 
 			shows := func(query, restored string) {
 				require.Eventually(t, func() bool {
-					return tab.Eval(t, "location.search + window.__restored") == query+restored
+					return tab.Peek(t, "location.search + window.__restored") == query+restored
 				}, harness.Patience, 50*time.Millisecond, "%s is not shown, or from the cache: %s", query, restored)
 			}
 			streams := func(message string) {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,9 +101,25 @@ func (tb *Tab) Answers(path string) []int64 {
 // String() does.
 func (tb *Tab) Eval(t testing.TB, expression string) string {
 	t.Helper()
-	result, err := chromedp.Run(tb.ctx, chromedp.Evaluate[string]("String("+expression+")"))
+	result, err := tb.eval(expression)
 	require.NoError(t, err)
 	return result
+}
+
+// Peek is Eval in a page that is about to take the place of another one: it returns ""
+// where that happens just then.
+func (tb *Tab) Peek(t testing.TB, expression string) string {
+	t.Helper()
+	result, err := tb.eval(expression)
+	if err != nil && strings.Contains(err.Error(), "navigated") {
+		return ""
+	}
+	require.NoError(t, err)
+	return result
+}
+
+func (tb *Tab) eval(expression string) (string, error) {
+	return chromedp.Run(tb.ctx, chromedp.Evaluate[string]("String("+expression+")"))
 }
 
 // Click clicks the element that the CSS selector finds.
