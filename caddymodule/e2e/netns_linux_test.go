@@ -23,7 +23,7 @@ const (
 	netDead  = 4 * time.Second
 	netProbe = 500 * time.Millisecond
 	// netSlack is what a busy machine may need on top.
-	netSlack = 1500 * time.Millisecond
+	netSlack = 2 * time.Second
 )
 
 // lan is Caddy, as a process that listens on all addresses, before FastAPI.
