@@ -403,31 +403,42 @@ func (c *check) wentDown(node string, from, to Time) bool {
 
 // mayBeFenced reports whether the stream's node may have been without Redis for so long,
 // when it broke off, that its lease ran out: a fence goes off nine tenths of it after the
-// last renewal. That was up to a quarter of the lease before the trouble, and a node that
-// was away tries to reach Redis again up to an eighth of it after the trouble, and needs a
-// while for that, which is part of the slack.
+// last renewal. That was up to a quarter of the lease before the trouble. After it a call
+// that was lost is given up, in up to another quarter, and Redis is tried again up to an
+// eighth later, which takes a while, part of the slack.
 func (c *check) mayBeFenced(s *Stream) bool {
 	if c.zone(s).OnError != Fence {
 		return false
 	}
 	began := s.Ended.after(-c.p.Lease - c.p.Slack)
-	var without, stalled time.Duration
+	var stalled time.Duration
+	var without [][2]Time // from when until when
 	for i := range c.faults {
 		f := &c.faults[i]
 		if !f.affects(s.Node) {
 			continue
 		}
-		lasted := max(0, time.Duration(min(f.To, s.Ended)-max(f.From, began)))
 		switch f.Kind {
-		case RedisCut, RedisSlow, RedisRestarted, RedisFailedOver, NodeFrozen:
-			without += lasted
+		case RedisCut, RedisSlow, RedisRestarted, RedisFailedOver, NodeFrozen, PubSubKilled: // who listens has no other connection
+			without = append(without, [2]Time{max(f.From, began), min(f.To.after(c.p.Lease*3/8), s.Ended)})
 		case Stalled:
-			stalled += lasted
+			stalled += max(0, time.Duration(min(f.To, s.Ended)-max(f.From, began)))
 		}
 	}
 	// A machine that was seen not to run did not at other times either.
-	least := max(c.p.Lease*9/10-c.p.Lease/4-c.p.Lease/8-c.p.Slack/2, c.p.Lease/4)
-	return without+stalled >= least || stalled >= c.p.Lease/8
+	return covered(without)+stalled >= c.p.Lease*9/10-c.p.Lease/4-c.p.Slack/2 || stalled >= c.p.Lease/8
+}
+
+// covered is how long at least one of the times was.
+func covered(times [][2]Time) (all time.Duration) {
+	slices.SortFunc(times, func(a, b [2]Time) int { return cmp.Compare(a[0], b[0]) })
+	var until Time
+	for _, t := range times {
+		from := max(t[0], until)
+		all += time.Duration(max(0, t[1]-from))
+		until = max(until, t[1])
+	}
+	return all
 }
 
 func (c *check) loggedOut() {

@@ -195,6 +195,9 @@ func TestCheck(t *testing.T) {
 		good("it was fenced", stream(1, in("fence"), ended(9, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
 		bad(RuleCut, "it was fenced too early", stream(1, in("fence"), ended(7, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
 		bad(RuleCut, "it was fenced long after", stream(1, in("fence"), ended(30, Cut))).with(fault(RedisCut, "a", 5.5, 20)),
+		good("its connection was killed again and again", stream(1, in("fence"), ended(9, Cut))).
+			with(fault(PubSubKilled, "", 6, 6.1), fault(PubSubKilled, "", 7, 7.4)),
+		bad(RuleCut, "its connection was killed once", stream(1, in("fence"), ended(9, Cut))).with(fault(PubSubKilled, "", 7, 7.2)),
 		good("the machine did not let its node run", stream(1, in("fence"), ended(7, Cut))).
 			with(fault(Stalled, "a", 3, 3.3), fault(Stalled, "", 4, 4.3)),
 		bad(RuleCut, "the machine ran well enough", stream(1, in("fence"), ended(7, Cut))).
