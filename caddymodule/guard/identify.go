@@ -106,7 +106,7 @@ func (s *sender) judgeLife() {
 }
 
 // errLoggedOut is the error of a token that was good.
-var errLoggedOut error = &identity.InvalidTokenError{Why: "The token was logged out"}
+var errLoggedOut error = &identity.InvalidTokenError{Why: "The token was logged out, or revoked"}
 
 // findClient looks for a client id. It counts within scope only, since clients
 // choose their ids.

@@ -158,7 +158,7 @@ var meanings = []struct {
 	{MaxAge, Meaning{Return: Soon, Cut: true, Quiet: true, Operator: true, Why: "it has lived for `max_age`", Back: "yes, within 2 seconds"}},
 	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, within the `drain` window"}},
 	{Stalled, Meaning{Return: Soon, Cut: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, within 2 seconds"}},
-	{Fenced, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "Redis was away for longer than the lease, or went away while the stream was admitted (`on_error fence`)", Back: "yes, within 2 seconds"}},
+	{Fenced, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "Redis was away for nine tenths of the lease, or went away while the stream was admitted (`on_error fence`)", Back: "yes, within 2 seconds"}},
 	{Dead, Meaning{Cut: true, Why: "nobody listens", Back: "yes"}},
 }
 
