@@ -33,7 +33,8 @@ One token may hold one Server-Sent Events stream per path: a newer one ends
 the older one with a DUPLICATED_CONNECTION event. --key, --limit and
 --policy change that, with the meaning they have in the Caddyfile.
 
-Without --to it serves a demo: open the page it names in two tabs.
+Without --to it serves a demo: open the page it names in two tabs. It has the live
+page of sse_guard_status at /operate/, for browsers on the same machine.
 
 If --from has a host name, Caddy serves it over HTTPS with a certificate.
 `,
@@ -81,6 +82,7 @@ func cmdSSEProxy(fs caddycmd.Flags) (int, error) {
 	}
 
 	proxy := sseProxy{
+		demo:      isDemo,
 		from:      fs.String("from"),
 		to:        to,
 		key:       key,
@@ -99,13 +101,13 @@ func cmdSSEProxy(fs caddycmd.Flags) (int, error) {
 	if err := caddy.Run(config); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	fmt.Println(proxy.started(isDemo))
+	fmt.Println(proxy.started())
 	select {} // until a signal
 }
 
 // started is the line for who has started the command.
-func (p sseProxy) started(isDemo bool) string {
-	if isDemo {
+func (p sseProxy) started() string {
+	if p.demo {
 		return "Open " + publicURL(p.from) + " in two tabs: the first one is told when the second one opens."
 	}
 	return "Open " + publicURL(p.from) + ", which is " + strings.Join(p.to, ", ") + " with one live event stream for each token."
@@ -149,6 +151,7 @@ func probeListen(network, addr string) error {
 
 // sseProxy is what the flags say.
 type sseProxy struct {
+	demo             bool // its backend is to
 	from             string
 	to, key          []string
 	limit            int
@@ -202,6 +205,9 @@ func (p sseProxy) caddyfile() ([]byte, error) {
 	fmt.Fprintf(&b, "}\n%s {\n", quote(p.from))
 	if p.accessLog {
 		b.WriteString("\tlog\n")
+	}
+	if p.demo { // for who runs it, not for who tries it from elsewhere
+		b.WriteString("\t@operator {\n\t\tpath /operate/*\n\t\tremote_ip 127.0.0.0/8 ::1\n\t}\n\tsse_guard_status @operator {\n\t\tinsecure\n\t}\n")
 	}
 	fmt.Fprintf(&b, "\tsse_guard {\n\t\tlimit %d\n\t\tpolicy %s\n", p.limit, quote(p.policy))
 	key := p.key

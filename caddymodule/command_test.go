@@ -21,6 +21,12 @@ func TestSSEProxy_FlagsBecomeACaddyfile(t *testing.T) {
 			"{\n\tadmin off\n\tpersist_config off\n\tgrace_period 2s\n}\n" +
 				"`:8080` {\n\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t\tkey `{sse_guard.token}` `{http.request.orig_uri.path}`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
 		},
+		"the demo": {
+			sseProxy{demo: true, from: ":8080", to: []string{"localhost:8000"}, limit: 1, policy: "supersede"},
+			"{\n\tadmin off\n\tpersist_config off\n\tgrace_period 2s\n}\n" +
+				"`:8080` {\n\t@operator {\n\t\tpath /operate/*\n\t\tremote_ip 127.0.0.0/8 ::1\n\t}\n\tsse_guard_status @operator {\n\t\tinsecure\n\t}\n" +
+				"\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t\tkey `{sse_guard.token}` `{http.request.orig_uri.path}`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
+		},
 		"everything": {
 			sseProxy{
 				from: "example.com", to: []string{"a:1", "b:2"}, key: []string{"{sse_guard.token}", "a b"},
@@ -187,6 +193,6 @@ func TestStartDemo_ServesThePage(t *testing.T) {
 }
 
 func TestSSEProxy_SaysWhatToOpen(t *testing.T) {
-	require.Contains(t, sseProxy{from: ":8080"}.started(true), "Open http://localhost:8080 in two tabs")
-	require.Contains(t, sseProxy{from: "example.com", to: []string{"a:1", "b:2"}}.started(false), "Open https://example.com, which is a:1, b:2")
+	require.Contains(t, sseProxy{demo: true, from: ":8080"}.started(), "Open http://localhost:8080 in two tabs")
+	require.Contains(t, sseProxy{from: "example.com", to: []string{"a:1", "b:2"}}.started(), "Open https://example.com, which is a:1, b:2")
 }

@@ -55,6 +55,9 @@ func TestPage_LoadsOnlyItsOwnFiles(t *testing.T) {
 	}
 	for _, found := range regexp.MustCompile(`(?:src|href)="([^"#]+)"`).FindAllStringSubmatch(page, -1) {
 		require.True(t, strings.HasPrefix(found[1], "/") && !strings.HasPrefix(found[1], "//"), found[1])
+		if found[1] == "/operate/" {
+			continue // it is Caddy's: the live page
+		}
 		response, _ := v.get(found[1])
 		require.Equal(t, http.StatusOK, response.StatusCode, found[1])
 	}

@@ -37,4 +37,6 @@ func TestDemo_TwoTabs(t *testing.T) {
 	first.Click(t, `[data-testid="use-here"]`)
 	first.WaitState(t, "live")
 	second.WaitState(t, "closed")
+
+	harness.RequireLivePage(t, browser, demo+"/operate/", 1)
 }

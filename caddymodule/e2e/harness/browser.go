@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,3 +138,13 @@ func (tb *Tab) WaitState(t testing.TB, state string) {
 
 // Close closes the tab, as its user does.
 func (tb *Tab) Close() { tb.closeTab() }
+
+// RequireLivePage requires that the live page at url says how many streams are live.
+func RequireLivePage(t testing.TB, b *Browser, url string, live int) {
+	t.Helper()
+	page := b.NewTab(t, url)
+	require.Eventually(t, func() bool {
+		return page.Eval(t, `document.getElementById("count-live").textContent`) == strconv.Itoa(live)
+	},
+		Patience, 50*time.Millisecond, "the live page does not say that %d streams are live", live)
+}

@@ -153,6 +153,7 @@ func TestClusterDemo_TwoTabs(t *testing.T) {
 	assert.Equal(t, []int64{200, 204}, first.Answers("/events"))
 	assert.Equal(t, "live", second.Eval(t, "document.body.dataset.state"))
 	newer.NextOfType(t, "tick")
+	harness.RequireLivePage(t, browser, demo.url+"/operate/", 2) // on two nodes
 
 	demo.interrupt(t)
 	newer.Wait(t)
