@@ -207,7 +207,7 @@ func (p sseProxy) caddyfile() ([]byte, error) {
 		b.WriteString("\tlog\n")
 	}
 	if p.demo { // for who runs it, not for who tries it from elsewhere
-		b.WriteString("\t@operator {\n\t\tpath /operate/*\n\t\tremote_ip 127.0.0.0/8 ::1\n\t}\n\tsse_guard_status @operator {\n\t\tinsecure\n\t}\n")
+		b.WriteString("\t@operator {\n\t\tpath /operate/*\n\t\tremote_ip 127.0.0.0/8 ::1\n\t\tnot header X-Forwarded-For *\n\t\tnot header Forwarded *\n\t}\n\tsse_guard_status @operator {\n\t\tinsecure\n\t}\n")
 	}
 	fmt.Fprintf(&b, "\tsse_guard {\n\t\tlimit %d\n\t\tpolicy %s\n", p.limit, quote(p.policy))
 	key := p.key

@@ -24,7 +24,7 @@ func TestSSEProxy_FlagsBecomeACaddyfile(t *testing.T) {
 		"the demo": {
 			sseProxy{demo: true, from: ":8080", to: []string{"localhost:8000"}, limit: 1, policy: "supersede"},
 			"{\n\tadmin off\n\tpersist_config off\n\tgrace_period 2s\n}\n" +
-				"`:8080` {\n\t@operator {\n\t\tpath /operate/*\n\t\tremote_ip 127.0.0.0/8 ::1\n\t}\n\tsse_guard_status @operator {\n\t\tinsecure\n\t}\n" +
+				"`:8080` {\n\t@operator {\n\t\tpath /operate/*\n\t\tremote_ip 127.0.0.0/8 ::1\n\t\tnot header X-Forwarded-For *\n\t\tnot header Forwarded *\n\t}\n\tsse_guard_status @operator {\n\t\tinsecure\n\t}\n" +
 				"\tsse_guard {\n\t\tlimit 1\n\t\tpolicy `supersede`\n\t\tkey `{sse_guard.token}` `{http.request.orig_uri.path}`\n\t}\n\treverse_proxy `localhost:8000`\n}\n",
 		},
 		"everything": {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -150,8 +151,29 @@ type pooledHook struct {
 var retiredHooks sync.Map // by *pooledHook
 
 func init() {
-	// The configuration that Caddy stops with may have no guard that does this.
-	caddy.OnExit(func(context.Context) { flushHooks() })
+	caddy.OnExit(func(context.Context) { exitHooks() })
+}
+
+// endsBeingTold counts streams whose ends are being told to their senders.
+var endsBeingTold atomic.Int64
+
+// exitHooks posts what waits when the process ends. Streams of a configuration that was
+// replaced before may end only now: Caddy does not wait for a server whose grace period is
+// over. And the configuration that it stops with may have no guard that calls flushHooks.
+func exitHooks() {
+	until := time.Now().Add(hookFlush)
+	open := func() (is bool) {
+		hooks.Range(func(_, hook any) bool {
+			hook.(*pooledHook).hurryUntil(until)
+			is = true // a stream keeps it there
+			return true
+		})
+		return is || endsBeingTold.Load() > 0
+	}
+	for open() && time.Now().Before(until) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	flushHooks()
 }
 
 // hookFlush is how long Caddy waits for its last posts when it stops.
@@ -273,7 +295,9 @@ func (s streamHook) Observe(e event.Event) {
 	}
 	s.observer.Observe(e)
 	if ended, ok := e.(event.Ended); ok && ended.Held {
+		endsBeingTold.Add(1)
 		_, _ = hooks.Delete(s.key) // Destruct has no error
+		endsBeingTold.Add(-1)
 	}
 }
 

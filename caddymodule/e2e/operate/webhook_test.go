@@ -207,6 +207,29 @@ func TestWebhook_OfAConfigurationBeforeIsToldBeforeCaddyStops(t *testing.T) {
 	}
 }
 
+// TestWebhook_IsToldOfStreamsThatOutlivedTheirServer: the grace period of the server that
+// they came to was over long before Caddy stopped.
+func TestWebhook_IsToldOfStreamsThatOutlivedTheirServer(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	receiver := harness.NewHookReceiver(t)
+	receiver.Answer(func(http.ResponseWriter, *http.Request) bool {
+		time.Sleep(200 * time.Millisecond) // a receiver takes its time
+		return true
+	})
+	site := func(options string) string {
+		return "sse_guard {\n" + options + "\n}\nreverse_proxy " + app.URL
+	}
+	server := harness.StartAdminCaddy(t, site(harness.Webhook(receiver.URL, "events ended")))
+	harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("ann")).Next(t)
+	server.Reload(t, site("retry 7s"))
+	restUntil := time.Now().Add(2 * time.Second) // the grace period is one
+	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
+	server.Stop(t)
+	events := receiver.Events()
+	require.Len(t, events, 1)
+	assert.Equal(t, "shutdown", events[0].Reason)
+}
+
 // TestWebhook_AReceiverThatHangsHoldsUpNoStream, nor Caddy's end for long.
 func TestWebhook_AReceiverThatHangsHoldsUpNoStream(t *testing.T) {
 	app := harness.StartFastAPI(t)
