@@ -170,8 +170,10 @@ func exitHooks() {
 		})
 		return is || endsBeingTold.Load() > 0
 	}
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
 	for open() && time.Now().Before(until) {
-		time.Sleep(5 * time.Millisecond)
+		<-look.C
 	}
 	flushHooks()
 }

@@ -213,7 +213,7 @@ func TestWebhook_IsToldOfStreamsThatOutlivedTheirServer(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	receiver := harness.NewHookReceiver(t)
 	receiver.Answer(func(http.ResponseWriter, *http.Request) bool {
-		time.Sleep(200 * time.Millisecond) // a receiver takes its time
+		<-time.After(200 * time.Millisecond) // a receiver takes its time
 		return true
 	})
 	site := func(options string) string {
