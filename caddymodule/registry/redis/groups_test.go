@@ -248,6 +248,8 @@ func TestGroups_TheFirstStreamComesWhileRedisIsCutOff(t *testing.T) {
 	b.have("room", 3)
 	b.have("other", 5)
 	a.requireElsewhere(t, "other", 5)
+	b.requireElsewhere(t, "other", 1) // it has told all it has to
+	a.Settle()
 	c.slow(t, time.Hour)
 	a.have("room", 1)
 	require.Eventually(t, func() bool { return a.KnownGroups() == 2 }, soon, aWhile)
