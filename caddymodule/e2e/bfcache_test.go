@@ -88,8 +88,7 @@ func TestBackForwardCache(t *testing.T) {
 				app.WaitOpen(t, 1)
 				return
 			}
-			restUntil := time.Now().Add(2 * time.Second) // a reconnect that is answered 204 has come by then
-			require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
+			harness.Rest(t, 2*time.Second) // a reconnect that is answered 204 has come by then
 			streams("the first page, again")
 			tab.Eval(t, "history.forward()")
 			shows("?2", "true")

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/sse-guard/sse-guard/caddymodule/e2e/harness"
 )
@@ -25,8 +24,7 @@ func TestDemo_TwoTabs(t *testing.T) {
 
 	assert.Equal(t, "2", first.Eval(t, "window.__source.readyState"))
 	assert.Contains(t, first.Eval(t, `document.querySelector('[data-testid="panel"]').innerText`), harness.Duplicated)
-	restUntil := time.Now().Add(10 * time.Second)
-	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, 2*harness.Patience, 100*time.Millisecond)
+	harness.Rest(t, 10*time.Second)
 	assert.Equal(t, []int64{200, 204}, first.Answers("/events"), "exactly one reconnect")
 	assert.Equal(t, []int64{200}, second.Answers("/events"))
 	assert.Equal(t, "live", second.Eval(t, "document.body.dataset.state"))

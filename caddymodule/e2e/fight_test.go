@@ -26,8 +26,7 @@ func TestFight(t *testing.T) {
 	require.Eventually(t, parked, harness.Patience, 50*time.Millisecond, "they fight on")
 	fought := takeovers()
 	require.LessOrEqual(t, fought, 7) // 6, and one more where the machine is late
-	restUntil := time.Now().Add(4 * time.Second)
-	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
+	harness.Rest(t, 4*time.Second)
 	require.Equal(t, fought, takeovers(), "they are at rest")
 	app.WaitOpen(t, 1)
 

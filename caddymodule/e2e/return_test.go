@@ -242,8 +242,7 @@ func TestReturn_PagesThatRebuildRest(t *testing.T) {
 	require.Eventually(t, func() bool { return count("newcomer parked") > 0 }, 40*time.Second, 50*time.Millisecond, "they fight on")
 	rested, fought := time.Since(began), count("stream superseded")
 	require.GreaterOrEqual(t, fought, 8, "they show their tombstones a second after each end")
-	restUntil := time.Now().Add(4 * time.Second)
-	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
+	harness.Rest(t, 4*time.Second)
 	require.Equal(t, fought, count("stream superseded"))
 	app.WaitOpen(t, 1)
 

@@ -121,3 +121,10 @@ func RequireNoTombstoneSeen(t testing.TB, app *FastAPI) {
 		}
 	}
 }
+
+// Rest lets so much time pass, in which something is not to happen.
+func Rest(t testing.TB, d time.Duration) {
+	t.Helper()
+	until := time.Now().Add(d)
+	require.Eventually(t, func() bool { return time.Now().After(until) }, d+Patience, 50*time.Millisecond)
+}

@@ -154,8 +154,7 @@ func requireRest(t *testing.T, logs []*harness.CaddyLog, urls ...string) {
 		return lines("newcomer parked: it takes the key back again and again") > 0
 	}, 2*harness.Patience, 50*time.Millisecond, "they fight on")
 	fought := lines("stream superseded")
-	restUntil := time.Now().Add(4 * time.Second)
-	require.Eventually(t, func() bool { return time.Now().After(restUntil) }, harness.Patience, 50*time.Millisecond)
+	harness.Rest(t, 4*time.Second)
 	require.Equal(t, fought, lines("stream superseded"), "they are at rest")
 	holder, waiting := harness.WhoHears(t, pages[0], pages[1])
 	holder.Close()

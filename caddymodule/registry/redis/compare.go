@@ -387,6 +387,13 @@ func (p *place) owed() (ops []op) {
 	return ops
 }
 
+// registerAll is bucket.registerAll of all buckets.
+func (r *Registry) registerAll() {
+	for i := range r.buckets {
+		r.buckets[i].registerAll()
+	}
+}
+
 // registerAll has Redis hear of all places that it does not know as they are, since they
 // were made, or given back, while it was away and too late for the comparison.
 func (b *bucket) registerAll() {

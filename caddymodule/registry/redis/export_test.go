@@ -26,9 +26,7 @@ func (r *Registry) BackAfter(f func()) {
 	r.link.up.Store(false)
 	f()
 	r.link.up.Store(true)
-	for i := range r.buckets {
-		r.buckets[i].registerAll()
-	}
+	r.registerAll()
 }
 
 // Known returns how many entries of this node Redis should have, and whether the two
@@ -308,9 +306,7 @@ func (r *Registry) BackAsItCloses() {
 			runtime.Gosched()
 		}
 		r.link.up.Store(true)
-		for i := range r.buckets {
-			r.buckets[i].registerAll()
-		}
+		r.registerAll()
 	})
 }
 

@@ -295,9 +295,7 @@ func (l *link) reach() error {
 	if told {
 		l.r.options.Logger.Info("redis is back", zap.String("zone", l.r.zone))
 	}
-	for i := range l.r.buckets {
-		l.r.buckets[i].registerAll()
-	}
+	l.r.registerAll()
 	return nil
 }
 
