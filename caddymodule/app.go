@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -17,6 +18,10 @@ import (
 
 func init() {
 	caddy.RegisterModule(App{})
+	caddy.OnExit(func(context.Context) {
+		exitZones()
+		exitHooks()
+	})
 }
 
 // App is what the guards and the matchers of one configuration share. It has no

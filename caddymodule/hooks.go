@@ -141,30 +141,26 @@ type hookKey struct {
 // pooledHook is a sender in the pool, or one that was.
 type pooledHook struct {
 	*webhook.Sender
-	stop sync.Once
-	// until is when Caddy stops, whatever is not posted. It is set by stop.
-	until time.Time
+	// until is when Caddy stops, whatever is not posted; nil: it does not stop.
+	until atomic.Pointer[time.Time]
 }
 
 // retiredHooks are the senders that no guard uses any more, and no stream, until they
 // have posted what waits.
 var retiredHooks sync.Map // by *pooledHook
 
-func init() {
-	caddy.OnExit(func(context.Context) { exitHooks() })
-}
-
 // endsBeingTold counts streams whose ends are being told to their senders.
 var endsBeingTold atomic.Int64
 
-// exitHooks posts what waits when the process ends. Streams of a configuration that was
-// replaced before may end only now: Caddy does not wait for a server whose grace period is
-// over. And the configuration that it stops with may have no guard that calls flushHooks.
+// exitHooks posts what waits when the process ends, once zones are closed. Streams of a
+// configuration that was replaced before have ended only then, after its guards have called
+// flushHooks. And the configuration that Caddy stops with may have no guard that does so.
 func exitHooks() {
 	until := time.Now().Add(hookFlush)
 	open := func() (is bool) {
 		hooks.Range(func(_, hook any) bool {
-			hook.(*pooledHook).hurryUntil(until)
+			hook.(*pooledHook).until.Store(&until)
+			hook.(*pooledHook).Hurry()
 			is = true // a stream keeps it there
 			return true
 		})
@@ -211,16 +207,14 @@ func flushHooks() {
 
 // hurryUntil has what waits posted, for Caddy stops. The first call tells until when.
 func (p *pooledHook) hurryUntil(until time.Time) {
-	p.stop.Do(func() {
-		p.until = until
-		p.Hurry()
-	})
+	p.until.CompareAndSwap(nil, &until)
+	p.Hurry()
 }
 
 // flush posts what waits.
 func (p *pooledHook) flush() {
 	p.hurryUntil(time.Now().Add(hookFlush))
-	ctx, cancel := context.WithDeadline(context.Background(), p.until)
+	ctx, cancel := context.WithDeadline(context.Background(), *p.until.Load())
 	defer cancel()
 	p.Flush(ctx)
 }

@@ -98,6 +98,6 @@ func TestWebhooks_StopTogether(t *testing.T) {
 	require.Len(t, posted, 1)
 	for _, hook := range []openedHook{h.hooks[1], other.hooks[0]} {
 		hook.flush()
-		require.Equal(t, h.hooks[0].until, hook.until)
+		require.Equal(t, h.hooks[0].until.Load(), hook.until.Load(), "one time for all")
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/registry"
@@ -44,10 +46,40 @@ type zoneKey struct{ name, registry string }
 // pooledZone is a zone in the pool.
 type pooledZone struct{ *zone.Zone }
 
+// closingZones are those that no guard uses any more, until they are closed: the registry
+// has been told then that their streams are over.
+var closingZones sync.Map // of *zone.Zone to a chan struct{}, closed
+
 // Destruct implements caddy.Destructor. No guard of the zone is left, but maybe
 // streams are, of a configuration that was replaced: the zone closes once it is
 // drained.
-func (z pooledZone) Destruct() error { return z.DrainAndClose(lastingLogger()) }
+func (z pooledZone) Destruct() error {
+	if z.Streams.Len() == 0 {
+		return z.DrainAndClose(lastingLogger())
+	}
+	closed := make(chan struct{})
+	closingZones.Store(z.Zone, closed)
+	go func() {
+		logger := lastingLogger()
+		if err := z.DrainAndClose(logger); err != nil {
+			logger.Error("closing a zone", zap.String("zone", z.Name), zap.Error(err))
+		}
+		closingZones.Delete(z.Zone)
+		close(closed)
+	}()
+	return nil
+}
+
+// exitZones waits for zones that are about to close when the process ends. Caddy itself
+// does not wait for streams of a configuration that was replaced before, nor for those
+// that outlast the grace period. Should the process end first, the registry would hold
+// their places until the lease is over, and clients would be cut off untold.
+func exitZones() {
+	closingZones.Range(func(_, closed any) bool {
+		<-closed.(chan struct{})
+		return true
+	})
+}
 
 // openedZone is a handler's hold on its zone.
 type openedZone struct {

@@ -86,3 +86,35 @@ func TestDrain_OfAZoneThatAReloadLeavesWithoutGuards(t *testing.T) {
 	require.LessOrEqual(t, harness.RequireCut(t, s), 2*time.Second)
 	app.WaitOpen(t, 0)
 }
+
+// TestDrain_OfStreamsThatOutlivedTheirServer: those that were opened before the last reload
+// end in good order too, though Caddy does not wait for them.
+func TestDrain_OfStreamsThatOutlivedTheirServer(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	site := func(line string) string {
+		return "sse_guard {\ndrain 4s\n" + line + "\n}\nreverse_proxy " + app.URL
+	}
+	for _, protocol := range []harness.Protocol{harness.HTTP1, harness.H2C} {
+		t.Run(string(protocol), func(t *testing.T) {
+			server := harness.StartAdminCaddy(t, site(""), "servers {\nprotocols h1 h2c\n}")
+			client := harness.NewClient(t, protocol)
+			var streams []*harness.Stream
+			open := func() {
+				for range 20 {
+					s := client.Open(t, server.URL+"/raw", harness.WithBearer(fmt.Sprint("user", len(streams))))
+					s.Next(t)
+					streams = append(streams, s)
+				}
+			}
+			open()
+			server.Reload(t, site("retry 7s"))
+			open()
+			harness.Rest(t, 2*time.Second) // the grace period, of 1s, is over for the older ones
+			server.Stop(t)
+			for _, s := range streams {
+				require.LessOrEqual(t, harness.RequireCut(t, s), time.Second, "the grace period bounds the drain")
+			}
+			app.WaitOpen(t, 0)
+		})
+	}
+}

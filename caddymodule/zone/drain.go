@@ -26,6 +26,7 @@ type draining struct {
 	once   sync.Once
 	began  chan struct{} // closed
 	window time.Duration // set before
+	over   time.Time     // when the window is; set before
 }
 
 // DrainedBy is how the zone drains once no guard uses it any more.
@@ -58,7 +59,7 @@ const drainStep = 50 * time.Millisecond
 // see them go. Only the first call does anything, but all wait for it.
 func (z *Zone) Drain(d Drain, logger *zap.Logger) {
 	z.draining.once.Do(func() {
-		z.draining.window = d.Window
+		z.draining.window, z.draining.over = d.Window, time.Now().Add(d.Window)
 		close(z.draining.began)
 		streams := z.Streams.all()
 		if len(streams) == 0 {
@@ -99,3 +100,16 @@ func endInSteps(streams []*stream.Stream, d Drain) {
 		}
 	}
 }
+
+// waitEmpty waits until the last stream is gone, or the window is over. The zone must be
+// draining.
+func (z *Zone) waitEmpty() {
+	look := time.NewTicker(emptyLook)
+	defer look.Stop()
+	for z.Streams.Len() > 0 && time.Now().Before(z.draining.over) {
+		<-look.C
+	}
+}
+
+// emptyLook is how often it is looked whether the last stream is gone.
+const emptyLook = 5 * time.Millisecond

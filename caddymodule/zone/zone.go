@@ -136,25 +136,16 @@ func (z *Zone) Forget(s *stream.Stream) {
 	z.Presence.Leave(s.Holder().ID)
 }
 
-// DrainAndClose closes the zone once its streams, if there are any, were told to
-// end, as d says. It does not wait for that. No guard uses the zone any more, but
-// streams of a configuration that was replaced may still run.
+// DrainAndClose ends the streams of the zone, if there are any, as the guard that went
+// last says, and closes the zone once they are gone, or the window of the drain is over. No
+// guard uses the zone any more, but streams of a configuration that was replaced may still
+// run.
 func (z *Zone) DrainAndClose(logger *zap.Logger) error {
-	d := z.drain.Load()
-	switch {
-	case d == nil:
-		return z.Close()
-	case z.Streams.Len() == 0:
+	if d := z.drain.Load(); d != nil {
 		z.Drain(*d, logger) // nobody is admitted any more
-		return z.Close()
+		z.waitEmpty()
 	}
-	go func() {
-		z.Drain(*d, logger)
-		if err := z.Close(); err != nil {
-			logger.Error("closing a zone", zap.String("zone", z.Name), zap.Error(err))
-		}
-	}()
-	return nil
+	return z.Close()
 }
 
 const (

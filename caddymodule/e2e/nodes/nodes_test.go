@@ -161,3 +161,29 @@ func requireRest(t *testing.T, logs []*harness.CaddyLog, urls ...string) {
 	require.Eventually(t, func() bool { return harness.Hears(t, waiting) }, harness.Patience, 20*time.Millisecond)
 	t.Logf("%d takeovers", fought)
 }
+
+// TestNodes_ANodeThatStopsKeepsNobodyOut, though its user's stream outlived the server that
+// it came to: Caddy stops once the server of its last configuration has nothing left to do.
+func TestNodes_ANodeThatStopsKeepsNobodyOut(t *testing.T) {
+	app, redis := harness.StartFastAPI(t), harness.StartRedis(t)
+	site := func(line string) string {
+		return fmt.Sprintf(`sse_guard {
+			zone many
+			key {sse_guard.token}
+			policy reject
+			registry redis {
+				address %s
+				lease 1m
+			}
+			%s
+		}
+		reverse_proxy %s`, redis.Addr, line, app.URL)
+	}
+	first, second := harness.StartAdminCaddy(t, site("")), harness.StartAdminCaddy(t, site(""))
+	stream := openFirst(t, first.URL)
+	first.Reload(t, site("retry 7s"))
+	harness.Rest(t, 2*time.Second) // the grace period is one
+	first.Stop(t)
+	require.LessOrEqual(t, harness.RequireCut(t, stream), time.Second, "the grace period bounds the drain")
+	open(t, second.URL).Next(t)
+}
