@@ -90,7 +90,7 @@ func runCheck(cmd *cobra.Command, args []string) error {
 		config.OnStep = func(s check.Step) { s.Print(out) }
 	}
 	if config.Header.Get("Authorization") != "" || config.Header.Get("Cookie") != "" || strings.Contains(args[0], "?") {
-		fmt.Fprintln(cmd.ErrOrStderr(), "If this is a real user's token, the check ends the stream that the user has open now, and that page stays closed until it is loaded anew.")
+		fmt.Fprintln(cmd.ErrOrStderr(), "If this is a real user's token, the check ends the stream that the user has open now, and that page stays closed until it is loaded anew; under policy reject, the check is refused instead.")
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

@@ -1,9 +1,6 @@
 package guard
 
-import (
-	"io"
-	"net/http"
-)
+import "io"
 
 // mostUnread is how much of an HTTP/1 request nobody has read the server reads before
 // it sends the header of the answer (net/http's maxPostHandlerReadBytes).
@@ -25,8 +22,8 @@ type incoming struct {
 // wait for it.
 func watchBody(q *request) {
 	body := q.r.Body
-	if q.r.ProtoMajor != 1 || body == nil || body == http.NoBody || q.chain.incoming != nil || q.env.FullDuplex() {
-		return
+	if q.r.ProtoMajor != 1 || body == nil || q.r.ContentLength == 0 || q.chain.incoming != nil || q.env.FullDuplex() {
+		return // Caddy gives a body also to requests that have none
 	}
 	b := &incoming{body, make(chan struct{}, 1)}
 	b.turn <- struct{}{}
