@@ -183,6 +183,7 @@ func TestPass_AllocatesLittle(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api?page=2", nil)
 	r.Header.Set("Authorization", "Bearer "+strings.Repeat("token", 100))
 	r.Header.Set("Accept", "application/json")
+	r.Body = io.NopCloser(r.Body) // as Caddy does, also where there is none
 	handler := func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Type", "application/json")
 		_, err := io.WriteString(w, "{}")
