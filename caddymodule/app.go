@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -18,10 +17,6 @@ import (
 
 func init() {
 	caddy.RegisterModule(App{})
-	caddy.OnExit(func(context.Context) {
-		exitZones()
-		exitHooks()
-	})
 }
 
 // App is what the guards and the matchers of one configuration share. It has no

@@ -229,7 +229,7 @@ func TestDefaults(t *testing.T) {
 		"probe": 1000000000,
 		"reserve": 3000000000,
 		"flap": {"count": 4, "half_life": 60000000000},
-		"drain": {"window": 8000000000},
+		"drain": {"window": 6000000000},
 		"shared_account": {"addresses": 5, "window": 600000000000},
 		"on_reject": "event",
 		"come_back": "cut",

@@ -149,59 +149,34 @@ type pooledHook struct {
 // have posted what waits.
 var retiredHooks sync.Map // by *pooledHook
 
-// endsBeingTold counts streams whose ends are being told to their senders.
-var endsBeingTold atomic.Int64
-
-// exitHooks posts what waits when the process ends, once zones are closed. Streams of a
-// configuration that was replaced before have ended only then, after its guards have called
-// flushHooks. And the configuration that Caddy stops with may have no guard that does so.
-func exitHooks() {
-	until := time.Now().Add(hookFlush)
-	open := func() (is bool) {
-		hooks.Range(func(_, hook any) bool {
-			hook.(*pooledHook).until.Store(&until)
-			hook.(*pooledHook).Hurry()
-			is = true // a stream keeps it there
-			return true
-		})
-		return is || endsBeingTold.Load() > 0
-	}
-	look := time.NewTicker(5 * time.Millisecond)
-	defer look.Stop()
-	for open() && time.Now().Before(until) {
-		<-look.C
-	}
-	flushHooks()
-}
-
 // hookFlush is how long Caddy waits for its last posts when it stops.
 const hookFlush = 5 * time.Second
 
-// stops reports whether Caddy stops, rather than runs another configuration.
-func stops() bool { return caddy.Exiting() || caddy.ActiveContext().Context == nil }
-
-// flushHooks posts what waits, before Caddy stops. All senders begin at once, and all
-// calls together wait for hookFlush at most.
-func flushHooks() {
-	var retired, all []*pooledHook
-	retiredHooks.Range(func(hook, _ any) bool {
-		retired = append(retired, hook.(*pooledHook))
-		return true
-	})
+// allHooks are the senders in the pool, and those that have something to post yet.
+func allHooks() (all []*pooledHook) {
 	hooks.Range(func(_, hook any) bool {
 		all = append(all, hook.(*pooledHook))
 		return true
 	})
-	all = append(all, retired...)
-	until := time.Now().Add(hookFlush)
+	retiredHooks.Range(func(hook, _ any) bool {
+		all = append(all, hook.(*pooledHook))
+		return true
+	})
+	return all
+}
+
+// flushHooks posts what waits, before Caddy stops. All senders begin at once, and all
+// calls together wait for hookFlush at most. Senders that no guard uses are closed.
+func flushHooks() {
+	all, until := allHooks(), time.Now().Add(hookFlush)
 	for _, hook := range all {
 		hook.hurryUntil(until)
 	}
 	for _, hook := range all {
 		hook.flush()
-	}
-	for _, hook := range retired {
-		hook.Close()
+		if _, retired := retiredHooks.Load(hook); retired {
+			hook.Close()
+		}
 	}
 }
 
@@ -221,7 +196,7 @@ func (p *pooledHook) flush() {
 
 // Destruct implements caddy.Destructor. No guard uses the sender any more, and no stream.
 func (p *pooledHook) Destruct() error {
-	if stops() {
+	if stopsOnly() {
 		p.flush()
 		p.Close()
 		return nil
@@ -291,16 +266,14 @@ func (s streamHook) Observe(e event.Event) {
 	}
 	s.observer.Observe(e)
 	if ended, ok := e.(event.Ended); ok && ended.Held {
-		endsBeingTold.Add(1)
 		_, _ = hooks.Delete(s.key) // Destruct has no error
-		endsBeingTold.Add(-1)
 	}
 }
 
 // closeWebhooks gives the senders back. If Caddy stops, all streams have ended, and what
-// they told is posted first.
+// they told is posted first; if it exits, endAll does that.
 func (h *Handler) closeWebhooks() {
-	if stops() {
+	if stopsOnly() {
 		flushHooks()
 	}
 	for _, hook := range h.hooks {

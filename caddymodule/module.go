@@ -209,8 +209,8 @@ type Handler struct {
 	// How all streams end when Caddy stops, or no guard of the zone is left after
 	// a reload: within the window, and no longer than half of it, their clients
 	// being told to come back at different times within it. The window is shorter
-	// if Caddy's `grace_period` is. Default: `8s`, which leaves a second of the 5 that
-	// systemd allows Caddy.
+	// if Caddy's `grace_period` is. Default: `6s`, half of
+	// which, and `end_timeout`, fit into the 5 seconds that systemd allows Caddy.
 	Drain *Drain `json:"drain,omitempty"`
 
 	// What a rejected newcomer gets if it asked for a stream: `event`, a
@@ -325,6 +325,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) provision(ctx caddy.Context) error {
+	if caddy.Exiting() {
+		return errExits
+	}
 	h.zoneNamed = h.Zone != ""
 	if err := h.validateGiven(); err != nil {
 		return err
@@ -392,7 +395,7 @@ func (h *Handler) config(ctx caddy.Context, app *App, sign signs) (guard.Config,
 		Logouts:        logouts,
 		Probe:          time.Duration(*h.Probe),
 		Flap:           h.Flap.rule(),
-		Drain:          zone.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate},
+		Drain:          zone.Drain{Window: h.drainWindow(ctx), Rate: h.Drain.Rate, EndTimeout: time.Duration(h.EndTimeout)},
 		OnReject:       h.OnReject,
 		Retry:          time.Duration(h.Retry),
 		Names:          h.Events,

@@ -71,7 +71,7 @@ func TestProvision_HandsTheOptionsToTheGuard(t *testing.T) {
 	require.Equal(t, time.Second, g.Probe)
 	require.Zero(t, g.Reserve, "nobody is refused whom it could be kept from")
 	require.Equal(t, conflict.Rule{Count: 4, HalfLife: time.Minute}, g.Flap)
-	require.Equal(t, zone.Drain{Window: 8 * time.Second}, g.Drain)
+	require.Equal(t, zone.Drain{Window: 6 * time.Second, EndTimeout: time.Second}, g.Drain)
 	require.Nil(t, g.Verifier)
 	require.Empty(t, g.Logouts)
 	require.False(t, g.DenyMissing)

@@ -201,7 +201,7 @@ var options = []option[*Handler]{
 		doc: "A stream ends between two events at that age, give or take a tenth, and its client comes back.",
 	}, leastWindow, func(h *Handler) *caddy.Duration { return &h.MaxAge }),
 	{
-		name: "drain", syntax: "<window> [<rate>]", def: "8s",
+		name: "drain", syntax: "<window> [<rate>]", def: "6s",
 		doc:   "How all streams end when Caddy stops: within half of that time, at 20 a second, or faster if there are many; at `<rate>` a second if that is faster still.",
 		parse: parseDrain, validate: func(h *Handler) error { return h.Drain.validate() },
 		fill: fillZero(func(h *Handler) **Drain { return &h.Drain }),

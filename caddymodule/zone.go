@@ -46,39 +46,41 @@ type zoneKey struct{ name, registry string }
 // pooledZone is a zone in the pool.
 type pooledZone struct{ *zone.Zone }
 
-// closingZones are those that no guard uses any more, until they are closed: the registry
-// has been told then that their streams are over.
-var closingZones sync.Map // of *zone.Zone to a chan struct{}, closed
+// leavingZones are those that no guard uses any more, until they are closed.
+var leavingZones sync.Map // by *zone.Zone, of *leavingZone
+
+// leavingZone is a zone that no guard uses any more.
+type leavingZone struct {
+	*zone.Zone
+	byReload bool          // not since Caddy exits
+	drained  chan struct{} // closed
+	close    func()        // closes the zone; once
+}
 
 // Destruct implements caddy.Destructor. No guard of the zone is left, but maybe
 // streams are, of a configuration that was replaced: the zone closes once it is
-// drained.
+// drained. Where Caddy exits, endAll closes it, for others may have to ask it yet.
 func (z pooledZone) Destruct() error {
-	if z.Streams.Len() == 0 {
-		return z.DrainAndClose(lastingLogger())
+	logger := lastingLogger()
+	if z.Streams.Len() == 0 && !caddy.Exiting() {
+		z.DrainLast(logger) // nobody is admitted any more
+		return z.Close()
 	}
-	closed := make(chan struct{})
-	closingZones.Store(z.Zone, closed)
-	go func() {
-		logger := lastingLogger()
-		if err := z.DrainAndClose(logger); err != nil {
+	leaving := &leavingZone{z.Zone, !caddy.Exiting(), make(chan struct{}), sync.OnceFunc(func() {
+		if err := z.Close(); err != nil {
 			logger.Error("closing a zone", zap.String("zone", z.Name), zap.Error(err))
 		}
-		closingZones.Delete(z.Zone)
-		close(closed)
+		leavingZones.Delete(z.Zone)
+	})}
+	leavingZones.Store(z.Zone, leaving)
+	go func() {
+		z.DrainLast(logger)
+		close(leaving.drained)
+		if !caddy.Exiting() {
+			leaving.close()
+		}
 	}()
 	return nil
-}
-
-// exitZones waits for zones that are about to close when the process ends. Caddy itself
-// does not wait for streams of a configuration that was replaced before, nor for those
-// that outlast the grace period. Should the process end first, the registry would hold
-// their places until the lease is over, and clients would be cut off untold.
-func exitZones() {
-	closingZones.Range(func(_, closed any) bool {
-		<-closed.(chan struct{})
-		return true
-	})
 }
 
 // openedZone is a handler's hold on its zone.

@@ -136,13 +136,13 @@ func TestRetryRefused_ABackendThatStillCountsTheOlderStream(t *testing.T) {
 // TestRetryRefused_TheLastAnswerPassesWhole, as does each that is no such refusal.
 func TestRetryRefused_TheLastAnswerPassesWhole(t *testing.T) {
 	for name, test := range map[string]struct {
-		options string
-		tries   int
+		options     string
+		least, most int
 	}{
-		"five times":        {"end_timeout 30s", 6},
-		"until end_timeout": {"end_timeout 100ms", 3},
-		"off":               {"retry_refused off", 1},
-		"another status":    {"retry_refused 429", 1},
+		"five times":        {"end_timeout 30s", 6, 6},
+		"until end_timeout": {"end_timeout 100ms", 1, 3}, // by how busy the machine is
+		"off":               {"retry_refused off", 1, 1},
+		"another status":    {"retry_refused 429", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := startTally(t, time.Hour, "http")
@@ -155,12 +155,14 @@ func TestRetryRefused_TheLastAnswerPassesWhole(t *testing.T) {
 			assert.Equal(t, http.StatusConflict, refused.Status)
 			assert.Equal(t, "one stream only\n", string(refused.Bytes()))
 			assert.Equal(t, []string{"refused=1"}, refused.Header["Set-Cookie"])
-			assert.Len(t, b.tries(), 1+test.tries)
+			tries := len(b.tries())
+			assert.GreaterOrEqual(t, tries, 1+test.least)
+			assert.LessOrEqual(t, tries, 1+test.most)
 
 			other := client.Open(t, server.URL+"/api/events", harness.WithBearer("bob"))
 			other.Wait(t)
 			assert.Equal(t, http.StatusConflict, other.Status)
-			assert.Len(t, b.tries(), 2+test.tries, "who has ended nobody is asked for once")
+			assert.Len(t, b.tries(), tries+1, "who has ended nobody is asked for once")
 		})
 	}
 }

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -116,5 +118,54 @@ func TestDrain_OfStreamsThatOutlivedTheirServer(t *testing.T) {
 			}
 			app.WaitOpen(t, 0)
 		})
+	}
+}
+
+// TestDrain_ByAReloadIsHurriedWhenCaddyStops: its window is not that of the stop, which the
+// grace period bounds.
+func TestDrain_ByAReloadIsHurriedWhenCaddyStops(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10m\n}\nreverse_proxy "+app.URL, "grace_period 10m")
+	client := harness.NewClient(t, harness.HTTP1)
+	streams := make([]*harness.Stream, 400)
+	for i := range streams {
+		streams[i] = client.Open(t, server.URL+"/raw?interval=3600", harness.WithBearer(fmt.Sprint("user", i)))
+		streams[i].Next(t)
+	}
+	server.SetGlobal("grace_period 1s")
+	server.Reload(t, "reverse_proxy "+app.URL)
+	require.Less(t, server.Stop(t), 10*time.Second, "at 20 a second it would be 20 seconds")
+	for _, s := range streams {
+		harness.RequireCut(t, s)
+	}
+}
+
+// TestDrain_NoReloadComesInBetween: what it would run ends in a moment, and nobody would tell
+// its streams.
+func TestDrain_NoReloadComesInBetween(t *testing.T) {
+	app := harness.StartFastAPI(t)
+	site := func(line string) string {
+		return "sse_guard {\ndrain 20s\n" + line + "\n}\nreverse_proxy " + app.URL
+	}
+	const grace = 6 * time.Second
+	server := harness.StartAdminCaddy(t, site(""), fmt.Sprintf("grace_period %s", grace))
+	client := harness.NewClient(t, harness.HTTP1)
+	streams := make([]*harness.Stream, 60)
+	for i := range streams {
+		streams[i] = client.Open(t, server.URL+"/raw?interval=3600", harness.WithBearer(fmt.Sprint("user", i)))
+		streams[i].Next(t)
+	}
+	server.Reload(t, site("retry 7s"))
+	harness.Rest(t, grace+time.Second) // Caddy does not wait for them by now
+	server.Terminate(t)
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(streams, (*harness.Stream).Ended)
+	}, harness.Patience, 5*time.Millisecond, "the drain begins")
+	response, body := server.Load(t, site("retry 8s"))
+	require.Equal(t, http.StatusBadRequest, response.StatusCode)
+	require.Contains(t, body, "the process is about to exit")
+	server.WaitExit(t)
+	for _, s := range streams {
+		harness.RequireCut(t, s)
 	}
 }

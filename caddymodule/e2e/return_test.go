@@ -155,7 +155,8 @@ func TestReturn_ASecondTabIsLoadedAgain(t *testing.T) {
 // reconnects as any other.
 func TestReturn_ATabThatReplacesItsOwnStreamIsNotDead(t *testing.T) {
 	app := harness.StartFastAPI(t)
-	server := harness.StartCaddy(t, "sse_guard {\nclient query tab tab\n}\nreverse_proxy "+app.URL)
+	// It is not back before the application has answered the newer one.
+	server := harness.StartCaddy(t, "sse_guard {\nclient query tab tab\nretry 1s\n}\nreverse_proxy "+app.URL)
 	url := server.URL + "/raw?tab=1"
 	restored := harness.NewEventSource(t, harness.NewClient(t, harness.HTTP1), url, harness.WithBearer("alice"))
 	restored.Next(t)

@@ -12,6 +12,7 @@ import (
 // The handlers behind the guard may have panicked, as reverse_proxy does where the backend
 // fails in the middle of a stream.
 func (q *request) gone(s *stream.Stream) {
+	defer q.guard.Zone.Telling()()
 	q.guard.Zone.Forget(s)
 	if !s.Opened() {
 		return

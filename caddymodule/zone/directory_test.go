@@ -15,7 +15,6 @@ import (
 	"weak"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/reason"
@@ -346,25 +345,5 @@ func TestDirectory_NotifiesAResponseOnce(t *testing.T) {
 func TestDirectory_ProbesNobodyThatItDoesNotHave(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
 		require.False(t, h.Streams.Probe(t.Context(), registry.NewStreamID(), time.Second), "it has left meanwhile")
-	})
-}
-
-func TestDrain_EndsWhatIsInTheDirectory(t *testing.T) {
-	inZone(t, func(t *testing.T, h *house) {
-		var guests []*guest
-		for i := range 20 {
-			guests = append(guests, h.open(fmt.Sprint(i)))
-		}
-		require.False(t, h.IsDraining())
-		began := time.Now()
-		h.Drain(Drain{Window: 4 * time.Second}, zap.NewNop())
-		require.True(t, h.IsDraining())
-		require.LessOrEqual(t, time.Since(began), 2*time.Second)
-		require.Greater(t, time.Since(began), 500*time.Millisecond, "not all at once")
-		for _, g := range guests {
-			<-g.done
-			require.Contains(t, g.rec.Body.String(), "shutdown")
-		}
-		require.LessOrEqual(t, h.DrainReturn(), 4*time.Second)
 	})
 }

@@ -19,6 +19,8 @@ type Drain struct {
 	Window time.Duration
 	// Rate is the least number that end a second; 0: as many as Window demands.
 	Rate int
+	// EndTimeout is how long a stream may take to end once it is told to.
+	EndTimeout time.Duration
 }
 
 // draining is how far the end of all streams of a zone is.
@@ -26,7 +28,11 @@ type draining struct {
 	once   sync.Once
 	began  chan struct{} // closed
 	window time.Duration // set before
-	over   time.Time     // when the window is; set before
+	// over is until when streams are waited for. It is set before Drain returns.
+	over time.Time
+
+	hurry   sync.Once
+	hurried chan struct{} // closed
 }
 
 // DrainedBy is how the zone drains once no guard uses it any more.
@@ -59,16 +65,50 @@ const drainStep = 50 * time.Millisecond
 // see them go. Only the first call does anything, but all wait for it.
 func (z *Zone) Drain(d Drain, logger *zap.Logger) {
 	z.draining.once.Do(func() {
-		z.draining.window, z.draining.over = d.Window, time.Now().Add(d.Window)
+		z.draining.window = d.Window
+		over := time.Now().Add(d.Window)
 		close(z.draining.began)
 		streams := z.Streams.all()
 		if len(streams) == 0 {
 			return
 		}
 		logger.Info("draining", zap.String("zone", z.Name), zap.Int("streams", len(streams)), zap.Duration("window", d.Window))
-		endInSteps(endParked(streams), d)
+		endInSteps(endParked(streams), d, z.draining.hurried)
+		z.draining.over = time.Now().Add(d.EndTimeout + endMargin)
+		if z.draining.over.After(over) {
+			z.draining.over = over
+		}
 	})
 }
+
+// HurryDrain has Drain end at once who is still there, now or later.
+func (z *Zone) HurryDrain() { z.draining.hurry.Do(func() { close(z.draining.hurried) }) }
+
+// DrainLast drains the zone as the guard that went last says, and waits for the streams to
+// be gone, and their observers to know. It does not wait for the window to be over, but for EndTimeout: what has not
+// ended by then hangs, its place was given back, and its client cut off.
+//
+// No guard uses the zone any more, but streams of a configuration that was replaced may
+// still run.
+func (z *Zone) DrainLast(logger *zap.Logger) {
+	d := z.drain.Load()
+	if d == nil {
+		return
+	}
+	z.Drain(*d, logger)
+	look := time.NewTicker(goneLook)
+	defer look.Stop()
+	for z.Streams.Len()+int(z.telling.Load()) > 0 && time.Now().Before(z.draining.over) {
+		<-look.C
+	}
+}
+
+const (
+	// endMargin is what a stream has besides EndTimeout to be gone.
+	endMargin = 500 * time.Millisecond
+	// goneLook is how often it is looked whether the last stream is gone.
+	goneLook = 5 * time.Millisecond
+)
 
 // endParked ends those at once that only wait, and returns the others.
 func endParked(streams []*stream.Stream) (others []*stream.Stream) {
@@ -81,8 +121,9 @@ func endParked(streams []*stream.Stream) (others []*stream.Stream) {
 	})
 }
 
-// endInSteps ends streams at an even rate, at the given one if that is enough.
-func endInSteps(streams []*stream.Stream, d Drain) {
+// endInSteps ends streams at an even rate, at the given one if that is enough, and the
+// rest once it is hurried.
+func endInSteps(streams []*stream.Stream, d Drain, hurried <-chan struct{}) {
 	steps := max(int(d.Window/2/drainStep), 1)
 	batch := (len(streams) + steps - 1) / steps
 	if d.Rate > 0 {
@@ -96,20 +137,11 @@ func endInSteps(streams []*stream.Stream, d Drain) {
 			s.End(registry.Ending{Reason: reason.Shutdown})
 		}
 		if streams = streams[n:]; len(streams) > 0 {
-			<-ticker.C
+			select {
+			case <-ticker.C:
+			case <-hurried:
+				batch = len(streams)
+			}
 		}
 	}
 }
-
-// waitEmpty waits until the last stream is gone, or the window is over. The zone must be
-// draining.
-func (z *Zone) waitEmpty() {
-	look := time.NewTicker(emptyLook)
-	defer look.Stop()
-	for z.Streams.Len() > 0 && time.Now().Before(z.draining.over) {
-		<-look.C
-	}
-}
-
-// emptyLook is how often it is looked whether the last stream is gone.
-const emptyLook = 5 * time.Millisecond

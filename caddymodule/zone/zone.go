@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/sse-guard/sse-guard/caddymodule/conflict"
 	"github.com/sse-guard/sse-guard/caddymodule/event"
 	"github.com/sse-guard/sse-guard/caddymodule/internal/due"
@@ -57,9 +55,10 @@ type Zone struct {
 	// Wheel looks after the streams.
 	Wheel *wheel.Wheel
 
-	shared   bool // other nodes have streams too; not changed
+	shared   bool         // other nodes have streams too; not changed
+	telling  atomic.Int64 // how many times Telling was called, and told was not
 	draining draining
-	drain    atomic.Pointer[Drain] // by the guard that went last
+	drain    atomic.Pointer[Drain] // by the guard that went last; nil: there was none
 }
 
 // New returns a zone whose holders are kept by the registry that open returns, and
@@ -77,7 +76,7 @@ func New(name string, open func(registry.Node) (registry.Registry, error), metri
 		Nesting:  newNesting(),
 		Wheel:    wheel.New(),
 	}
-	z.draining.began = make(chan struct{})
+	z.draining.began, z.draining.hurried = make(chan struct{}), make(chan struct{})
 	z.Streams = newDirectory(event.Observers{z.Damper(), metrics, z.Feed}, z.Presence)
 	opened, err := open(z.Streams)
 	if err != nil {
@@ -129,23 +128,18 @@ const mostHolders = 1000
 // Enter lists s, which is about to be admitted, or parked.
 func (z *Zone) Enter(s *stream.Stream) { z.Streams.enter(s) }
 
+// Telling is for a guard that is about to forget a stream, and to tell its observers that.
+// The zone is not drained before told is called.
+func (z *Zone) Telling() (told func()) {
+	z.telling.Add(1)
+	return func() { z.telling.Add(-1) }
+}
+
 // Forget is for streams that are over. It is for their guard to tell that.
 func (z *Zone) Forget(s *stream.Stream) {
 	z.Streams.forget(s)
 	z.Sessions.remove(s.Holder())
 	z.Presence.Leave(s.Holder().ID)
-}
-
-// DrainAndClose ends the streams of the zone, if there are any, as the guard that went
-// last says, and closes the zone once they are gone, or the window of the drain is over. No
-// guard uses the zone any more, but streams of a configuration that was replaced may still
-// run.
-func (z *Zone) DrainAndClose(logger *zap.Logger) error {
-	if d := z.drain.Load(); d != nil {
-		z.Drain(*d, logger) // nobody is admitted any more
-		z.waitEmpty()
-	}
-	return z.Close()
 }
 
 const (

@@ -95,14 +95,26 @@ func (p *CaddyProcess) String() string { return p.printed.String() }
 func (p *CaddyProcess) Stop(t testing.TB) time.Duration {
 	t.Helper()
 	began := time.Now()
+	p.Terminate(t)
+	p.WaitExit(t)
+	return time.Since(began)
+}
+
+// Terminate sends SIGTERM.
+func (p *CaddyProcess) Terminate(t testing.TB) {
+	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+}
+
+// WaitExit waits until the process has ended. It fails the test if the exit code is not 0.
+func (p *CaddyProcess) WaitExit(t testing.TB) {
+	t.Helper()
 	select {
 	case <-p.exited:
 	case <-time.After(Patience):
 		require.FailNow(t, "Caddy does not stop", p)
 	}
 	require.Zero(t, p.cmd.ProcessState.ExitCode())
-	return time.Since(began)
 }
 
 // Kill ends the process at once, as kill -9 does.

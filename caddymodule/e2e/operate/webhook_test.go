@@ -207,26 +207,42 @@ func TestWebhook_OfAConfigurationBeforeIsToldBeforeCaddyStops(t *testing.T) {
 	}
 }
 
-// TestWebhook_IsToldOfStreamsThatOutlivedTheirServer: the grace period of the server that
-// they came to was over long before Caddy stopped.
+// TestWebhook_IsToldOfStreamsThatOutlivedTheirServer, of those too that end only seconds
+// after the server that Caddy stops with.
 func TestWebhook_IsToldOfStreamsThatOutlivedTheirServer(t *testing.T) {
 	app := harness.StartFastAPI(t)
-	receiver := harness.NewHookReceiver(t)
-	receiver.Answer(func(http.ResponseWriter, *http.Request) bool {
-		<-time.After(200 * time.Millisecond) // a receiver takes its time
-		return true
-	})
 	site := func(options string) string {
 		return "sse_guard {\n" + options + "\n}\nreverse_proxy " + app.URL
 	}
-	server := harness.StartAdminCaddy(t, site(harness.Webhook(receiver.URL, "events ended")))
-	harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer("ann")).Next(t)
-	server.Reload(t, site("retry 7s"))
-	harness.Rest(t, 2*time.Second) // the grace period is one
-	server.Stop(t)
-	events := receiver.Events()
-	require.Len(t, events, 1)
-	assert.Equal(t, "shutdown", events[0].Reason)
+	for name, test := range map[string]struct {
+		streams       int
+		grace, answer time.Duration // of the receiver
+	}{
+		"one":  {1, time.Second, 200 * time.Millisecond},
+		"many": {120, 12 * time.Second, 500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			receiver := harness.NewHookReceiver(t)
+			receiver.Answer(func(http.ResponseWriter, *http.Request) bool {
+				<-time.After(test.answer) // it takes its time
+				return true
+			})
+			server := harness.StartAdminCaddy(t, site(harness.Webhook(receiver.URL, "events ended")+"\ndrain 12s"), fmt.Sprintf("grace_period %s", test.grace))
+			for n := range test.streams {
+				harness.NewClient(t, harness.HTTP1).Open(t, server.URL+"/raw", harness.WithBearer(fmt.Sprint("user", n))).Next(t)
+			}
+			server.Reload(t, site("retry 7s\ndrain 12s"))
+			if test.grace == time.Second {
+				harness.Rest(t, 2*time.Second) // the grace period of the first server is over
+			}
+			server.Stop(t)
+			events := receiver.Events()
+			require.Len(t, events, test.streams)
+			for _, e := range events {
+				assert.Equal(t, "shutdown", e.Reason)
+			}
+		})
+	}
 }
 
 // TestWebhook_AReceiverThatHangsHoldsUpNoStream, nor Caddy's end for long.

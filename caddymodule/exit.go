@@ -1,0 +1,49 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() {
+	caddy.OnExit(func(context.Context) { endAll() })
+}
+
+// endAll ends what no configuration looks after any more when the process ends. Caddy itself
+// does not wait for streams that outlast the grace period, be it that of a reload before:
+// they would be cut off untold, and what a webhook is to hear of them would be lost.
+func endAll() {
+	for _, hook := range allHooks() {
+		hook.Hurry() // what waits already need not wait for the streams
+	}
+	zones := make([]*leavingZone, 0)
+	leavingZones.Range(func(_, z any) bool {
+		zones = append(zones, z.(*leavingZone))
+		return true
+	})
+	for _, z := range zones {
+		if z.byReload { // by a window that is not that of this exit
+			z.HurryDrain()
+		}
+	}
+	for _, z := range zones {
+		<-z.drained
+	}
+	flushHooks() // they ask the zones who holds their keys
+	var closing sync.WaitGroup
+	for _, z := range zones {
+		closing.Go(z.close) // a registry that does not answer takes its time
+	}
+	closing.Wait()
+}
+
+// stopsOnly reports whether Caddy stops, rather than runs another configuration, and the
+// process does not end: endAll is not called.
+func stopsOnly() bool { return !caddy.Exiting() && caddy.ActiveContext().Context == nil }
+
+// errExits is why no configuration is taken when Caddy is about to exit: its streams would
+// end in seconds, and untold, for nobody stops it.
+var errExits = errors.New("the process is about to exit, and runs no other configuration")
