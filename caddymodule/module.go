@@ -209,8 +209,8 @@ type Handler struct {
 	// How all streams end when Caddy stops, or no guard of the zone is left after
 	// a reload: within the window, and no longer than half of it, their clients
 	// being told to come back at different times within it. The window is shorter
-	// if Caddy's `grace_period` is. Default: `6s`, half of
-	// which, and `end_timeout`, fit into the 5 seconds that systemd allows Caddy.
+	// if Caddy's `grace_period` is. Default: `6s`, half of which, and `end_timeout`,
+	// fit into the 5 seconds that systemd allows Caddy.
 	Drain *Drain `json:"drain,omitempty"`
 
 	// What a rejected newcomer gets if it asked for a stream: `event`, a

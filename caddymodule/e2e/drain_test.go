@@ -110,8 +110,8 @@ func TestDrain_OfStreamsThatOutlivedTheirServer(t *testing.T) {
 			}
 			open()
 			server.Reload(t, site("retry 7s"))
+			harness.Rest(t, 2*time.Second) // the grace period, of 1s, is over for these
 			open()
-			harness.Rest(t, 2*time.Second) // the grace period, of 1s, is over for the older ones
 			server.Stop(t)
 			for _, s := range streams {
 				require.LessOrEqual(t, harness.RequireCut(t, s), time.Second, "the grace period bounds the drain")

@@ -68,12 +68,10 @@ func (z *Zone) Drain(d Drain, logger *zap.Logger) {
 		z.draining.window = d.Window
 		over := time.Now().Add(d.Window)
 		close(z.draining.began)
-		streams := z.Streams.all()
-		if len(streams) == 0 {
-			return
+		if streams := z.Streams.all(); len(streams) > 0 {
+			logger.Info("draining", zap.String("zone", z.Name), zap.Int("streams", len(streams)), zap.Duration("window", d.Window))
+			endInSteps(endParked(streams), d, z.draining.hurried)
 		}
-		logger.Info("draining", zap.String("zone", z.Name), zap.Int("streams", len(streams)), zap.Duration("window", d.Window))
-		endInSteps(endParked(streams), d, z.draining.hurried)
 		z.draining.over = time.Now().Add(d.EndTimeout + endMargin)
 		if z.draining.over.After(over) {
 			z.draining.over = over
@@ -85,8 +83,9 @@ func (z *Zone) Drain(d Drain, logger *zap.Logger) {
 func (z *Zone) HurryDrain() { z.draining.hurry.Do(func() { close(z.draining.hurried) }) }
 
 // DrainLast drains the zone as the guard that went last says, and waits for the streams to
-// be gone, and their observers to know. It does not wait for the window to be over, but for EndTimeout: what has not
-// ended by then hangs, its place was given back, and its client cut off.
+// be gone, and their observers to know. It does not wait for the window to be over, but for
+// EndTimeout: what has not ended by then hangs, its place was given back, and its client
+// cut off.
 //
 // No guard uses the zone any more, but streams of a configuration that was replaced may
 // still run.
