@@ -145,6 +145,7 @@ func (a *App) Start() error {
 			return fmt.Errorf("starting a registry: %w", err)
 		}
 	}
+	hasRun.Store(true)
 	return a.showMetrics()
 }
 

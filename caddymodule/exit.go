@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -25,14 +26,12 @@ func endAll() {
 		return true
 	})
 	for _, z := range zones {
-		if z.byReload { // by a window that is not that of this exit
-			z.HurryDrain()
-		}
-	}
-	for _, z := range zones {
 		<-z.drained
 	}
 	flushHooks() // they ask the zones who holds their keys
+	for _, hook := range allHooks() {
+		hook.Close() // it says what it has not posted
+	}
 	var closing sync.WaitGroup
 	for _, z := range zones {
 		closing.Go(z.close) // a registry that does not answer takes its time
@@ -44,6 +43,15 @@ func endAll() {
 // process does not end: endAll is not called.
 func stopsOnly() bool { return !caddy.Exiting() && caddy.ActiveContext().Context == nil }
 
-// errExits is why no configuration is taken when Caddy is about to exit: its streams would
-// end in seconds, and untold, for nobody stops it.
-var errExits = errors.New("the process is about to exit, and runs no other configuration")
+// hasRun says that a configuration with a guard has run.
+var hasRun atomic.Bool
+
+// refuseAtExit refuses a configuration that comes when the last one was stopped, and the
+// process is about to exit: its streams would end in seconds, and untold, for nobody stops
+// it.
+func refuseAtExit() error {
+	if hasRun.Load() && caddy.Exiting() && caddy.ActiveContext().Context == nil {
+		return errors.New("the process is about to exit, and runs no other configuration")
+	}
+	return nil
+}

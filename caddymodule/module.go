@@ -325,8 +325,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) provision(ctx caddy.Context) error {
-	if caddy.Exiting() {
-		return errExits
+	if err := refuseAtExit(); err != nil {
+		return err
 	}
 	h.zoneNamed = h.Zone != ""
 	if err := h.validateGiven(); err != nil {

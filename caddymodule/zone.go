@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -52,9 +53,8 @@ var leavingZones sync.Map // by *zone.Zone, of *leavingZone
 // leavingZone is a zone that no guard uses any more.
 type leavingZone struct {
 	*zone.Zone
-	byReload bool          // not since Caddy exits
-	drained  chan struct{} // closed
-	close    func()        // closes the zone; once
+	drained chan struct{} // closed
+	close   func()        // closes the zone; once
 }
 
 // Destruct implements caddy.Destructor. No guard of the zone is left, but maybe
@@ -66,13 +66,16 @@ func (z pooledZone) Destruct() error {
 		z.DrainLast(logger) // nobody is admitted any more
 		return z.Close()
 	}
-	leaving := &leavingZone{z.Zone, !caddy.Exiting(), make(chan struct{}), sync.OnceFunc(func() {
+	leaving := &leavingZone{z.Zone, make(chan struct{}), sync.OnceFunc(func() {
 		if err := z.Close(); err != nil {
 			logger.Error("closing a zone", zap.String("zone", z.Name), zap.Error(err))
 		}
 		leavingZones.Delete(z.Zone)
 	})}
 	leavingZones.Store(z.Zone, leaving)
+	if !caddy.Exiting() {
+		go leaving.hurry()
+	}
 	go func() {
 		z.DrainLast(logger)
 		close(leaving.drained)
@@ -82,6 +85,25 @@ func (z pooledZone) Destruct() error {
 	}()
 	return nil
 }
+
+// hurry waits until a zone is drained that a reload has left without guards. Should the
+// process be about to exit meanwhile, the drain is hurried: its window is not that of the
+// exit, which waits for it, and who stops Caddy may not wait long.
+func (l *leavingZone) hurry() {
+	look := time.NewTicker(exitLook)
+	defer look.Stop()
+	for !caddy.Exiting() {
+		select {
+		case <-look.C:
+		case <-l.drained:
+			return
+		}
+	}
+	l.HurryDrain()
+}
+
+// exitLook is how often it is looked whether the process is about to exit.
+const exitLook = 50 * time.Millisecond
 
 // openedZone is a handler's hold on its zone.
 type openedZone struct {

@@ -62,6 +62,8 @@ func startLAN(t testing.TB, options string) *lan {
 const (
 	idle = "/raw?interval=3600"
 	busy = "/raw?interval=0.05"
+	// at most visits of the stream something is being written
+	veryBusy = "/raw?interval=0.001"
 
 	viaHTTP1    = "HTTP/1.1"
 	viaHTTP1TLS = "HTTP/1.1 with TLS"
@@ -175,6 +177,11 @@ func TestNetns_Liveness(t *testing.T) {
 				n.requireEnds(t, h, "dead", w.Lose(), least, netDead+netSlack)
 			}
 		}
+	}
+	parts["packets lost, link up, very busy, HTTP/2"] = func(t *testing.T) {
+		h, w := harness.NewFarHost(t, 0, 0)
+		n.connect(t, h, viaHTTP2, veryBusy)
+		n.requireEnds(t, h, "dead", w.Lose(), netDead-500*time.Millisecond, netDead+netSlack)
 	}
 	for _, path := range []string{idle, busy} {
 		kind := map[string]string{idle: "idle", busy: "busy"}[path]

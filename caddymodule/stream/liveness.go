@@ -151,8 +151,18 @@ func (l *liveness) look(now wheel.Tick) (why reason.Reason, next time.Duration) 
 	if left, ok := l.expiresIn(); ok && left <= 0 {
 		return reason.Expired, 0
 	}
+	// Whoever writes may do so at every visit by chance, and the connection be dead.
+	silent, dead := l.acknowledged(now)
+	if dead {
+		l.lost.Store(true)
+		return reason.Dead, 0
+	}
 	if id, _ := l.s.sink.Writing(); id != 0 {
-		return l.lookAtWrite(now, id)
+		why, next = l.lookAtWrite(now, id)
+		if silent > 0 {
+			next = min(next, l.s.cfg.DeadAfter-silent)
+		}
+		return why, next
 	}
 	l.writing = 0
 	if l.stalls() && l.silence(now) >= l.s.cfg.StallAfter {
@@ -160,11 +170,6 @@ func (l *liveness) look(now wheel.Tick) (why reason.Reason, next time.Duration) 
 	}
 	if l.old(now) {
 		return reason.MaxAge, 0
-	}
-	silent, dead := l.acknowledged(now)
-	if dead {
-		l.lost.Store(true)
-		return reason.Dead, 0
 	}
 	idle := l.heartbeat(now)
 	return "", l.next(now, idle, silent)

@@ -398,10 +398,11 @@ func (s *Sender) Flush(ctx context.Context) {
 	s.finish(ctx)
 }
 
-// Finish returns when all that the Sender was told is posted, or given up. It keeps no
-// connection then.
+// Finish returns when all that the Sender was told is posted, or given up, which is logged.
+// It keeps no connection then.
 func (s *Sender) Finish() {
 	s.finish(context.Background())
+	s.drops.flush()
 	s.client.CloseIdleConnections()
 }
 

@@ -66,16 +66,12 @@ const drainStep = 50 * time.Millisecond
 func (z *Zone) Drain(d Drain, logger *zap.Logger) {
 	z.draining.once.Do(func() {
 		z.draining.window = d.Window
-		over := time.Now().Add(d.Window)
 		close(z.draining.began)
 		if streams := z.Streams.all(); len(streams) > 0 {
 			logger.Info("draining", zap.String("zone", z.Name), zap.Int("streams", len(streams)), zap.Duration("window", d.Window))
 			endInSteps(endParked(streams), d, z.draining.hurried)
 		}
 		z.draining.over = time.Now().Add(d.EndTimeout + endMargin)
-		if z.draining.over.After(over) {
-			z.draining.over = over
-		}
 	})
 }
 

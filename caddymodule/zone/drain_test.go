@@ -55,7 +55,7 @@ func TestDrain_EndsTheRestAtOnceWhenItIsHurried(t *testing.T) {
 func TestDrainLast_WaitsForNobodyWhoHangs(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
 		hang := make(chan struct{})
-		h.DrainedBy(Drain{Window: time.Minute, EndTimeout: 2 * time.Second})
+		h.DrainedBy(Drain{Window: time.Second, EndTimeout: 2 * time.Second})
 		g := h.openTo("a", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte("data: hello\n\n"))
 			<-hang // whatever its context says, as a FastCGI backend does

@@ -19,7 +19,7 @@ type AdminCaddy struct {
 	// a final slash.
 	URL, Admin string
 
-	dir, admin, global string
+	dir, global string
 }
 
 // StartAdminCaddy runs a site with the given directives, until the test ends. global are
@@ -32,17 +32,11 @@ func StartAdminCaddy(t testing.TB, site string, global ...string) *AdminCaddy {
 		CaddyLog: newCaddyLog(t, dir),
 		URL:      fmt.Sprintf("http://localhost:%d", FreePort(t)),
 		Admin:    fmt.Sprintf("http://localhost:%d", admin),
-		dir:      dir, admin: fmt.Sprintf("admin localhost:%d", admin),
+		dir:      dir, global: fmt.Sprintf("grace_period 1s\nadmin localhost:%d\n%s", admin, strings.Join(global, "\n")),
 	}
-	c.SetGlobal(append([]string{"grace_period 1s"}, global...)...)
 	require.NoError(t, os.WriteFile(c.file(), []byte(c.caddyfile(site)), 0o600))
 	c.Restart(t)
 	return c
-}
-
-// SetGlobal has the next Reload give these lines in the global block.
-func (c *AdminCaddy) SetGlobal(lines ...string) {
-	c.global = strings.Join(append([]string{c.admin}, lines...), "\n")
 }
 
 // Restart runs the site again, once its process has ended.
