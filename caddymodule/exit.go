@@ -20,7 +20,7 @@ func endAll() {
 	for _, hook := range allHooks() {
 		hook.Hurry() // what waits already need not wait for the streams
 	}
-	zones := make([]*leavingZone, 0)
+	var zones []*leavingZone
 	leavingZones.Range(func(_, z any) bool {
 		zones = append(zones, z.(*leavingZone))
 		return true

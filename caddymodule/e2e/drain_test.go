@@ -91,6 +91,18 @@ func TestDrain_OfAZoneThatAReloadLeavesWithoutGuards(t *testing.T) {
 	app.WaitOpen(t, 0)
 }
 
+// openUsers opens a stream for each of n users, whose tokens begin with name, and waits for
+// its first event.
+func openUsers(t *testing.T, client *harness.Client, url, name string, n int) []*harness.Stream {
+	t.Helper()
+	streams := make([]*harness.Stream, n)
+	for i := range streams {
+		streams[i] = client.Open(t, url, harness.WithBearer(fmt.Sprint(name, i)))
+		streams[i].Next(t)
+	}
+	return streams
+}
+
 // TestDrain_OfStreamsThatOutlivedTheirServer: those that were opened before the last reload
 // end in good order too, though Caddy does not wait for them.
 func TestDrain_OfStreamsThatOutlivedTheirServer(t *testing.T) {
@@ -102,18 +114,10 @@ func TestDrain_OfStreamsThatOutlivedTheirServer(t *testing.T) {
 		t.Run(string(protocol), func(t *testing.T) {
 			server := harness.StartAdminCaddy(t, site(""), "servers {\nprotocols h1 h2c\n}")
 			client := harness.NewClient(t, protocol)
-			var streams []*harness.Stream
-			open := func() {
-				for range 20 {
-					s := client.Open(t, server.URL+"/raw", harness.WithBearer(fmt.Sprint("user", len(streams))))
-					s.Next(t)
-					streams = append(streams, s)
-				}
-			}
-			open()
+			streams := openUsers(t, client, server.URL+"/raw", "older", 20)
 			server.Reload(t, site("retry 7s"))
 			harness.Rest(t, 2*time.Second) // the grace period, of 1s, is over for these
-			open()
+			streams = append(streams, openUsers(t, client, server.URL+"/raw", "newer", 20)...)
 			server.Stop(t)
 			for _, s := range streams {
 				require.LessOrEqual(t, harness.RequireCut(t, s), time.Second, "the grace period bounds the drain")
@@ -128,12 +132,7 @@ func TestDrain_OfStreamsThatOutlivedTheirServer(t *testing.T) {
 func TestDrain_ByAReloadIsHurriedWhenCaddyStops(t *testing.T) {
 	app := harness.StartFastAPI(t)
 	server := harness.StartAdminCaddy(t, "sse_guard {\ndrain 10m\n}\nreverse_proxy "+app.URL, "grace_period 10m")
-	client := harness.NewClient(t, harness.HTTP1)
-	streams := make([]*harness.Stream, 400)
-	for i := range streams {
-		streams[i] = client.Open(t, server.URL+"/raw?interval=3600", harness.WithBearer(fmt.Sprint("user", i)))
-		streams[i].Next(t)
-	}
+	streams := openUsers(t, harness.NewClient(t, harness.HTTP1), server.URL+"/raw?interval=3600", "user", 400)
 	server.Reload(t, "reverse_proxy "+app.URL)
 	require.Less(t, server.Stop(t), 10*time.Second, "at 20 a second it would be 20 seconds")
 	for _, s := range streams {
@@ -150,12 +149,7 @@ func TestDrain_NoReloadComesInBetween(t *testing.T) {
 	}
 	const grace = 6 * time.Second
 	server := harness.StartAdminCaddy(t, site(""), fmt.Sprintf("grace_period %s", grace))
-	client := harness.NewClient(t, harness.HTTP1)
-	streams := make([]*harness.Stream, 60)
-	for i := range streams {
-		streams[i] = client.Open(t, server.URL+"/raw?interval=3600", harness.WithBearer(fmt.Sprint("user", i)))
-		streams[i].Next(t)
-	}
+	streams := openUsers(t, harness.NewClient(t, harness.HTTP1), server.URL+"/raw?interval=3600", "user", 60)
 	server.Reload(t, site("retry 7s"))
 	harness.Rest(t, grace+time.Second) // Caddy does not wait for them by now
 	server.Terminate(t)

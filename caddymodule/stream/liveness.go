@@ -158,11 +158,7 @@ func (l *liveness) look(now wheel.Tick) (why reason.Reason, next time.Duration) 
 		return reason.Dead, 0
 	}
 	if id, _ := l.s.sink.Writing(); id != 0 {
-		why, next = l.lookAtWrite(now, id)
-		if silent > 0 {
-			next = min(next, l.s.cfg.DeadAfter-silent)
-		}
-		return why, next
+		return l.lookAtWrite(now, id, silent)
 	}
 	l.writing = 0
 	if l.stalls() && l.silence(now) >= l.s.cfg.StallAfter {
@@ -208,8 +204,9 @@ func (l *liveness) heartbeat(now wheel.Tick) (idle time.Duration) {
 
 // lookAtWrite judges a stream to which something is being written. If that goes on,
 // and the client acknowledges nothing meanwhile, it takes nothing in. On HTTP/2,
-// the kernel knows of all the connection's streams at once, so time alone counts.
-func (l *liveness) lookAtWrite(now wheel.Tick, id uint64) (why reason.Reason, next time.Duration) {
+// the kernel knows of all the connection's streams at once, so time alone counts. silent
+// is that of acknowledged.
+func (l *liveness) lookAtWrite(now wheel.Tick, id uint64, silent time.Duration) (why reason.Reason, next time.Duration) {
 	l.wrote = now
 	acked := l.s.sink.Acked()
 	if l.writing == 0 || id != l.write || acked != l.acked {
@@ -222,7 +219,7 @@ func (l *liveness) lookAtWrite(now wheel.Tick, id uint64) (why reason.Reason, ne
 	case stuck >= l.s.cfg.DeadAfter:
 		return reason.Dead, 0
 	default:
-		return "", min(l.s.cfg.DeadAfter-stuck, l.s.cfg.DeadAfter/2)
+		return "", min(l.s.cfg.DeadAfter-max(stuck, silent), l.s.cfg.DeadAfter/2)
 	}
 }
 
