@@ -29,10 +29,17 @@ gofmt_check() {
 	fi
 }
 
-# report shows the packages that fail in full and the others in one line each,
-# and leaves what was skipped, and why, and the count of tests in $1.
+# report shows the packages that fail in full and the others in one line each. It
+# leaves in $1, for the end, where a long record is still read: which tests failed and
+# what they said, which were skipped, and why, and the count of tests.
 report() {
 	awk -v count="$1" '
+		# What testify says of a failure, and the warning of the race detector.
+		/^ +\tError Trace:/ { failing = 1 }
+		failing && !/^ +\t/ { failing = 0 }
+		/^WARNING: DATA RACE/ || /^panic: / { racing = 30 }
+		failing || racing-- > 0 { print > count }
+		/^ *--- FAIL:/ || /\[rapid\] (failed|panic)/ || /goleak: / { print > count }
 		/^    [^ ]+\.go:[0-9]+: / { said = $0; sub(/^    [^ ]+: /, "", said) }
 		/^--- PASS:/ { passed++ }
 		/^--- FAIL:/ { bad++; here++ }
