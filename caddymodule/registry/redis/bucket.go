@@ -397,10 +397,15 @@ type reply struct {
 	numbers []uint64
 	// known tells, of each bucket, whether Redis should have known of something in it.
 	known []bool
+	heard bool
 }
 
-// finish notes what was told to Redis, and does what this node was told.
-func (re *reply) finish() {
+// hear notes what was told to Redis, and does what this node was told.
+func (re *reply) hear() {
+	if re.heard {
+		return
+	}
+	re.heard = true
 	for i, b := range re.buckets {
 		b.mu.Lock()
 		for j := range re.ops[i] {
@@ -411,6 +416,11 @@ func (re *reply) finish() {
 	for _, e := range re.effects {
 		re.r.effect(e) // may call back
 	}
+}
+
+// finish hears what the caller has not heard yet, and ends the call.
+func (re *reply) finish() {
+	re.hear()
 	for i, b := range re.buckets {
 		if i < len(re.lost) && re.lost[i] && re.known[i] {
 			re.r.link.compareSoon(b)

@@ -209,6 +209,7 @@ func (b *bucket) compareSome(part []named, version uint64) (there, all sums, alo
 	if err != nil || len(states) != len(part) {
 		return there, all, alone, fmt.Errorf("%d states, not %d: %w", len(states), len(part), err)
 	}
+	re.hear() // a waiter that is told by this very answer is not missing
 	for i, n := range part {
 		fields, err := states[i].ToArray()
 		if err != nil || len(fields) != 1 && len(fields) != 1+endingWords {

@@ -163,25 +163,25 @@ func TestWait_IsNotBegunAnewWhileItMayBeOver(t *testing.T) {
 		}, soon, aWhile)
 		return w
 	}
-	told := func(ws ...registry.Waiter) (n int) {
-		for _, w := range ws {
-			select {
-			case <-w.Free():
-				n++
-			default:
-			}
+	told := func(w registry.Waiter) bool {
+		select {
+		case <-w.Free():
+			return true
+		default:
+			return false
 		}
-		return n
 	}
 	first, second := wait("first"), wait("second")
 	p.Leave(registry.Keep{}) // Redis tells the first, which does not hear it
 	b.Settle()
 	require.NoError(t, a.CompareBusy(first))
 	a.Settle()
-	require.Zero(t, told(first, second))
+	require.False(t, told(first))
+	require.False(t, told(second))
 	require.NoError(t, a.Compare())
 	a.Settle()
-	require.Equal(t, 1, told(first, second))
+	require.True(t, told(first), "it is found to be missing, and told at once")
+	require.False(t, told(second), "that is not its turn")
 }
 
 // inAnHour has the clock that ages are counted by jump ahead by an hour: nodes that know

@@ -89,8 +89,14 @@ local function needOperations()
 			e = { state, me, ticket, age, now + keptFor, departed, rule, blob, false, false }
 		end
 		if state == WAITING then
-			list(r, e)
-			tell(r, 1)
+			-- It may have been told by an answer that its node has yet to hear. Nobody else
+			-- is told in its place.
+			needRules()
+			if admitted(newcomer(r, holderOf(e), rule, nil, true)) then
+				tellNode(me, 'told', ticket)
+			else
+				list(r, e)
+			end
 			return
 		end
 		if state ~= HELD then
