@@ -395,9 +395,19 @@ func TestSlow_AnAdmissionThatWasGivenUpIsNotMade(t *testing.T) {
 	a := openSite(t, options(t, harness.StartRedis(t).Addr))
 	older := anon("older")
 	a.hold(t, older, one)
-	require.ErrorContains(t, a.AdmitLate(t.Context(), registry.Ask{Holder: anon("late"), Rule: one}), "gave this admission up")
+	require.ErrorContains(t, a.AdmitLate(t.Context(), registry.Ask{Holder: anon("late"), Rule: one}), "gave this up")
 	require.Equal(t, []string{"older"}, a.holders(t))
 	require.Empty(t, a.node.Ended())
+	require.NoError(t, a.Away())
+}
+
+func TestSlow_AWaitThatWasGivenUpIsNotBegun(t *testing.T) {
+	a := openSite(t, options(t, harness.StartRedis(t).Addr))
+	a.hold(t, anon("held"), rejectOne)
+	require.ErrorContains(t, a.WaitLate(t.Context(), registry.Ask{Holder: anon("late"), Rule: rejectOne}), "gave this up")
+	differing, err := a.Differing()
+	require.NoError(t, err)
+	require.Zero(t, differing)
 	require.NoError(t, a.Away())
 }
 

@@ -366,7 +366,7 @@ func (o *op) registered(b *bucket) {
 			b.enqueue(op{kind: opStop, waiter: w})
 			return
 		}
-		w.known = true
+		w.known, w.again = true, true
 		return
 	}
 	p := o.place

@@ -193,7 +193,8 @@ func (b *bucket) compareSome(part []named, version uint64) (there, all sums, alo
 	}
 	defer re.finish()
 	b.mu.Lock()
-	alone = len(b.calls) == 1 && b.version == version
+	only := len(b.calls) == 1
+	alone = only && b.version == version
 	b.mu.Unlock()
 	if len(re.out) != 5 {
 		return there, all, alone, fmt.Errorf("%d parts, not 5", len(re.out))
@@ -220,7 +221,7 @@ func (b *bucket) compareSome(part []named, version uint64) (there, all sums, alo
 		for j := range words {
 			words[j], _ = fields[1+j].ToString()
 		}
-		b.found(n.ticket, entryState(state), b.r.ending(words))
+		b.found(n.ticket, entryState(state), b.r.ending(words), only)
 	}
 	return there, all, alone, nil
 }
@@ -333,9 +334,10 @@ func (b *bucket) scanPage(call caller, cursor string, out []named, right []sums)
 }
 
 // found mends the difference between what the node has of an entry and what Redis had a
-// moment ago. A place that is being committed is left alone: what is found may be what the
-// commit has made of it, which this node does not know yet.
-func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
+// moment ago, when there was only this call, or there were others. A place that is being
+// committed is left alone: what is found may be what the commit has made of it, which this
+// node does not know yet.
+func (b *bucket) found(t ticket, state entryState, e registry.Ending, only bool) {
 	b.mu.Lock()
 	p, w := b.places[t], b.waiters[t]
 	if p == nil {
@@ -345,7 +347,7 @@ func (b *bucket) found(t ticket, state entryState, e registry.Ending) {
 		case w == nil:
 		case state == waiting:
 			w.known = true
-		case len(b.calls) == 1:
+		case only:
 			b.enqueue(op{kind: opRegister, waiter: w})
 		}
 		b.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -130,6 +131,21 @@ func (r *Registry) AskComparedMeanwhile(ctx context.Context, ask registry.Ask) (
 	return as[0], nil
 }
 
+// WaitLate has a newcomer wait that this node has given up before.
+func (r *Registry) WaitLate(ctx context.Context, ask registry.Ask) error {
+	b := r.bucketOf(ask.Holder.Key)
+	b.mu.Lock()
+	w := &waiter{b: b, ticket: r.newTicket(b), holder: ask.Holder, rule: ask.Rule, free: make(chan struct{})}
+	b.mu.Unlock()
+	b.forget(w, true)
+	r.Settle()
+	re, err := r.call(ctx, r.scripts.wait, w.args(), b)
+	if err == nil {
+		re.finish()
+	}
+	return err
+}
+
 // RegisterLate has a held place registered by a call that gets to Redis after what is done
 // meanwhile was told.
 func (r *Registry) RegisterLate(ctx context.Context, of registry.Place, meanwhile func()) error {
@@ -179,6 +195,11 @@ func (b *bucket) awaitTold() {
 
 // IsCluster reports whether the registry asks as it must ask a cluster.
 func (r *Registry) IsCluster() bool { return r.link.isCluster() }
+
+// TellLate has the waiter hear now that it was told: of a message that was slow.
+func (r *Registry) TellLate(of registry.Waiter) {
+	r.effect([]string{"told", fmt.Sprint(uint64(of.(*waiter).ticket))})
+}
 
 // WhileBusy calls f while another call is under way in the bucket.
 func (r *Registry) WhileBusy(i int, f func() error) error { return r.buckets[i].busy(f) }

@@ -155,33 +155,88 @@ func TestWait_IsNotBegunAnewWhileItMayBeOver(t *testing.T) {
 	o.Lease = time.Hour // nothing is compared but by the test
 	a, b := openDeafSite(t, server, o), openSite(t, o)
 	p := b.hold(t, anon("held"), rejectOne)
-	wait := func(name string) (w registry.Waiter) {
-		require.Eventually(t, func() bool { // once its connection is back
-			var err error
-			w, err = a.Wait(t.Context(), registry.Ask{Holder: anon(name), Rule: rejectOne})
-			return err == nil
-		}, soon, aWhile)
-		return w
-	}
-	told := func(w registry.Waiter) bool {
-		select {
-		case <-w.Free():
-			return true
-		default:
-			return false
-		}
-	}
-	first, second := wait("first"), wait("second")
+	first, second := a.wait(t, "first"), a.wait(t, "second")
 	p.Leave(registry.Keep{}) // Redis tells the first, which does not hear it
 	b.Settle()
 	require.NoError(t, a.CompareBusy(first))
 	a.Settle()
-	require.False(t, told(first))
-	require.False(t, told(second))
+	require.False(t, isClosed(first.Free()))
+	require.False(t, isClosed(second.Free()))
 	require.NoError(t, a.Compare())
 	a.Settle()
-	require.True(t, told(first), "it is found to be missing, and told at once")
-	require.False(t, told(second), "that is not its turn")
+	require.True(t, isClosed(first.Free()), "it is found to be missing, and told at once")
+	require.False(t, isClosed(second.Free()), "that is not its turn")
+}
+
+// wait has a newcomer wait for a place of rejectOne, once the site's connection is there.
+func (s site) wait(t *testing.T, name string) (w registry.Waiter) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var err error
+		w, err = s.Wait(t.Context(), registry.Ask{Holder: anon(name), Rule: rejectOne})
+		return err == nil
+	}, soon, aWhile)
+	return w
+}
+
+// A waiter may be registered again before it hears that it was told. If the place is taken
+// by then, Redis has it among those who wait: it is taken out once it hears.
+func TestWait_ThatIsToldLateLeavesNoGhost(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // nothing is compared but by the test
+	a, b := openDeafSite(t, server, o), openSite(t, o)
+	p := b.hold(t, anon("held"), rejectOne)
+	w := a.wait(t, "w")
+	p.Leave(registry.Keep{}) // Redis tells the waiter, which does not hear it
+	b.Settle()
+	b.hold(t, anon("newcomer"), rejectOne)
+	require.NoError(t, a.Compare())
+	a.Settle()
+	require.False(t, isClosed(w.Free()))
+	require.EqualValues(t, 1, a.Known(), "it waits again")
+	a.TellLate(w)
+	a.Settle()
+	require.True(t, isClosed(w.Free()))
+	differing, err := a.Differing()
+	require.NoError(t, err)
+	require.Zero(t, differing)
+}
+
+// All waiters that Redis has lost are registered again by one comparison, although it begins
+// to register the first of them before it has come to the last.
+func TestWait_OfManyThatAreLost(t *testing.T) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour // nothing is compared but by the test
+	a, b := openSite(t, o), openSite(t, o)
+	const keys = 20
+	var waiters []registry.Waiter
+	for i := range keys {
+		at := func(name string) *registry.Holder {
+			h := anon(name)
+			h.Key = redis.KeyInBucket(i)
+			return h
+		}
+		b.hold(t, at("held"), rejectOne)
+		for range registry.MostWaiters {
+			w, err := a.Wait(t.Context(), registry.Ask{Holder: at("w"), Rule: rejectOne})
+			require.NoError(t, err)
+			waiters = append(waiters, w)
+		}
+	}
+	entries := a.EntriesKey(0)
+	server.Do(t, "DEL", entries, strings.TrimSuffix(entries, "e")+"n")
+	require.NoError(t, b.Compare())
+	b.Settle()
+	require.NoError(t, a.Compare())
+	a.Settle()
+	differing, err := a.Differing()
+	require.NoError(t, err)
+	require.Zero(t, differing)
+	for _, w := range waiters {
+		require.False(t, isClosed(w.Free()))
+	}
 }
 
 // inAnHour has the clock that ages are counted by jump ahead by an hour: nodes that know

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -79,39 +80,47 @@ func requireReached(t testing.TB, r registry.Reachable) {
 // All the while it compares what it has with what Redis has: that must change nothing.
 type settled struct {
 	*redis.Registry
-	calls *atomic.Int64
-	stop  chan struct{}
-	done  chan struct{} // closed once nothing is compared any more
+	calls    *atomic.Int64
+	comparer *comparer
+}
+
+// comparer compares until it is stopped.
+type comparer struct {
+	once sync.Once
+	stop chan struct{} // closed
+	done chan struct{} // closed once nothing is compared any more
 }
 
 func newSettled(t testing.TB, o redis.Options, node registry.Node) settled {
-	s := settled{open(t, o, node), new(atomic.Int64), make(chan struct{}), make(chan struct{})}
+	s := settled{open(t, o, node), new(atomic.Int64), &comparer{stop: make(chan struct{}), done: make(chan struct{})}}
 	go s.compare()
 	return s
 }
 
 func (s settled) compare() {
-	defer close(s.done)
+	defer close(s.comparer.done)
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			_ = s.Compare() // if it fails, Redis is away, and every call says so
-		case <-s.stop:
+		case <-s.comparer.stop:
 			return
 		}
 	}
 }
 
 func (s settled) Close() error {
-	close(s.stop)
-	<-s.done
+	s.OnlyCalls()
 	return s.Registry.Close()
 }
 
-// Remote implements registrytest.Remote.
-func (s settled) Remote() {}
+// OnlyCalls implements registrytest.Remote.
+func (s settled) OnlyCalls() {
+	s.comparer.once.Do(func() { close(s.comparer.stop) })
+	<-s.comparer.done
+}
 
 // do does what is then settled.
 func (s settled) do(call func()) {

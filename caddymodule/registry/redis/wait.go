@@ -20,8 +20,9 @@ type waiter struct {
 	// These are guarded by the bucket's lock.
 
 	told, stopped bool
-	// known says that Redis has it among those who wait.
-	known bool
+	// known says that Redis has it among those who wait, and again that it was registered
+	// there once more: maybe after it was told.
+	known, again bool
 }
 
 // Wait implements registry.Registry. So many may wait for a key on all nodes together.
@@ -39,11 +40,7 @@ func (r *Registry) Wait(ctx context.Context, ask registry.Ask) (registry.Waiter,
 	b.waiters[w.ticket] = w
 	b.mu.Unlock()
 
-	var a args
-	a.add(string(w.holder.Key[:]))
-	a.ticket(w.ticket)
-	a.add(encodeRule(w.rule), encodeHolder(w.holder))
-	re, err := r.call(ctx, r.scripts.wait, a, b)
+	re, err := r.call(ctx, r.scripts.wait, w.args(), b)
 	if err != nil {
 		b.forget(w, true)
 		if r.options.OnError == Allow && !r.link.isUp() {
@@ -77,6 +74,13 @@ func (r *Registry) Wait(ctx context.Context, ask registry.Ask) (registry.Waiter,
 	return w, nil
 }
 
+func (w *waiter) args() (a args) {
+	a.add(string(w.holder.Key[:]))
+	a.ticket(w.ticket)
+	a.add(encodeRule(w.rule), encodeHolder(w.holder))
+	return a
+}
+
 func (r *Registry) waitAway(ctx context.Context, ask registry.Ask) (registry.Waiter, error) {
 	if r.options.OnError != Allow {
 		return nil, fmt.Errorf("waiting for a place: %w", ErrAway)
@@ -101,6 +105,9 @@ func (w *waiter) tell() {
 	defer w.b.mu.Unlock()
 	w.known = false
 	delete(w.b.waiters, w.ticket)
+	if w.again && w.b.r.link.isUp() {
+		w.b.enqueue(op{kind: opStop, waiter: w})
+	}
 	if !w.told && !w.stopped {
 		w.told = true
 		close(w.free)

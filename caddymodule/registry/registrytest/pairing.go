@@ -87,12 +87,11 @@ func testModel(t *testing.T, open Open) {
 		all++
 		if p.late() {
 			late++
-			return
 		}
 		p.finish(rt)
 	})
 	t.Logf("%d histories, %d of them too slow to be compared to the end", all, late)
-	require.Less(t, late, all/2+1, "the machine is too slow")
+	require.LessOrEqual(t, late, max(all/2, 1), "the machine is too slow")
 }
 
 // late reports whether a key that came free in the time of the model may be free for long
@@ -222,6 +221,11 @@ func (p *pairing) admit(
 	got, err := p.Admit(context.Background(), phase, consent, asks, leaving)
 	require.NoError(t, err)
 	if p.late() {
+		for i := range got {
+			if got[i].Place != nil {
+				p.places = append(p.places, placePair{got[i].Place, want[i].place})
+			}
+		}
 		return
 	}
 	require.Len(t, got, len(want))

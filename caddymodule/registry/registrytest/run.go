@@ -42,7 +42,9 @@ type Clocked interface{ SetNow(now func() time.Time) }
 type Bounded interface{ SetMaxDenials(n int) }
 
 // Remote is a registry whose answers take a while, since they come from another process.
-type Remote interface{ Remote() }
+// OnlyCalls has it do from now on only what it is called for: by itself it may hear of
+// changes, and in another order than the caller.
+type Remote interface{ OnlyCalls() }
 
 // moreRounds is for a long run of what may go wrong one time in many.
 var moreRounds = flag.Int("registry.rounds", 1, "repeat what the suite of a registry repeats so many times as often")

@@ -23,9 +23,10 @@ for _ = 1, number() do gone[arg()] = true end
 
 -- A node that gave an admission up has forbidden it.
 for i = 1, #asks do
-	if redis.call('ZSCORE', asks[i].b.x, me .. whole(asks[i].ticket)) then
+	local err = cancelled(asks[i].b, asks[i].ticket)
+	if err then
 		save()
-		return redis.error_reply('SSEGUARDCANCELLED the node gave this admission up')
+		return err
 	end
 end
 

@@ -110,6 +110,14 @@ local function openBucket(i)
 	return b
 end
 
+-- cancelled returns an error if this node has given up what it asked for with that ticket:
+-- the call was slow, and may be done after its cancel.
+local function cancelled(b, ticket)
+	if redis.call('ZSCORE', b.x, me .. whole(ticket)) then
+		return redis.error_reply('SSEGUARDCANCELLED the node gave this up')
+	end
+end
+
 local function flushFreed(b)
 	if #b.freed == 0 then return end
 	redis.call('ZADD', b.f, unpack(b.freed))

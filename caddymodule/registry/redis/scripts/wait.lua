@@ -7,6 +7,11 @@ needRecords()
 needRules()
 
 local key, ticket, rule, blob = arg(), number(), number(), arg()
+local err = cancelled(buckets[1], ticket)
+if err then
+	save()
+	return err
+end
 local r = record(buckets[1], key)
 if admitted(newcomer(r, parse(blob), rule, nil, true)) then return { lost, save(), { 1 } } end
 if parse(blob).yields then return { lost, save(), { 0 } } end
