@@ -17,6 +17,7 @@ func init() {
 // does not wait for streams that outlast the grace period, be it that of a reload before:
 // they would be cut off untold, and what a webhook is to hear of them would be lost.
 func endAll() {
+	ending.Store(true)
 	for _, hook := range allHooks() {
 		hook.Hurry() // what waits already need not wait for the streams
 	}
@@ -43,14 +44,14 @@ func endAll() {
 // process does not end: endAll is not called.
 func stopsOnly() bool { return !caddy.Exiting() && caddy.ActiveContext().Context == nil }
 
-// hasRun says that a configuration with a guard has run.
-var hasRun atomic.Bool
+// hasRun says that a configuration with a guard has run, and ending that endAll was called.
+var hasRun, ending atomic.Bool
 
 // refuseAtExit refuses a configuration that comes when the last one was stopped, and the
 // process is about to exit: its streams would end in seconds, and untold, for nobody stops
 // it.
 func refuseAtExit() error {
-	if hasRun.Load() && caddy.Exiting() && caddy.ActiveContext().Context == nil {
+	if ending.Load() || hasRun.Load() && caddy.Exiting() && caddy.ActiveContext().Context == nil {
 		return errors.New("the process is about to exit, and runs no other configuration")
 	}
 	return nil

@@ -73,7 +73,7 @@ func (z pooledZone) Destruct() error {
 		leavingZones.Delete(z.Zone)
 	})}
 	leavingZones.Store(z.Zone, leaving)
-	if !caddy.Exiting() {
+	if !z.IsDraining() { // as it is where Caddy exits
 		go leaving.hurry()
 	}
 	go func() {

@@ -3,6 +3,7 @@ package steer
 import (
 	"encoding/json"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sse-guard/sse-guard/caddymodule/event"
@@ -101,7 +102,8 @@ func (a *API) stopping(r *http.Request) <-chan struct{} {
 	a.listen.Do(func() {
 		a.stops = make(chan struct{})
 		if srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
-			srv.RegisterOnShutdown(func() { close(a.stops) })
+			// Caddy may shut a server of its admin endpoint down twice.
+			srv.RegisterOnShutdown(sync.OnceFunc(func() { close(a.stops) }))
 		}
 	})
 	return a.stops

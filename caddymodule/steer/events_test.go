@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -140,6 +141,25 @@ func TestEvents_EndWhenTheServerStops(t *testing.T) {
 		require.Empty(t, name, "it is over")
 	}
 	require.Zero(t, s.api.readers.Load())
+}
+
+// Caddy shuts the server of its admin endpoint down again where that was switched off.
+func TestEvents_TheirServerMayStopTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := new(http.Server)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r = r.WithContext(context.WithValue(r.Context(), http.ServerContextKey, server))
+		stops := new(API).stopping(r)
+		for range 2 {
+			require.NoError(t, server.Shutdown(t.Context()))
+			synctest.Wait()
+			select {
+			case <-stops:
+			default:
+				t.Fatal("its readers do not hear that it stops")
+			}
+		}
+	})
 }
 
 // TestFeedWriter_APauseIsNoSlowReader: on HTTP/2, a write deadline that passes ends the

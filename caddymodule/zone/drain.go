@@ -93,8 +93,14 @@ func (z *Zone) DrainLast(logger *zap.Logger) {
 	z.Drain(*d, logger)
 	look := time.NewTicker(goneLook)
 	defer look.Stop()
-	for z.Streams.Len()+int(z.telling.Load()) > 0 && time.Now().Before(z.draining.over) {
+	left := func() int { return z.Streams.Len() + int(z.telling.Load()) }
+	n := left()
+	for ; n > 0 && time.Now().Before(z.draining.over); n = left() {
 		<-look.C
+	}
+	if n > 0 {
+		logger.Warn("streams hang, and are not waited for: if the process ends now, no webhook is told how they end",
+			zap.String("zone", z.Name), zap.Int("streams", n))
 	}
 }
 
@@ -122,7 +128,7 @@ func endInSteps(streams []*stream.Stream, d Drain, hurried <-chan struct{}) {
 	steps := max(int(d.Window/2/drainStep), 1)
 	batch := (len(streams) + steps - 1) / steps
 	if d.Rate > 0 {
-		batch = max(batch, int(time.Duration(d.Rate)*drainStep/time.Second))
+		batch = max(batch, int((time.Duration(d.Rate)*drainStep+time.Second-1)/time.Second))
 	}
 	ticker := time.NewTicker(drainStep)
 	defer ticker.Stop()

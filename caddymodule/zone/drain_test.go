@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestDrain_EndsWhatIsInTheDirectory(t *testing.T) {
@@ -28,6 +29,22 @@ func TestDrain_EndsWhatIsInTheDirectory(t *testing.T) {
 			require.Contains(t, g.rec.Body.String(), "shutdown")
 		}
 		require.LessOrEqual(t, h.DrainReturn(), 4*time.Second)
+	})
+}
+
+func TestDrain_EndsAtTheRateAtLeast(t *testing.T) {
+	inZone(t, func(t *testing.T, h *house) {
+		var guests []*guest
+		for i := range 60 {
+			guests = append(guests, h.open(fmt.Sprint(i)))
+		}
+		began := time.Now()
+		h.Drain(Drain{Window: time.Hour, Rate: 30}, zap.NewNop())
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
+		require.Greater(t, time.Since(began), time.Second)
+		for _, g := range guests {
+			<-g.done
+		}
 	})
 }
 
@@ -61,8 +78,10 @@ func TestDrainLast_WaitsForNobodyWhoHangs(t *testing.T) {
 			<-hang // whatever its context says, as a FastCGI backend does
 		})
 		began := time.Now()
-		h.DrainLast(zap.NewNop())
+		core, logs := observer.New(zap.WarnLevel)
+		h.DrainLast(zap.New(core))
 		require.Equal(t, 2*time.Second+endMargin, time.Since(began))
+		require.Equal(t, 1, logs.FilterMessageSnippet("streams hang").Len())
 		close(hang)
 		<-g.done
 	})
