@@ -23,9 +23,10 @@ import (
 // the token says is known: `{sse_guard.claims.sub}` may be a key, a stream ends
 // at its token's `exp`, and a logout may end all streams of a user.
 //
-// A request that asks for a stream with a token that is not good gets 401, and
-// nothing reaches the backend. Other requests pass, and are judged only if the
-// answer proves to be a stream. Without `key` only GET streams are governed.
+// A request that asks for a stream with a token that is not good gets 401 before the
+// backend is asked (but for a GET of another origin's page). Other requests pass, and are
+// judged only if the answer proves to be a stream. The option `methods` says which requests
+// count: streams of others do not end at `exp` or at a logout.
 //
 // Guards that trust different keys or issuers must not share a zone.
 type JWT struct {

@@ -53,9 +53,9 @@ func init() {
 // `{sse_guard.reason}` | Why the stream is over, or the request was refused: a `reason` or an `outcome` of the metrics; empty before
 type Handler struct {
 	// The namespace of keys. Guards with the same zone share holders. Guards of two
-	// sites that have a `key` must name their zones, or Caddy does not start: a user of
-	// one site could end the streams of another user of the other. A site is the
-	// routes of one server for the same hosts, or a site block of a Caddyfile.
+	// sites that have a `key` without the host must name their zones, or Caddy does not
+	// start: a user of one site could end the streams of another user of the other. A
+	// site is the routes of one server for the same hosts, or a site block of a Caddyfile.
 	// Default: `default`.
 	Zone string `json:"zone,omitempty"`
 
@@ -201,7 +201,7 @@ type Handler struct {
 	// Default: `4 1m`.
 	Flap *Flap `json:"flap,omitempty"`
 
-	// How long a stream may live, give or take a tenth. It then ends between two
+	// How long a stream may live, about: 0.88 to 1.1 times. It then ends between two
 	// events, and its client comes back at once with its Last-Event-ID. For
 	// backends that would end it with an error otherwise. Default: no limit.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
@@ -226,7 +226,8 @@ type Handler struct {
 	Retry caddy.Duration `json:"retry,omitempty"`
 
 	// How a response ends whose client is to come back by itself (`max_age`, a
-	// shutdown, a rejected newcomer, the end of parking, a stalled backend):
+	// shutdown, a newcomer that is refused for the time being, the end of parking, a
+	// stalled backend, a dead client, registry redis with `on_error fence`):
 	// `cut` off, which every client takes for a failure and tries again, or `clean`,
 	// finished as other responses are, which many take for the end. Default: `cut`.
 	ComeBack string `json:"come_back,omitempty"`

@@ -108,7 +108,7 @@ var options = []option[*Handler]{
 	},
 	{
 		name: "allow_origin", syntax: "any|<origin...>", defDoc: "none",
-		doc:   "Whose pages can read the streams, where that is set behind the guard's back. See [below](#other-sites).",
+		doc:   "Whose pages can read the streams, where `Access-Control-Allow-Origin` is set after the guard has seen the answer's header, as by a deferred `header` directive. See [below](#other-sites).",
 		parse: parseAllowOrigin, validate: (*Handler).validateAllowOrigin,
 	},
 	toggle(option[*Handler]{
@@ -117,7 +117,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) *bool { return &h.RequireToken }),
 	word(option[*Handler]{
 		name: "on_reject", def: "event",
-		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free (only under `policy reject`), or a 409.",
+		doc: "What a rejected newcomer gets: an event, a stream that stays open until the key is free (only under `policy reject`), or a 409. With `status` every other temporary refusal is a status too, and closes an `EventSource` for ever.",
 	}, func(h *Handler) *guard.OnReject { return &h.OnReject }, guard.RejectEvent, guard.RejectPark, guard.RejectStatus),
 	duration(option[*Handler]{
 		// Unset is not the same as 5s: only then streams open without it.
@@ -153,7 +153,7 @@ var options = []option[*Handler]{
 		parse: parseMessage, validate: (*Handler).validateMessages,
 	},
 	text(option[*Handler]{
-		name: "secret", syntax: "<placeholder>", defDoc: "made on first use and kept in Caddy's storage",
+		name: "secret", syntax: "<placeholder>", defDoc: "made on first use and kept in Caddy's storage, or by registry redis",
 		doc: "What tombstones are signed with: 16 bytes or more.",
 	}, func(h *Handler) *string { return &h.Secret }),
 	{
@@ -167,7 +167,7 @@ var options = []option[*Handler]{
 	}, func(h *Handler) *guard.OnExpiry { return &h.OnExpiry }, guard.ExpiryRenew, guard.ExpiryEnd, guard.ExpiryKeep),
 	{
 		name: "logout", syntax: "[<method>] <path> [client|user|token] [<status...>] [deny <duration>]", repeats: true, defDoc: "none",
-		doc:   "A request that logs out. Default method: `POST` and `DELETE`; scope: `client` if the request has a client id that a stream has too, else `token`; status: `2xx`; `deny`, how long a token without an end is not accepted: `30s`.",
+		doc:   "A request that logs out. Default method: `POST` and `DELETE`; scope: `client` if the request has a client id that a stream has too, else `token`; status: `2xx`; `deny`, how long a token without `exp`, such as a session id, is not accepted: `30s`.",
 		parse: parseLogout, validate: (*Handler).validateLogouts,
 	},
 	durationOrOff(option[*Handler]{
@@ -198,11 +198,11 @@ var options = []option[*Handler]{
 	},
 	duration(option[*Handler]{
 		name: "max_age", defDoc: "no limit",
-		doc: "A stream ends between two events at that age, give or take a tenth, and its client comes back.",
+		doc: "A stream ends between two events at about that age (0.88 to 1.1 times), and its client comes back.",
 	}, leastWindow, func(h *Handler) *caddy.Duration { return &h.MaxAge }),
 	{
 		name: "drain", syntax: "<window> [<rate>]", def: "6s",
-		doc:   "How all streams end when Caddy stops: within half of that time, at 20 a second, or faster if there are many; at `<rate>` a second if that is faster still.",
+		doc:   "How all streams end when Caddy stops: within half of that time, at 20 a second, or faster if there are many; at `<rate>` a second or more if that is faster still.",
 		parse: parseDrain, validate: func(h *Handler) error { return h.Drain.validate() },
 		fill: fillZero(func(h *Handler) **Drain { return &h.Drain }),
 	},

@@ -132,7 +132,7 @@ func (w *watch) judgeTombstone(s *stream, c *connect) *Report {
 		howTold(s.notice()), brief(s.notice().After), got)
 	r.Hints = []string{
 		"Does something between drop or change the header field Last-Event-ID, or the ids of events?",
-		"Several Caddys need the same secret (option secret) and a shared registry.",
+		"Several Caddys need a shared registry (registry redis), and the same secret if it is set (option secret).",
 		"The key was free, if the newer stream had ended by then.",
 	}
 	return r

@@ -135,7 +135,7 @@ var meanings = []struct {
 		Code: "LOGGED_OUT", Tombstone: Token, Return: AtOnce,
 		Message: "The user logged out. This stream has ended.",
 		Why:     "the user logged out",
-		Back:    "after a new login; its tombstone is that of the token",
+		Back:    "after a new login, with the new token",
 
 		Operator: true,
 	}},
@@ -159,7 +159,7 @@ var meanings = []struct {
 	{Shutdown, Meaning{Return: Drained, Cut: true, Quiet: true, Why: "Caddy stops", Back: "yes, within the `drain` window"}},
 	{Stalled, Meaning{Return: Soon, Cut: true, Why: "the backend has sent nothing for `stall_after`", Back: "yes, within 2 seconds"}},
 	{Fenced, Meaning{Return: Soon, Cut: true, Quiet: true, Why: "Redis was away for nine tenths of the lease, or went away while the stream was admitted (`on_error fence`)", Back: "yes, within 2 seconds"}},
-	{Dead, Meaning{Cut: true, Why: "nobody listens", Back: "yes"}},
+	{Dead, Meaning{Cut: true, Why: "the client has acknowledged nothing for `dead_after`", Back: "yes"}},
 }
 
 // Meaning is what r means. A reason that the table does not have means nothing.

@@ -55,7 +55,7 @@ type Config struct {
 	// DeadAfter is how long a client may acknowledge nothing before it counts as
 	// dead; 0: for ever.
 	DeadAfter time.Duration
-	// MaxAge is how long a stream may live, give or take a tenth; 0: for ever.
+	// MaxAge is how long a stream may live, about: 0.88 to 1.1 times; 0: for ever.
 	// Untracked streams have no age.
 	MaxAge time.Duration
 	// StallAfter is how long the upstream may send nothing; 0: for ever. Untracked

@@ -12,7 +12,7 @@ from rooms import rooms  # the application's own
 SECRET = os.environ["WEBHOOK_SECRET"].encode()
 
 # The client comes back by itself, or its key has another stream.
-STAYS = {"max_age", "shutdown", "stalled", "finished", "superseded", "replaced"}
+STAYS = {"max_age", "shutdown", "stalled", "fenced", "finished", "superseded", "replaced"}
 
 router = APIRouter()
 seen: dict[str, None] = {}  # deliveries; in a shared store, if there are several workers
