@@ -12,48 +12,51 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// openMany opens n streams, each of a key of its own.
+func (h *house) openMany(n int) (guests []*guest) {
+	for i := range n {
+		guests = append(guests, h.open(fmt.Sprint(i)))
+	}
+	return guests
+}
+
+// requireShutDown requires that all streams end, and are told why.
+func requireShutDown(t *testing.T, guests []*guest) {
+	t.Helper()
+	for _, g := range guests {
+		<-g.done
+		require.Contains(t, g.rec.Body.String(), "shutdown")
+	}
+}
+
 func TestDrain_EndsWhatIsInTheDirectory(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
-		var guests []*guest
-		for i := range 20 {
-			guests = append(guests, h.open(fmt.Sprint(i)))
-		}
+		guests := h.openMany(20)
 		require.False(t, h.IsDraining())
 		began := time.Now()
 		h.Drain(Drain{Window: 4 * time.Second}, zap.NewNop())
 		require.True(t, h.IsDraining())
 		require.LessOrEqual(t, time.Since(began), 2*time.Second)
 		require.Greater(t, time.Since(began), 500*time.Millisecond, "not all at once")
-		for _, g := range guests {
-			<-g.done
-			require.Contains(t, g.rec.Body.String(), "shutdown")
-		}
+		requireShutDown(t, guests)
 		require.LessOrEqual(t, h.DrainReturn(), 4*time.Second)
 	})
 }
 
 func TestDrain_EndsAtTheRateAtLeast(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
-		var guests []*guest
-		for i := range 60 {
-			guests = append(guests, h.open(fmt.Sprint(i)))
-		}
+		guests := h.openMany(60)
 		began := time.Now()
 		h.Drain(Drain{Window: time.Hour, Rate: 30}, zap.NewNop())
 		require.LessOrEqual(t, time.Since(began), 2*time.Second)
 		require.Greater(t, time.Since(began), time.Second)
-		for _, g := range guests {
-			<-g.done
-		}
+		requireShutDown(t, guests)
 	})
 }
 
 func TestDrain_EndsTheRestAtOnceWhenItIsHurried(t *testing.T) {
 	inZone(t, func(t *testing.T, h *house) {
-		var guests []*guest
-		for i := range 200 {
-			guests = append(guests, h.open(fmt.Sprint(i)))
-		}
+		guests := h.openMany(200)
 		began := time.Now()
 		go h.Drain(Drain{Window: time.Minute}, zap.NewNop())
 		<-time.After(time.Second)
@@ -61,10 +64,7 @@ func TestDrain_EndsTheRestAtOnceWhenItIsHurried(t *testing.T) {
 		require.Greater(t, h.Streams.Len(), 150, "it has time")
 		h.HurryDrain()
 		h.HurryDrain()
-		for _, g := range guests {
-			<-g.done
-			require.Contains(t, g.rec.Body.String(), "shutdown")
-		}
+		requireShutDown(t, guests)
 		require.Less(t, time.Since(began), 2*time.Second)
 	})
 }

@@ -405,9 +405,7 @@ func TestSlow_AWaitThatWasGivenUpIsNotBegun(t *testing.T) {
 	a := openSite(t, options(t, harness.StartRedis(t).Addr))
 	a.hold(t, anon("held"), rejectOne)
 	require.ErrorContains(t, a.WaitLate(t.Context(), registry.Ask{Holder: anon("late"), Rule: rejectOne}), "gave this up")
-	differing, err := a.Differing()
-	require.NoError(t, err)
-	require.Zero(t, differing)
+	a.requireAgrees(t)
 	require.NoError(t, a.Away())
 }
 

@@ -133,13 +133,10 @@ func (r *Registry) AskComparedMeanwhile(ctx context.Context, ask registry.Ask) (
 
 // WaitLate has a newcomer wait that this node has given up before.
 func (r *Registry) WaitLate(ctx context.Context, ask registry.Ask) error {
-	b := r.bucketOf(ask.Holder.Key)
-	b.mu.Lock()
-	w := &waiter{b: b, ticket: r.newTicket(b), holder: ask.Holder, rule: ask.Rule, free: make(chan struct{})}
-	b.mu.Unlock()
-	b.forget(w, true)
+	w := r.enterWaiter(ask)
+	w.b.forget(w, true)
 	r.Settle()
-	re, err := r.call(ctx, r.scripts.wait, w.args(), b)
+	re, err := r.call(ctx, r.scripts.wait, w.args(), w.b)
 	if err == nil {
 		re.finish()
 	}

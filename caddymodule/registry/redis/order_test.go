@@ -119,13 +119,27 @@ func yielding(name string) *registry.Holder {
 	return h
 }
 
+// openDeafAndOther opens a node whose messages are lost, and another. Nothing is compared but
+// by the test.
+func openDeafAndOther(t *testing.T) (deaf, other site) {
+	server := harness.StartRedis(t)
+	o := options(t, server.Addr)
+	o.Lease = time.Hour
+	return openDeafSite(t, server, o), openSite(t, o)
+}
+
+// requireAgrees requires that Redis has what the node should have there.
+func (s site) requireAgrees(t *testing.T) {
+	t.Helper()
+	differing, err := s.Differing()
+	require.NoError(t, err)
+	require.Zero(t, differing)
+}
+
 // A node whose messages are lost learns by the next comparison that a stream was ended,
 // also if its upstream was gone before, and does not take the stream for lost.
 func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
-	server := harness.StartRedis(t)
-	o := options(t, server.Addr)
-	o.Lease = time.Hour // nothing is compared but by the test
-	a, b := openDeafSite(t, server, o), openSite(t, o)
+	a, b := openDeafAndOther(t)
 	held, keeps := anon("held"), anon("keeps")
 	p, k := a.hold(t, held, registrytest.Track), a.hold(t, keeps, registrytest.Track)
 	p.Departed()
@@ -150,10 +164,7 @@ func TestMessages_OfAStreamThatHadDepartedAreFound(t *testing.T) {
 // enlisted again meanwhile, or another would be told of its place. If the call was about
 // something else, the next comparison finds what was lost.
 func TestWait_IsNotBegunAnewWhileItMayBeOver(t *testing.T) {
-	server := harness.StartRedis(t)
-	o := options(t, server.Addr)
-	o.Lease = time.Hour // nothing is compared but by the test
-	a, b := openDeafSite(t, server, o), openSite(t, o)
+	a, b := openDeafAndOther(t)
 	p := b.hold(t, anon("held"), rejectOne)
 	first, second := a.wait(t, "first"), a.wait(t, "second")
 	p.Leave(registry.Keep{}) // Redis tells the first, which does not hear it
@@ -182,10 +193,7 @@ func (s site) wait(t *testing.T, name string) (w registry.Waiter) {
 // A waiter may be registered again before it hears that it was told. If the place is taken
 // by then, Redis has it among those who wait: it is taken out once it hears.
 func TestWait_ThatIsToldLateLeavesNoGhost(t *testing.T) {
-	server := harness.StartRedis(t)
-	o := options(t, server.Addr)
-	o.Lease = time.Hour // nothing is compared but by the test
-	a, b := openDeafSite(t, server, o), openSite(t, o)
+	a, b := openDeafAndOther(t)
 	p := b.hold(t, anon("held"), rejectOne)
 	w := a.wait(t, "w")
 	p.Leave(registry.Keep{}) // Redis tells the waiter, which does not hear it
@@ -198,9 +206,7 @@ func TestWait_ThatIsToldLateLeavesNoGhost(t *testing.T) {
 	a.TellLate(w)
 	a.Settle()
 	require.True(t, isClosed(w.Free()))
-	differing, err := a.Differing()
-	require.NoError(t, err)
-	require.Zero(t, differing)
+	a.requireAgrees(t)
 }
 
 // All waiters that Redis has lost are registered again by one comparison, although it begins
@@ -231,9 +237,7 @@ func TestWait_OfManyThatAreLost(t *testing.T) {
 	b.Settle()
 	require.NoError(t, a.Compare())
 	a.Settle()
-	differing, err := a.Differing()
-	require.NoError(t, err)
-	require.Zero(t, differing)
+	a.requireAgrees(t)
 	for _, w := range waiters {
 		require.False(t, isClosed(w.Free()))
 	}

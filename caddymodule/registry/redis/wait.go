@@ -33,13 +33,8 @@ func (r *Registry) Wait(ctx context.Context, ask registry.Ask) (registry.Waiter,
 	if !r.link.isUp() {
 		return r.waitAway(ctx, ask)
 	}
-	b := r.bucketOf(ask.Holder.Key)
-	b.mu.Lock()
-	w := &waiter{b: b, ticket: r.newTicket(b), holder: ask.Holder, rule: ask.Rule, free: make(chan struct{})}
-	b.pending[w.ticket] = nil
-	b.waiters[w.ticket] = w
-	b.mu.Unlock()
-
+	w := r.enterWaiter(ask)
+	b := w.b
 	re, err := r.call(ctx, r.scripts.wait, w.args(), b)
 	if err != nil {
 		b.forget(w, true)
@@ -74,6 +69,18 @@ func (r *Registry) Wait(ctx context.Context, ask registry.Ask) (registry.Waiter,
 	return w, nil
 }
 
+// enterWaiter makes a waiter, which a comparison leaves alone until Redis has answered.
+func (r *Registry) enterWaiter(ask registry.Ask) *waiter {
+	b := r.bucketOf(ask.Holder.Key)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := &waiter{b: b, ticket: r.newTicket(b), holder: ask.Holder, rule: ask.Rule, free: make(chan struct{})}
+	b.pending[w.ticket] = nil
+	b.waiters[w.ticket] = w
+	return w
+}
+
+// args are what the script that enlists a waiter reads.
 func (w *waiter) args() (a args) {
 	a.add(string(w.holder.Key[:]))
 	a.ticket(w.ticket)
